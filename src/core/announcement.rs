@@ -1,0 +1,203 @@
+//! What is to be published: announcements, their variants, and the names of their occurrences.
+//!
+//! A `Content` is frozen: its hash covers every character, picture, variant, target and time, and a
+//! delivery points to the hash. Whoever changes anything makes another content.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{NaiveDate, SecondsFormat};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::accounts::{AccountId, PlatformName};
+use super::policy::CatchUp;
+use super::{Time, text_id};
+
+text_id! {
+    /// The stable key of an announcement, unique in the queue.
+    AnnouncementId
+}
+text_id! {
+    /// One release of an announcement: its id, and for a repeating one `id@2026-11-24T08:00+08:00`.
+    OccurrenceId
+}
+text_id! {
+    /// SHA-256 of a content, in hex.
+    ContentHash
+}
+
+/// How urgent; the order is the order of sending.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Emergency,
+    Important,
+    #[default]
+    Routine,
+}
+
+/// The level of a warning (预警级别), red the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Red,
+    Orange,
+    Yellow,
+    Blue,
+}
+
+/// A picture, by the bytes that were read when the announcement was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Path below the queue folder.
+    pub file: String,
+    pub alt: Option<String>,
+    pub sha256: String,
+    pub bytes: u64,
+    /// `png`, `jpeg`, `gif`, `webp` or `bmp`, by content.
+    pub kind: String,
+}
+
+/// What one platform shows instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    pub title: Option<String>,
+    pub text: Option<String>,
+}
+
+/// When it goes out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timing {
+    /// As soon as it is read.
+    Now,
+    At(Time),
+    Repeat(Repeat),
+}
+
+/// A repeat as written; `core::repeat` lists its instants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// Five cron fields, or six with seconds first.
+    pub cron: String,
+    pub from: Option<Time>,
+    pub until: Option<Time>,
+    pub skip: BTreeSet<NaiveDate>,
+}
+
+/// An announcement as its file says it, without what the accounts' tree makes of `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Body {
+    pub text: String,
+    pub link: Option<String>,
+    pub images: Vec<Image>,
+    pub variants: BTreeMap<PlatformName, Variant>,
+    pub to: Vec<String>,
+    pub except: Vec<String>,
+    pub priority: Priority,
+    pub level: Option<Level>,
+    pub timing: Timing,
+    pub expires_after: Option<Duration>,
+    pub catch_up: Option<CatchUp>,
+    /// `None`: as the configuration says.
+    pub together: Option<bool>,
+    pub supersedes: Option<AnnouncementId>,
+    pub hold_exempt: Option<String>,
+}
+
+/// A body and the accounts it goes to: what a confirmation signs and a delivery points to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub body: Body,
+    pub accounts: BTreeSet<AccountId>,
+}
+
+/// An announcement of the queue, ready to be planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    pub id: AnnouncementId,
+    /// Path of its file below the queue folder, and its line there.
+    pub file: String,
+    pub line: usize,
+    pub content: Content,
+}
+
+impl Body {
+    pub fn hash(&self) -> ContentHash {
+        digest(self)
+    }
+
+    /// The text for a platform: its variant, or the common one.
+    pub fn text_for(&self, platform: &str) -> &str {
+        self.variants.get(platform).and_then(|v| v.text.as_deref()).unwrap_or(&self.text)
+    }
+
+    pub fn title_for(&self, platform: &str) -> Option<&str> {
+        self.variants.get(platform).and_then(|v| v.title.as_deref())
+    }
+
+    /// The level of an emergency; one that names none is red.
+    pub fn level(&self) -> Option<Level> {
+        (self.priority == Priority::Emergency).then(|| self.level.unwrap_or(Level::Red))
+    }
+
+    /// How long after its release it may still be published; `None` is for ever (an emergency's wish).
+    pub fn lasts(&self, publish: &super::policy::Publish) -> Option<Duration> {
+        if self.priority == Priority::Emergency {
+            return self.expires_after;
+        }
+        let catch_up = match self.catch_up {
+            Some(CatchUp::None) => Duration::ZERO,
+            Some(CatchUp::Within(within)) => within,
+            Some(CatchUp::Last) | None => publish.catch_up,
+        };
+        Some(self.expires_after.map_or(catch_up, |e| e.min(catch_up)).max(publish.grace))
+    }
+}
+
+impl Content {
+    pub fn hash(&self) -> ContentHash {
+        digest(self)
+    }
+}
+
+fn digest(value: &impl Serialize) -> ContentHash {
+    let bytes = serde_json::to_vec(value).expect("a body has only text keys and finite numbers");
+    ContentHash(hex::encode(Sha256::digest(&bytes)))
+}
+
+impl OccurrenceId {
+    /// The only occurrence of an announcement that does not repeat.
+    pub fn once(id: &AnnouncementId) -> OccurrenceId {
+        OccurrenceId(id.0.clone())
+    }
+
+    /// The occurrence of a repeating announcement at an instant, named in the configured zone.
+    pub fn at(id: &AnnouncementId, at: Time, zone: Tz) -> OccurrenceId {
+        let local = at.with_timezone(&zone);
+        let text = local.to_rfc3339_opts(SecondsFormat::Secs, false);
+        // Whole minutes are named as people write them.
+        let text = if text.get(16..19) == Some(":00") { format!("{}{}", &text[..16], &text[19..]) } else { text };
+        OccurrenceId(format!("{id}@{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    #[test]
+    fn a_repeating_announcement_names_its_occurrences_in_the_configured_zone() {
+        let at = chrono::Utc.with_ymd_and_hms(2026, 11, 24, 0, 0, 0).unwrap();
+        let id = AnnouncementId::from("morning");
+        let zone = chrono_tz::Asia::Shanghai;
+        assert_eq!(OccurrenceId::at(&id, at, zone).as_str(), "morning@2026-11-24T08:00+08:00");
+        let at = at + chrono::TimeDelta::seconds(5);
+        assert_eq!(OccurrenceId::at(&id, at, zone).as_str(), "morning@2026-11-24T08:00:05+08:00");
+    }
+}

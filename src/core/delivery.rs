@@ -1,0 +1,720 @@
+//! The delivery: one occurrence to one account, its state machine and nothing else.
+//!
+//! `step` is the only place where a state changes, and where it is decided whether anything may be
+//! sent again: only after proof that nothing was accepted. Whatever leaves doubt becomes `unknown`
+//! and is read back. What is not in the table is `Illegal`, and is refused.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::accounts::AccountId;
+use super::announcement::{AnnouncementId, ContentHash, OccurrenceId, Priority};
+use super::policy::{ReadBack, Retry};
+use super::{Time, words::Words};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(pub i64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Scheduled,
+    Ready,
+    Sending,
+    Published,
+    Accepted,
+    Retrying,
+    Unknown,
+    Held,
+    Failed,
+    Expired,
+    Cancelled,
+    Deleted,
+}
+
+impl State {
+    pub const ALL: [State; 12] = [
+        State::Scheduled,
+        State::Ready,
+        State::Sending,
+        State::Published,
+        State::Accepted,
+        State::Retrying,
+        State::Unknown,
+        State::Held,
+        State::Failed,
+        State::Expired,
+        State::Cancelled,
+        State::Deleted,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Scheduled => "scheduled",
+            State::Ready => "ready",
+            State::Sending => "sending",
+            State::Published => "published",
+            State::Accepted => "accepted",
+            State::Retrying => "retrying",
+            State::Unknown => "unknown",
+            State::Held => "held",
+            State::Failed => "failed",
+            State::Expired => "expired",
+            State::Cancelled => "cancelled",
+            State::Deleted => "deleted",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<State> {
+        State::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// Nothing of it has reached a platform, and it can still be changed or withdrawn.
+    pub fn is_pending(self) -> bool {
+        matches!(self, State::Scheduled | State::Ready | State::Held)
+    }
+
+    /// It has ended, or needs a person.
+    pub fn is_settled(self) -> bool {
+        matches!(self, State::Published | State::Failed | State::Expired | State::Cancelled | State::Deleted)
+    }
+}
+
+/// Why a delivery failed, in the contract's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    Credential,
+    Limit,
+    Content,
+    Media,
+    Policy,
+    Platform,
+}
+
+impl Class {
+    pub const ALL: [Class; 6] =
+        [Class::Credential, Class::Limit, Class::Content, Class::Media, Class::Policy, Class::Platform];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Credential => "credential",
+            Class::Limit => "limit",
+            Class::Content => "content",
+            Class::Media => "media",
+            Class::Policy => "policy",
+            Class::Platform => "platform",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Class> {
+        Class::ALL.into_iter().find(|c| c.as_str() == text)
+    }
+}
+
+/// Who has to wait, or to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    Account,
+    Platform,
+}
+
+/// What a platform, or the way to it, said instead of yes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// No byte of the request was taken, or the platform says it ran nothing.
+    NotSent(Words),
+    /// Refused before execution; again after this long.
+    Later(Duration, Scope, Words),
+    /// This text or picture never passes.
+    Refused(Class, Words),
+    Credential(Scope, Words),
+    /// "You already posted this."
+    Duplicate(Words),
+    /// The request went out and no trustworthy answer came.
+    Unclear(Words),
+}
+
+impl Failure {
+    pub fn words(&self) -> &Words {
+        match self {
+            Failure::NotSent(w)
+            | Failure::Later(_, _, w)
+            | Failure::Refused(_, w)
+            | Failure::Credential(_, w)
+            | Failure::Duplicate(w)
+            | Failure::Unclear(w) => w,
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Failure::Refused(class, _) => *class,
+            Failure::Credential(..) => Class::Credential,
+            Failure::Later(..) => Class::Limit,
+            Failure::Duplicate(_) => Class::Content,
+            Failure::NotSent(_) | Failure::Unclear(_) => Class::Platform,
+        }
+    }
+}
+
+/// Proof of publication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The platform's id of the post, an opaque string; empty while it is accepted and not yet shown.
+    pub post_id: String,
+    pub url: Option<String>,
+    /// When its answer was read here; for one read back, when the platform says it was made.
+    pub accepted_at: Time,
+    /// The post can be seen; otherwise it is looked for.
+    pub shown: bool,
+    /// Found on the timeline, not in an answer.
+    pub read_back: bool,
+    /// What the adapter needs to ask again (`publish_id`), if anything.
+    pub ticket: Option<String>,
+}
+
+/// What `prepare` made of the content for this account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    pub text: String,
+    pub title: Option<String>,
+    /// The platform's ids of uploaded pictures or drafts.
+    pub media: Vec<String>,
+    /// Pictures that travel with the post: paths below the queue folder and the hash they must have.
+    pub attached: Vec<(String, String)>,
+    /// A key the platform keeps, where it keeps one.
+    pub key: String,
+    /// The account's newest post id known before the first send: what is ours lies above it.
+    #[serde(default)]
+    pub baseline: Option<String>,
+}
+
+/// What is wished of it besides going out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wish {
+    Out,
+    /// Send no more.
+    Stop,
+    /// Send no more, and take down what is out.
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub occurrence: OccurrenceId,
+    pub announcement: AnnouncementId,
+    pub account: AccountId,
+    pub content: ContentHash,
+    pub priority: Priority,
+    pub state: State,
+    /// When it next needs attention; `None` while it rests.
+    pub next_at: Option<Time>,
+    /// The release instant.
+    pub at: Time,
+    pub expires_at: Option<Time>,
+    pub wish: Wish,
+    /// Publish attempts armed so far.
+    pub attempt: u16,
+    /// Looks at the timeline since the last attempt.
+    pub looks: u16,
+    /// Deadline of the last request: looking starts from here.
+    pub asked_until: Option<Time>,
+    /// When the last request began.
+    pub begun_at: Option<Time>,
+    /// The platform called it a duplicate: absence then ends in `failed`, since a resend is refused again.
+    pub called_duplicate: bool,
+    /// `unknown` because the ledger cannot tell, not because a request went out.
+    pub never_armed: bool,
+    pub prepared: Option<Prepared>,
+    pub receipt: Option<Receipt>,
+    pub class: Option<Class>,
+    pub reason: Option<Words>,
+    /// From the release instant to the first byte of the request that published it.
+    pub lateness_ms: Option<f64>,
+    /// One more with each change of the row.
+    pub fence: i64,
+}
+
+/// What happens to a delivery.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Prepared(Prepared),
+    PrepareFailed(Failure),
+    Edited {
+        content: ContentHash,
+        at: Time,
+        expires_at: Option<Time>,
+    },
+    Withdrawn(Wish, Words),
+    Expired,
+    Armed {
+        slot: Time,
+        timeout: Duration,
+        baseline: Option<String>,
+    },
+    /// No budget is left, or its account or platform has to wait.
+    Postponed {
+        until: Time,
+        why: Words,
+    },
+    /// A hold or a missing confirmation stands in the way until then.
+    GateClosed {
+        until: Option<Time>,
+        why: Words,
+    },
+    GateOpen {
+        at: Time,
+    },
+    /// The request had not begun when it was stopped.
+    StoppedBefore {
+        held_until: Option<Time>,
+        why: Words,
+    },
+    Answered {
+        begun: Time,
+        answer: Result<Receipt, Failure>,
+    },
+    /// The process that sent it is gone.
+    OwnerGone(Words),
+    Found(Receipt),
+    /// The timeline was read, reaches back far enough, and does not show it.
+    Absent,
+    /// The timeline could not be read, or proves nothing.
+    Unseen(Words),
+    TurnedDown(Class, Words),
+    /// The ledger is new, restored or cut.
+    Doubted(Words),
+    SettledPublished {
+        url: Option<String>,
+        post_id: String,
+    },
+    SettledNotPublished,
+    TriedAgain {
+        at: Time,
+        expires_at: Option<Time>,
+    },
+    TakenDown,
+    NotTakenDown(Failure),
+}
+
+impl Event {
+    /// The event's name in the audit trail.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Prepared(_) => "prepared",
+            Event::PrepareFailed(_) => "prepare_failed",
+            Event::Edited { .. } => "edited",
+            Event::Withdrawn(..) => "withdrawn",
+            Event::Expired => "expired",
+            Event::Armed { .. } => "armed",
+            Event::Postponed { .. } => "postponed",
+            Event::GateClosed { .. } => "gate_closed",
+            Event::GateOpen { .. } => "gate_open",
+            Event::StoppedBefore { .. } => "stopped_before",
+            Event::Answered { .. } => "answered",
+            Event::OwnerGone(_) => "owner_gone",
+            Event::Found(_) => "found",
+            Event::Absent => "absent",
+            Event::Unseen(_) => "unseen",
+            Event::TurnedDown(..) => "turned_down",
+            Event::Doubted(_) => "doubted",
+            Event::SettledPublished { .. } => "settled_published",
+            Event::SettledNotPublished => "settled_not_published",
+            Event::TriedAgain { .. } => "tried_again",
+            Event::TakenDown => "taken_down",
+            Event::NotTakenDown(_) => "not_taken_down",
+        }
+    }
+}
+
+/// What `step` needs to know besides the delivery.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub retry: Retry,
+    pub read_back: ReadBack,
+    /// Drawn by the caller, from 0 to 1: spreads retries of many accounts.
+    pub jitter: f64,
+}
+
+/// How an attempt ended, for the record of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Armed,
+    NotBegun,
+    Taken,
+    NotSent,
+    Refused,
+    Unclear,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Armed => "armed",
+            Outcome::NotBegun => "not_begun",
+            Outcome::Taken => "taken",
+            Outcome::NotSent => "not_sent",
+            Outcome::Refused => "refused",
+            Outcome::Unclear => "unclear",
+        }
+    }
+}
+
+/// A legal step: the new row, and what it does to the row's last attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub from: State,
+    pub row: Delivery,
+    pub attempt: Option<Outcome>,
+    pub event: &'static str,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a delivery that is {} cannot be {event}", state.as_str())]
+pub struct Illegal {
+    pub state: State,
+    pub event: &'static str,
+}
+
+/// The state machine: what follows from an event, or that it cannot be.
+pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Result<Step, Illegal> {
+    use State::*;
+    let name = event.name();
+    let illegal = Illegal { state: before.state, event: name };
+    let mut row = Delivery { fence: before.fence + 1, ..before.clone() };
+    let mut attempt = None;
+    match (before.state, event) {
+        (Scheduled, Event::Prepared(prepared)) => {
+            row.prepared = Some(prepared);
+            row.rest_until(Ready, Some(before.at.max(now)));
+        }
+        (Held, Event::Prepared(prepared)) => row.prepared = Some(prepared),
+        (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
+
+        (
+            Scheduled | Ready | Held | Retrying | Cancelled | Expired,
+            Event::Edited { content, at, expires_at },
+        ) => {
+            row.content = content;
+            row.begin_again(at, expires_at);
+        }
+        (Scheduled | Ready | Held | Retrying, Event::Withdrawn(wish, by)) => {
+            row.wish = wish;
+            row.end(Cancelled, None, by);
+        }
+        (Sending | Accepted | Unknown | Published, Event::Withdrawn(wish, by)) => {
+            row.wish = row.wish.max(wish);
+            row.reason = Some(by);
+            if before.state == Published && wish == Wish::Gone {
+                row.next_at = Some(now);
+            }
+        }
+        (Scheduled | Ready | Held | Retrying, Event::Expired) => {
+            row.end(Expired, None, Words::new("过了有效期", "it expired before it could go out"));
+        }
+
+        (Scheduled | Ready | Retrying | Held, Event::Armed { slot, timeout, baseline }) if before.prepared.is_some() => {
+            // An earlier attempt may be out there after all: looking starts below the first of them.
+            if let (0, Some(prepared)) = (before.attempt, &mut row.prepared) {
+                prepared.baseline = baseline;
+            }
+            row.attempt += 1;
+            row.looks = 0;
+            row.called_duplicate = false;
+            row.never_armed = false;
+            row.asked_until = Some(slot + timeout);
+            row.begun_at = None;
+            row.rest_until(Sending, Some(slot + timeout));
+            attempt = Some(Outcome::Armed);
+        }
+        (Scheduled | Ready | Retrying, Event::GateClosed { until, why }) => row.hold(until, why),
+        (Held, Event::GateOpen { at }) => row.begin_again(at, before.expires_at),
+        (Sending, Event::StoppedBefore { held_until, why }) => {
+            attempt = Some(Outcome::NotBegun);
+            if before.wish != Wish::Out {
+                row.end(Cancelled, None, why);
+            } else if before.expires_at.is_some_and(|e| e < now) {
+                row.end(Expired, None, why);
+            } else {
+                row.hold(held_until, why);
+            }
+        }
+        (Scheduled | Ready | Retrying | Unknown | Accepted | Published, Event::Postponed { until, why }) => {
+            row.reason = Some(why);
+            row.next_at = Some(until);
+        }
+
+        (Sending, Event::Answered { begun, answer }) => {
+            row.begun_at = Some(begun);
+            attempt = Some(row.answered(answer, begun, now, policy));
+        }
+        (Sending, Event::OwnerGone(why)) => {
+            attempt = Some(Outcome::Unclear);
+            row.doubt(why, row.asked_until.unwrap_or(now).min(now + policy.longest_wait()), policy);
+        }
+
+        (Unknown, Event::Found(receipt)) if before.called_duplicate && receipt.accepted_at < before.first_send() => {
+            // An older post with the same text: it is not this one, and this one will never pass.
+            let url = receipt.url.unwrap_or(receipt.post_id);
+            let why = crate::words!("与已发的 {url} 内容相同，请改动文字", "same text as {url}; vary it");
+            row.end(Failed, Some(Class::Content), why);
+        }
+        (Unknown | Accepted, Event::Found(receipt)) => row.published(receipt, now),
+        (Unknown, Event::Absent) => row.absent(now, policy),
+        (Accepted, Event::Absent) => row.look_again(now, policy),
+        (Unknown | Accepted, Event::Unseen(why)) => {
+            row.reason = Some(why);
+            row.look_again(now, policy);
+        }
+        (Accepted, Event::TurnedDown(class, why)) => row.end(Failed, Some(class), why),
+
+        (Scheduled | Ready | Sending | Retrying | Held, Event::Doubted(why)) => {
+            row.never_armed = before.attempt == 0;
+            row.doubt(why, now, policy);
+            row.next_at = Some(now);
+        }
+        (Unknown, Event::SettledPublished { url, post_id }) => {
+            let receipt = Receipt { post_id, url, accepted_at: now, shown: true, read_back: true, ticket: None };
+            row.published(receipt, now);
+        }
+        (Unknown, Event::SettledNotPublished) => row.retry_or_cancel(now, policy),
+        (Failed | Expired, Event::TriedAgain { at, expires_at }) => {
+            row.attempt = 0;
+            row.wish = Wish::Out;
+            row.begin_again(at, expires_at);
+        }
+
+        (Published, Event::TakenDown) => row.rest_until(Deleted, None),
+        (Published, Event::NotTakenDown(failure)) => {
+            row.looks = row.looks.saturating_add(1);
+            let wait = match &failure {
+                Failure::Later(wait, ..) => *wait,
+                _ => policy.backoff(row.looks),
+            };
+            row.reason = Some(failure.words().clone());
+            row.next_at = Some(now + wait);
+        }
+        _ => return Err(illegal),
+    }
+    Ok(Step { from: before.state, row, attempt, event: name })
+}
+
+impl Delivery {
+    fn rest_until(&mut self, state: State, next_at: Option<Time>) {
+        self.state = state;
+        self.next_at = next_at;
+    }
+
+    fn end(&mut self, state: State, class: Option<Class>, why: Words) {
+        self.class = class;
+        self.reason = Some(why);
+        self.rest_until(state, None);
+    }
+
+    /// From the beginning, with what was prepared forgotten: a text or an hour has changed.
+    fn begin_again(&mut self, at: Time, expires_at: Option<Time>) {
+        self.at = at;
+        self.expires_at = expires_at;
+        self.prepared = None;
+        self.class = None;
+        self.reason = None;
+        self.wish = Wish::Out;
+        self.rest_until(State::Scheduled, Some(at));
+    }
+
+    fn hold(&mut self, until: Option<Time>, why: Words) {
+        self.reason = Some(why);
+        self.rest_until(State::Held, [until, self.expires_at].into_iter().flatten().min());
+    }
+
+    fn prepare_failed(&mut self, failure: Failure, now: Time, policy: &Policy) {
+        self.looks = self.looks.saturating_add(1);
+        match &failure {
+            Failure::Refused(class, why) => self.end(State::Failed, Some(*class), why.clone()),
+            Failure::Credential(_, why) => self.end(State::Failed, Some(Class::Credential), why.clone()),
+            _ if self.looks > policy.retry.tries => {
+                self.end(State::Failed, Some(failure.class()), failure.words().clone());
+            }
+            Failure::Later(wait, _, why) => {
+                self.reason = Some(why.clone());
+                self.next_at = Some(now + (*wait).max(policy.retry.first));
+            }
+            Failure::NotSent(why) | Failure::Duplicate(why) | Failure::Unclear(why) => {
+                self.reason = Some(why.clone());
+                self.next_at = Some(now + policy.backoff(self.looks));
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        answer: Result<Receipt, Failure>,
+        begun: Time,
+        now: Time,
+        policy: &Policy,
+    ) -> Outcome {
+        // Looking starts at the deadline, or now if the answer came sooner and said nothing.
+        let failure = match answer {
+            Ok(receipt) => {
+                self.lateness_ms = Some((begun - self.at).num_microseconds().unwrap_or(0) as f64 / 1000.0);
+                self.taken(receipt, now, policy);
+                return Outcome::Taken;
+            }
+            Err(failure) => failure,
+        };
+        let why = failure.words().clone();
+        match failure {
+            Failure::NotSent(_) => {
+                self.retry(Class::Platform, why, now, policy.backoff(self.attempt), policy);
+                Outcome::NotSent
+            }
+            Failure::Later(wait, ..) => {
+                let wait = wait.max(Duration::from_millis(100));
+                self.retry(Class::Limit, why, now, wait, policy);
+                Outcome::NotSent
+            }
+            Failure::Refused(class, _) => {
+                self.end(State::Failed, Some(class), why);
+                Outcome::Refused
+            }
+            Failure::Credential(..) => {
+                self.end(State::Failed, Some(Class::Credential), why);
+                Outcome::Refused
+            }
+            Failure::Duplicate(_) => {
+                self.called_duplicate = true;
+                self.doubt(why, now, policy);
+                Outcome::Unclear
+            }
+            Failure::Unclear(_) => {
+                // The platform may still be at work on it until the request's own deadline.
+                self.doubt(why, self.asked_until.unwrap_or(now), policy);
+                Outcome::Unclear
+            }
+        }
+    }
+
+    fn taken(&mut self, receipt: Receipt, now: Time, policy: &Policy) {
+        if receipt.shown {
+            self.published(receipt, now);
+        } else {
+            self.receipt = Some(receipt);
+            self.asked_until = Some(now);
+            self.looks = 0;
+            self.rest_until(State::Accepted, policy.look(now, 0));
+        }
+    }
+
+    fn published(&mut self, receipt: Receipt, now: Time) {
+        self.receipt = Some(receipt);
+        self.class = None;
+        self.reason = None;
+        self.looks = 0;
+        self.rest_until(State::Published, (self.wish == Wish::Gone).then_some(now));
+    }
+
+    fn retry(&mut self, class: Class, why: Words, now: Time, wait: Duration, policy: &Policy) {
+        if self.wish != Wish::Out {
+            self.end(State::Cancelled, None, why);
+        } else if self.attempt >= policy.retry.tries {
+            self.end(State::Failed, Some(class), why);
+        } else {
+            self.reason = Some(why);
+            self.rest_until(State::Retrying, Some(now + wait));
+        }
+    }
+
+    fn retry_or_cancel(&mut self, now: Time, policy: &Policy) {
+        let why = Words::new("平台上没有这一条", "the platform does not have it");
+        self.retry(Class::Platform, why, now, Duration::ZERO, policy);
+    }
+
+    fn doubt(&mut self, why: Words, looking_from: Time, policy: &Policy) {
+        self.reason = Some(why);
+        self.looks = 0;
+        self.asked_until = Some(looking_from);
+        self.rest_until(State::Unknown, policy.look(looking_from, 0).or(Some(looking_from)));
+    }
+
+    fn look_again(&mut self, now: Time, policy: &Policy) {
+        self.looks = self.looks.saturating_add(1);
+        let from = self.asked_until.unwrap_or(now);
+        self.next_at = policy.look(from, self.looks).map(|at| at.max(now));
+    }
+
+    fn absent(&mut self, now: Time, policy: &Policy) {
+        if self.never_armed {
+            // A single look is enough where no request is known to have gone out.
+            let late = self.expires_at.is_some_and(|e| e < now);
+            self.never_armed = false;
+            if self.wish != Wish::Out {
+                self.end(State::Cancelled, None, Words::new("已撤回", "withdrawn"));
+            } else if late {
+                self.end(State::Expired, None, Words::new("过了有效期", "it expired before it could go out"));
+            } else {
+                self.reason = None;
+                self.rest_until(State::Scheduled, Some(self.at.max(now)));
+            }
+            return;
+        }
+        let believed = match (self.asked_until, policy.read_back.settle) {
+            (Some(from), Some(settle)) => now >= from + settle,
+            _ => false,
+        };
+        if !believed {
+            self.look_again(now, policy);
+        } else if self.wish != Wish::Out {
+            self.end(State::Cancelled, None, Words::new("已撤回", "withdrawn"));
+        } else if self.called_duplicate {
+            let why = Words::new(
+                "平台说内容重复，时间线上又没有：请改动文字再发",
+                "the platform calls it a duplicate and does not show it: vary the text",
+            );
+            self.end(State::Failed, Some(Class::Content), why);
+        } else if self.expires_at.is_some_and(|e| e < now) {
+            self.end(State::Expired, None, Words::new("过了有效期", "it expired before it could go out"));
+        } else {
+            self.retry_or_cancel(now, policy);
+        }
+    }
+
+    /// When this delivery first could have been on the platform.
+    pub fn first_send(&self) -> Time {
+        self.begun_at.unwrap_or(self.at)
+    }
+}
+
+impl Policy {
+    /// The moment of the `n`th look after `from`; the last one is at the settling time.
+    pub fn look(&self, from: Time, n: u16) -> Option<Time> {
+        let n = usize::from(n);
+        let after = &self.read_back.after;
+        match after.get(n) {
+            Some(wait) => Some(from + *wait),
+            None if n == after.len() => self.read_back.settle.map(|s| from + s),
+            // A timeline that failed at the settling time is asked a few times more before a person is.
+            None if n < after.len() + 4 => {
+                self.read_back.settle.map(|s| from + s + s * (n - after.len()) as u32)
+            }
+            None => None,
+        }
+    }
+
+    /// Exponential, half of it drawn by chance.
+    pub fn backoff(&self, attempt: u16) -> Duration {
+        let doubled = self.retry.first.saturating_mul(1 << u32::from(attempt.saturating_sub(1)).min(20));
+        doubled.min(self.retry.max).mul_f64(0.5 + self.jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.read_back.settle.unwrap_or(Duration::from_secs(300))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! Desired against known: what the ledger has to take over from the queue folder.
+//!
+//! The folder is a wish and the ledger the truth, so nothing here can publish again what was
+//! published, and nothing that looks like an accident (a folder gone, a mass of announcements
+//! vanished) cancels anything before a person has said so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use sha2::{Digest, Sha256};
+
+use super::Time;
+use super::announcement::{Announcement, AnnouncementId, ContentHash, OccurrenceId, Timing};
+use super::change::AnnouncementRow;
+use super::policy::Publish;
+use super::repeat;
+
+/// How far ahead a repeat's occurrences are written into the ledger.
+pub const AHEAD: TimeDelta = TimeDelta::hours(24);
+/// What is to go "as soon as it is read" goes this much later, all accounts at one instant.
+const AT_ONCE: TimeDelta = TimeDelta::seconds(1);
+/// So many announcements may be withdrawn at once without a question, whatever share they are.
+const FEW: usize = 5;
+/// A repeat of every second has 86,400 occurrences a day; more than this in a day is refused by `check`.
+const MOST_OCCURRENCES: usize = 90_000;
+
+/// What the queue folder wants.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    pub announcements: BTreeMap<AnnouncementId, Announcement>,
+    /// Named by an entry that could not be read: what the ledger has of them stays in force.
+    pub standing: BTreeSet<AnnouncementId>,
+    /// Files of which nothing could be read; all that came from them stays in force.
+    pub unread_files: BTreeSet<String>,
+    /// The folder itself is missing, unreadable, or not a folder.
+    pub folder_gone: bool,
+}
+
+/// What the ledger has.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub announcements: BTreeMap<AnnouncementId, KnownAnnouncement>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KnownAnnouncement {
+    pub row: AnnouncementRow,
+    pub occurrences: BTreeMap<OccurrenceId, KnownOccurrence>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KnownOccurrence {
+    pub release: Time,
+    /// Deliveries of which nothing has reached a platform.
+    pub pending: u32,
+    /// Deliveries that ended without being tried: cancelled or expired.
+    pub ended: u32,
+    /// Deliveries that were sent, or tried.
+    pub out: u32,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write the announcement's present version, and these occurrences with it.
+    Put { id: AnnouncementId, occurrences: Vec<(OccurrenceId, Time)>, is_new: bool, planned_to: Option<Time> },
+    /// The announcement is where it is in the folder now; nothing else changed.
+    Moved(AnnouncementId),
+    EditedAfterPublication(AnnouncementId, ContentHash),
+    /// The folder no longer has it, or it has moved to another hour.
+    Withdraw { id: AnnouncementId, occurrences: Vec<OccurrenceId>, whole: bool },
+    /// Missed, and a newer occurrence of the same repeat goes instead.
+    Missed(Vec<OccurrenceId>),
+}
+
+/// A withdrawal that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prune {
+    pub hash: String,
+    pub announcements: Vec<AnnouncementId>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub blocked: Option<Prune>,
+}
+
+/// What decides besides the two sides.
+pub struct Rules<'a> {
+    pub publish: &'a Publish,
+    pub zone: Tz,
+    /// A prune a person accepted or refused, by hash.
+    pub accepted: Option<&'a str>,
+    pub refused: Option<&'a str>,
+}
+
+pub fn plan(desired: &Desired, known: &Known, now: Time, rules: &Rules<'_>) -> Plan {
+    let mut plan = Plan::default();
+    for (id, announcement) in &desired.announcements {
+        match known.announcements.get(id) {
+            None => plan.actions.push(first_seen(announcement, now, rules)),
+            Some(known) => plan.actions.extend(compared(announcement, known, now, rules)),
+        }
+    }
+    for known in known.announcements.values() {
+        if let Some(missed) = older_missed(known, now, rules) {
+            plan.actions.push(missed);
+        }
+    }
+    withdraw(&mut plan, desired, known, rules);
+    plan
+}
+
+fn first_seen(announcement: &Announcement, now: Time, rules: &Rules<'_>) -> Action {
+    let id = &announcement.id;
+    let planned_to = is_repeat(announcement).then_some(now + AHEAD);
+    Action::Put { id: id.clone(), occurrences: wanted(announcement, now, now, rules), is_new: true, planned_to }
+}
+
+/// The occurrences an announcement wants between two instants.
+fn wanted(announcement: &Announcement, since: Time, now: Time, rules: &Rules<'_>) -> Vec<(OccurrenceId, Time)> {
+    let id = &announcement.id;
+    match &announcement.content.body.timing {
+        // Long enough for all its accounts to be prepared and armed, so that they go together.
+        Timing::Now => vec![(OccurrenceId::once(id), now + AT_ONCE)],
+        Timing::At(at) => vec![(OccurrenceId::once(id), *at)],
+        Timing::Repeat(repeat) => repeat::occurrences(repeat, rules.zone, since, now + AHEAD, MOST_OCCURRENCES)
+            .into_iter()
+            .map(|at| (OccurrenceId::at(id, at, rules.zone), at))
+            .collect(),
+    }
+}
+
+fn is_repeat(announcement: &Announcement) -> bool {
+    matches!(announcement.content.body.timing, Timing::Repeat(_))
+}
+
+fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Vec<Action> {
+    let (id, row) = (&announcement.id, &known.row);
+    let by_queue = row.withdrawn.as_deref() == Some("queue");
+    if row.withdrawn.is_some() && !by_queue {
+        // A person cancelled it: an edit of the file does not bring it back.
+        return Vec::new();
+    }
+    let content = announcement.content.hash();
+    if content == row.content && !by_queue {
+        if is_repeat(announcement) {
+            return carry_on(announcement, known, now, rules).into_iter().collect();
+        }
+        let moved = row.file != announcement.file;
+        return if moved { vec![Action::Moved(id.clone())] } else { Vec::new() };
+    }
+    changed(announcement, known, &content, now, rules)
+}
+
+/// A repeat that has not changed: the coming day, and of what was missed the newest.
+fn carry_on(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
+    let Timing::Repeat(repeat) = &announcement.content.body.timing else { return None };
+    let planned_to = known.row.planned_to.unwrap_or(known.row.first_seen);
+    // Written ahead in steps, so that a scan each few seconds does not become a commit each few seconds.
+    if planned_to > now + AHEAD - TimeDelta::minutes(10) {
+        return None;
+    }
+    let mut occurrences = Vec::new();
+    if planned_to < now {
+        let lasts = announcement.content.body.lasts(rules.publish);
+        let within = lasts.and_then(|l| TimeDelta::from_std(l).ok()).unwrap_or(AHEAD);
+        if let Some(at) = repeat::missed(repeat, rules.zone, planned_to, now, within) {
+            occurrences.push((OccurrenceId::at(&announcement.id, at, rules.zone), at));
+        }
+    }
+    occurrences.extend(wanted(announcement, planned_to.max(now), now, rules));
+    occurrences.retain(|(o, _)| !known.occurrences.contains_key(o));
+    let planned_to = Some(now + AHEAD);
+    Some(Action::Put { id: announcement.id.clone(), occurrences, is_new: false, planned_to })
+}
+
+fn changed(
+    announcement: &Announcement,
+    known: &KnownAnnouncement,
+    content: &ContentHash,
+    now: Time,
+    rules: &Rules<'_>,
+) -> Vec<Action> {
+    let id = &announcement.id;
+    let mut actions = Vec::new();
+    let mut occurrences = wanted(announcement, now, now, rules);
+    let released = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(|k| k.out > 0);
+    if !is_repeat(announcement) && occurrences.iter().any(|(o, _)| released(o)) {
+        let same_words = announcement.content.body.hash() == known.row.body;
+        if !same_words && known.row.edited.as_ref() != Some(content) {
+            actions.push(Action::EditedAfterPublication(id.clone(), content.clone()));
+        }
+        return actions;
+    }
+    // What is written for this hour already keeps its hour; what wants to go "now" keeps its first one.
+    if announcement.content.body.timing == Timing::Now {
+        for (o, at) in &mut occurrences {
+            if let Some(k) = known.occurrences.get(o).filter(|k| k.pending > 0) {
+                *at = k.release;
+            }
+        }
+    }
+    occurrences.retain(|(o, _)| !released(o));
+    let wanted_ids: BTreeSet<&OccurrenceId> = occurrences.iter().map(|(o, _)| o).collect();
+    let gone: Vec<OccurrenceId> =
+        known.occurrences.iter().filter(|(o, k)| k.pending > 0 && !wanted_ids.contains(o)).map(|(o, _)| o.clone()).collect();
+    if !gone.is_empty() {
+        actions.push(Action::Withdraw { id: id.clone(), occurrences: gone, whole: false });
+    }
+    let planned_to = is_repeat(announcement).then_some(now + AHEAD);
+    actions.push(Action::Put { id: id.clone(), occurrences, is_new: false, planned_to });
+    actions
+}
+
+/// Occurrences of a repeat that were missed while a newer one was missed too.
+fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
+    known.row.planned_to?;
+    let missed = |k: &KnownOccurrence| k.pending > 0 && k.out == 0 && k.release + rules.publish.grace < now;
+    let mut overdue: Vec<_> = known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
+    overdue.sort();
+    overdue.pop();
+    (!overdue.is_empty()).then(|| Action::Missed(overdue.into_iter().map(|(_, o)| o).collect()))
+}
+
+fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {
+    let pending = |k: &&KnownAnnouncement| k.row.withdrawn.is_none() && k.occurrences.values().any(|o| o.pending > 0);
+    let all = known.announcements.values().filter(pending).count();
+    let gone: Vec<&KnownAnnouncement> = known
+        .announcements
+        .values()
+        .filter(pending)
+        .filter(|k| !k.row.file.is_empty())
+        .filter(|k| !desired.announcements.contains_key(&k.row.id) && !desired.standing.contains(&k.row.id))
+        .filter(|k| !desired.unread_files.contains(&k.row.file))
+        .collect();
+    if gone.is_empty() {
+        return;
+    }
+    let ids: Vec<AnnouncementId> = gone.iter().map(|k| k.row.id.clone()).collect();
+    let hash = prune_hash(&ids);
+    let emptied = desired.folder_gone || desired.announcements.is_empty() && desired.standing.is_empty();
+    let many = gone.len() > FEW && gone.len() as f64 > rules.publish.max_cancel * all as f64;
+    let is_accepted = rules.accepted == Some(hash.as_str());
+    if rules.refused == Some(hash.as_str()) {
+        return;
+    }
+    if (emptied || many) && !is_accepted {
+        plan.blocked = Some(Prune { hash, announcements: ids });
+        return;
+    }
+    for known in gone {
+        let occurrences = known.occurrences.iter().filter(|(_, o)| o.pending > 0).map(|(o, _)| o.clone()).collect();
+        plan.actions.push(Action::Withdraw { id: known.row.id.clone(), occurrences, whole: true });
+    }
+}
+
+fn prune_hash(ids: &[AnnouncementId]) -> String {
+    let mut hasher = Sha256::new();
+    for id in ids {
+        hasher.update(id.as_str().as_bytes());
+        hasher.update([0]);
+    }
+    hex::encode(&hasher.finalize()[..8])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The rules a configuration sets: how to reach a platform, how patiently to publish, when an
+//! emergency needs a second person. Values only; `input::settings` reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::accounts::PlatformName;
+use super::announcement::Level;
+
+/// Calls and connections a platform grants; `None` is no limit (`off`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Posts of one account in a clock hour.
+    pub account_per_hour: Option<u32>,
+    /// Calls of one account in a calendar day (+08:00), reads and uploads included.
+    pub account_per_day: Option<u32>,
+    /// Calls from this machine's address in a clock hour.
+    pub host_per_hour: Option<u32>,
+    /// Requests under way at once.
+    pub connections: u32,
+}
+
+/// When to look for a post whose fate is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadBack {
+    /// Times after the deadline of the send.
+    pub after: Vec<Duration>,
+    /// The last look; absence is believed here, and never before. `None`: absence is never believed.
+    pub settle: Option<Duration>,
+}
+
+/// One platform of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlatformSettings {
+    pub name: PlatformName,
+    pub api: String,
+    /// Ends before the path of the API, without a slash.
+    pub base_url: String,
+    pub timeout: Duration,
+    pub limits: Limits,
+    pub read_back: ReadBack,
+    /// What the `api` itself defines (`mode`, `app_key`, `text_limit`, …; `platforms.md`).
+    pub further: BTreeMap<String, serde_json::Value>,
+}
+
+impl PlatformSettings {
+    /// A further setting that is text, if it is set.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.further.get(key).and_then(serde_json::Value::as_str)
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        let value = self.further.get(key)?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok())
+    }
+
+    pub fn is_true(&self, key: &str) -> bool {
+        self.further.get(key).is_some_and(|v| v.as_bool() == Some(true) || v.as_str() == Some("true"))
+    }
+
+    /// Whether the platform is on this machine: the sandbox, or a test.
+    pub fn is_loopback(&self) -> bool {
+        ["http://127.0.0.1", "https://127.0.0.1", "http://[::1]", "https://[::1]", "http://localhost", "https://localhost"]
+            .iter()
+            .any(|start| {
+                self.base_url.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+            })
+    }
+}
+
+/// What is published of what was missed while the daemon was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CatchUp {
+    /// Only what is not later than `grace`.
+    None,
+    /// The newest missed one, within the configured duration.
+    Last,
+    /// The newest missed one, within this long.
+    Within(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Retry {
+    pub first: Duration,
+    pub max: Duration,
+    pub tries: u16,
+}
+
+/// `publish:` of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Publish {
+    /// How long before the release everything is prepared.
+    pub lead: Duration,
+    pub together: bool,
+    /// Up to this late a delivery counts as on time.
+    pub grace: Duration,
+    pub catch_up: Duration,
+    /// Share of the pending announcements (0 to 1) that one reading may cancel unasked.
+    pub max_cancel: f64,
+    pub retry: Retry,
+}
+
+impl Default for Publish {
+    fn default() -> Publish {
+        Publish {
+            lead: Duration::from_secs(60),
+            together: true,
+            grace: Duration::from_secs(30),
+            catch_up: Duration::from_secs(3600),
+            max_cancel: 0.2,
+            retry: Retry { first: Duration::from_secs(2), max: Duration::from_secs(300), tries: 16 },
+        }
+    }
+}
+
+/// `emergency:` of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Emergency {
+    /// How long routine is held, by level.
+    pub hold: BTreeMap<Level, Duration>,
+    /// Persons needed, the sender included, by level.
+    pub confirm: BTreeMap<Level, u32>,
+    pub confirm_within: Duration,
+    /// Share of every budget (0 to 1) that routine leaves alone.
+    pub reserve: f64,
+    /// What was held goes on by itself when the hold ends, instead of waiting for a look.
+    pub resume: bool,
+}
+
+impl Default for Emergency {
+    fn default() -> Emergency {
+        let hour = Duration::from_secs(3600);
+        Emergency {
+            hold: BTreeMap::from([(Level::Red, 2 * hour), (Level::Orange, hour)]),
+            confirm: BTreeMap::from([(Level::Red, 2), (Level::Orange, 2)]),
+            confirm_within: Duration::from_secs(600),
+            reserve: 0.2,
+            resume: false,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Everything the configuration says, read together: settings, the city, an adapter a platform.
+//!
+//! It is replaced as a whole or not at all: a changed configuration with a fault leaves the old one
+//! in force, and `status` says so.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::core::accounts::{Account, AccountId, City, PlatformName};
+use crate::core::delivery::Policy;
+use crate::core::fit::Rules;
+use crate::core::policy::PlatformSettings;
+use crate::core::words::words;
+use crate::input::accounts::Secrets;
+use crate::input::settings::Settings;
+use crate::input::{Fault, Source, accounts, settings};
+use crate::platform::{self, Platform};
+
+/// Reads the environment; handed in, so that a test has its own.
+pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+pub struct Config {
+    pub settings: Settings,
+    pub city: City,
+    pub platforms: BTreeMap<PlatformName, Arc<dyn Platform>>,
+    pub rules: BTreeMap<PlatformName, Rules>,
+    pub per_hour: BTreeMap<PlatformName, Option<u32>>,
+}
+
+/// Reads `fabu.yaml` and the accounts; with any fault that makes them unusable there is no `Config`.
+/// A secret that cannot be read costs its own account only.
+pub fn read(file: &Path, env: &Env, with_secrets: bool) -> (Option<Config>, Vec<Fault>) {
+    let (settings, mut faults) = settings::read(file);
+    let Some(settings) = settings else { return (None, faults) };
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let lookup = |name: &str| env(name);
+    let secrets = Secrets { folder, env: &lookup, read: with_secrets };
+    let (city, found) = accounts::read(&settings.accounts, &settings.platforms, &secrets);
+    let usable = !found.iter().any(|f| f.is_error() && f.code != "secret");
+    faults.extend(found);
+    faults.extend(remarks(&settings, &city));
+    if !usable {
+        return (None, faults);
+    }
+    (Some(Config::new(settings, city)), faults)
+}
+
+impl Config {
+    pub fn new(settings: Settings, city: City) -> Config {
+        let platforms: BTreeMap<PlatformName, Arc<dyn Platform>> =
+            settings.platforms.values().map(|s| (s.name.clone(), platform::open(s))).collect();
+        let rules = platforms.iter().map(|(name, p)| (name.clone(), p.rules().clone())).collect();
+        let per_hour = settings.platforms.values().map(|s| (s.name.clone(), s.limits.account_per_hour)).collect();
+        Config { settings, city, platforms, rules, per_hour }
+    }
+
+    pub fn platform_of(&self, account: &AccountId) -> Option<&Arc<dyn Platform>> {
+        self.platforms.get(account.platform())
+    }
+
+    pub fn settings_of(&self, account: &AccountId) -> Option<&PlatformSettings> {
+        self.settings.platforms.get(account.platform())
+    }
+
+    pub fn account(&self, id: &AccountId) -> Option<&Account> {
+        self.city.accounts.get(id)
+    }
+
+    /// What `core::delivery::step` has to know for a delivery to this account.
+    pub fn policy(&self, account: &AccountId, jitter: f64) -> Policy {
+        let read_back = self.settings_of(account).map_or_else(
+            // An account that is no longer configured: nothing is believed of it.
+            || crate::core::policy::ReadBack { after: Vec::new(), settle: None },
+            |s| s.read_back.clone(),
+        );
+        Policy { retry: self.settings.publish.retry.clone(), read_back, jitter }
+    }
+
+    /// How many connections each platform may use at once, for the network.
+    pub fn connections(&self) -> BTreeMap<String, u32> {
+        self.settings.platforms.values().map(|s| (s.name.0.clone(), s.limits.connections)).collect()
+    }
+}
+
+/// What the live platforms want and the configuration does not say (`platforms.md` 4.6).
+fn remarks(settings: &Settings, city: &City) -> Vec<Fault> {
+    let source = Source::new(settings.file.display().to_string(), "");
+    let used = |name: &PlatformName| city.accounts.keys().any(|a| a.platform() == name.as_str());
+    let mut found = Vec::new();
+    for platform in settings.platforms.values().filter(|p| used(&p.name) && !p.is_loopback()) {
+        let name = &platform.name;
+        let wanted: &[&str] = match platform.api.as_str() {
+            "weibo" => &["app_key", "operator_ip"],
+            "tencent-weibo" => &["app_key", "operator_ip"],
+            _ => &[],
+        };
+        for key in wanted.iter().filter(|k| platform.text(k).is_none()) {
+            let said = words!("平台 {name} 没有 `{key}`，请求里会缺它", "the platform {name} has no `{key}`; requests go without it");
+            found.push(source.fault(0..0, "not_configured", said).warning());
+        }
+        if let Some(said) = platform::weibo::unaudited(platform) {
+            found.push(source.fault(0..0, "unaudited", said).warning());
+        }
+    }
+    found
+}

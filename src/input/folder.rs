@@ -1,0 +1,250 @@
+//! The queue folder: every `*.yaml` and `*.yml` below it, and the faults that show only across files.
+//!
+//! The folder is walked without following links, and what is not a regular file is named and left
+//! alone. A folder that is missing or cannot be read is said to be so; that cancels nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::queue::{self, Context, Entry};
+use super::{Fault, Source, read_text, values};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::AnnouncementId;
+use crate::core::plan::Desired;
+use crate::core::words::{Words, shown, words};
+
+/// R58: more files or announcements than this are another kind of folder.
+const MOST_FILES: usize = 100_000;
+const MOST_ANNOUNCEMENTS: usize = 200_000;
+
+/// The folder as it was read.
+#[derive(Debug, Default)]
+pub struct Reading {
+    pub desired: Desired,
+    pub faults: Vec<Fault>,
+    pub files: usize,
+}
+
+/// Reads everything below the queue folder.
+pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> Reading {
+    let mut reading = Reading::default();
+    let root = context.root;
+    let Some(files) = walk(root, &mut reading) else {
+        reading.desired.folder_gone = true;
+        return reading;
+    };
+    reading.files = files.len();
+    let mut entries: Vec<Entry> = Vec::new();
+    for (path, name) in files {
+        let shown_path = shown(&root.join(&path).display().to_string());
+        let source = match read_text(&path, &shown_path) {
+            Ok(source) => source,
+            Err(fault) => {
+                reading.faults.push(fault);
+                reading.desired.unread_files.insert(name);
+                continue;
+            }
+        };
+        let mut read = queue::read(&source, &name, context);
+        if read.unread {
+            reading.desired.unread_files.insert(name);
+        }
+        reading.faults.append(&mut read.faults);
+        reading.desired.standing.append(&mut read.standing);
+        entries.append(&mut read.announcements);
+        if entries.len() > MOST_ANNOUNCEMENTS {
+            let said = words!("队列超过 {MOST_ANNOUNCEMENTS} 条公告", "the queue has more than {MOST_ANNOUNCEMENTS} announcements");
+            reading.faults.push(source.fault(0..0, "too_many", said));
+            reading.desired.folder_gone = true;
+            return reading;
+        }
+    }
+    across(entries, &mut reading, known);
+    super::sort(&mut reading.faults);
+    reading
+}
+
+/// The queue files and their names below the root; `None` when the folder itself cannot be read.
+fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
+    let gone = |reading: &mut Reading, why: String| {
+        let name = shown(&root.display().to_string());
+        let said = words!("队列文件夹 {name} 读不了：{why}", "the queue folder {name} cannot be read: {why}");
+        let hint = Words::new("不会因此取消任何公告", "nothing is cancelled because of this");
+        reading.faults.push(Source::new(name, "").fault(0..0, "queue_folder", said).hint(hint));
+    };
+    if let Err(error) = std::fs::read_dir(root) {
+        gone(reading, error.to_string());
+        return None;
+    }
+    let mut files = Vec::new();
+    for entry in ignore::WalkBuilder::new(root).standard_filters(false).hidden(true).follow_links(false).build() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                // Part of the tree is missing: what came from there must not look deleted.
+                gone(reading, error.to_string());
+                return None;
+            }
+        };
+        let path = entry.path();
+        if !path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+            continue;
+        }
+        let below = path.strip_prefix(root).unwrap_or(path);
+        let name = below.to_string_lossy().into_owned();
+        if entry.file_type().is_some_and(|t| t.is_file()) {
+            files.push((path.to_owned(), name));
+        } else {
+            let safe = shown(&path.display().to_string());
+            let said = words!("{safe} 不是普通文件，略过", "{safe} is not a regular file and is passed over");
+            reading.faults.push(Source::new(safe, "").fault(0..0, "not_a_file", said));
+        }
+        if files.len() > MOST_FILES {
+            gone(reading, format!("> {MOST_FILES} files"));
+            return None;
+        }
+    }
+    files.sort();
+    Some(files)
+}
+
+/// Two announcements with one id, or ids that look alike; `supersedes` that lead nowhere or in a ring.
+fn across(entries: Vec<Entry>, reading: &mut Reading, known: &dyn Fn(&AnnouncementId) -> bool) {
+    let mut by_look: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+    for entry in &entries {
+        by_look.entry(values::look(entry.announcement.id.as_str())).or_default().push(entry);
+    }
+    let mut bad: BTreeSet<AnnouncementId> = BTreeSet::new();
+    for same in by_look.values().filter(|same| same.len() > 1) {
+        for entry in same {
+            let other = same.iter().find(|o| !std::ptr::eq(**o, *entry)).expect("there are two at least");
+            let at = format!("{}:{}", other.source.name, other.source.place(other.id_span.start).line);
+            let (mine, theirs) = (shown(entry.announcement.id.as_str()), shown(other.announcement.id.as_str()));
+            let said = if mine == theirs {
+                words!("id `{mine}` 用了两次", "the id `{mine}` is used twice")
+            } else {
+                words!("id `{mine}` 与 `{theirs}` 看起来一样", "the ids `{mine}` and `{theirs}` look alike")
+            };
+            let hint = words!("另一处在 {at}；改其中一个", "the other is at {at}: change one of them");
+            reading.faults.push(entry.source.fault(entry.id_span.clone(), "id_twice", said).hint(hint));
+            bad.insert(entry.announcement.id.clone());
+        }
+    }
+    let ids: BTreeSet<AnnouncementId> = entries.iter().map(|e| e.announcement.id.clone()).collect();
+    let next: BTreeMap<&AnnouncementId, &AnnouncementId> = entries
+        .iter()
+        .filter_map(|e| Some((&e.announcement.id, e.announcement.content.body.supersedes.as_ref()?)))
+        .collect();
+    for entry in &entries {
+        let Some(old) = &entry.announcement.content.body.supersedes else { continue };
+        let there = ids.contains(old) || reading.desired.standing.contains(old) || known(old);
+        let ring = is_ring(&entry.announcement.id, &next);
+        if there && !ring {
+            continue;
+        }
+        let safe = shown(old.as_str());
+        let said = if ring {
+            words!("`supersedes` 绕成一圈", "`supersedes` leads in a ring")
+        } else {
+            words!("要取代的 `{safe}` 不存在", "`{safe}`, which it supersedes, does not exist")
+        };
+        let fault = entry.source.fault(entry.supersedes_span.clone().unwrap_or(entry.id_span.clone()), "supersedes", said);
+        let near = crate::core::words::nearest(old.as_str(), ids.iter().map(AnnouncementId::as_str));
+        reading.faults.push(match near.filter(|_| !ring) {
+            Some(meant) => fault.hint(words!("是否指 `{meant}`？", "did you mean `{meant}`?")),
+            None => fault,
+        });
+        bad.insert(entry.announcement.id.clone());
+    }
+    unreached(&entries, reading);
+    repeated(&entries, reading);
+    for entry in entries {
+        let id = entry.announcement.id.clone();
+        if bad.contains(&id) {
+            reading.desired.standing.insert(id);
+        } else {
+            reading.desired.announcements.insert(id, entry.announcement);
+        }
+    }
+}
+
+fn is_ring(start: &AnnouncementId, next: &BTreeMap<&AnnouncementId, &AnnouncementId>) -> bool {
+    let mut at = start;
+    for _ in 0..=next.len() {
+        match next.get(at) {
+            Some(old) if *old == start => return true,
+            Some(old) => at = old,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Accounts the new announcement does not reach keep the old one: said, since nobody expects it.
+fn unreached(entries: &[Entry], reading: &mut Reading) {
+    let by_id: BTreeMap<&AnnouncementId, &Entry> = entries.iter().map(|e| (&e.announcement.id, e)).collect();
+    for entry in entries {
+        let content = &entry.announcement.content;
+        let Some(old) = content.body.supersedes.as_ref().and_then(|old| by_id.get(old)) else { continue };
+        let left = old.announcement.content.accounts.difference(&content.accounts).count();
+        if left > 0 {
+            let said = words!("旧的一条在 {left} 个账号上会留着：新的不发到那里", "the old one stays on {left} accounts, which the new one does not reach");
+            let span = entry.supersedes_span.clone().unwrap_or(entry.id_span.clone());
+            reading.faults.push(entry.source.fault(span, "unreached", said).warning());
+        }
+    }
+}
+
+/// The same text to the same account within a day is refused by the platforms.
+fn repeated(entries: &[Entry], reading: &mut Reading) {
+    use crate::core::announcement::Timing;
+    let mut seen: BTreeMap<(&str, &AccountId), Vec<&Entry>> = BTreeMap::new();
+    let mut told: BTreeSet<&AnnouncementId> = BTreeSet::new();
+    let mut by_text: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        by_text.entry(&entry.announcement.content.body.text).or_default().push(entry);
+    }
+    for entry in by_text.values().filter(|same| same.len() > 1).flatten() {
+        let body = &entry.announcement.content.body;
+        for account in &entry.announcement.content.accounts {
+            let others = seen.entry((&body.text, account)).or_default();
+            let near = others.iter().find(|o| match (&o.announcement.content.body.timing, &body.timing) {
+                (Timing::At(a), Timing::At(b)) => (*a - *b).abs() < chrono::TimeDelta::days(1),
+                _ => true,
+            });
+            if let Some(other) = near
+                && told.insert(&entry.announcement.id)
+            {
+                let (id, account) = (&other.announcement.id, account.to_string());
+                let said = words!("一天内与 `{id}` 同样的文字发到 {account}", "the same text as `{id}` to {account} within a day");
+                let hint = Words::new("平台会当作重复而拒绝；改动文字", "the platform refuses it as a duplicate: vary it");
+                reading.faults.push(entry.source.fault(entry.id_span.clone(), "same_text", said).warning().hint(hint));
+            }
+            others.push(entry);
+        }
+    }
+}
+
+/// What a change of the folder is known by: names, sizes, times of all that lies below it.
+pub fn signature(root: &Path) -> Arc<str> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut lines: Vec<String> = ignore::WalkBuilder::new(root)
+        .standard_filters(false)
+        .hidden(true)
+        .follow_links(false)
+        .build()
+        .filter_map(|entry| match entry {
+            Ok(entry) => {
+                let meta = entry.metadata().ok()?;
+                let path = entry.path().display();
+                // A folder's own time changes with files that are passed over, and says nothing.
+                let time = if meta.is_dir() { 0 } else { meta.mtime_nsec() + meta.mtime() * 1_000_000_000 };
+                Some(format!("{path} {} {} {time} {}", meta.ino(), meta.len(), meta.mode()))
+            }
+            Err(error) => Some(error.to_string()),
+        })
+        .collect();
+    lines.sort();
+    lines.join("\n").into()
+}

@@ -1,0 +1,141 @@
+//! The durable record, which is the truth.
+//!
+//! What `commit` returned is on disk. A commit is all or nothing, and is refused when a row it steps
+//! is no longer the one the step was computed from: then the caller reads again and decides again.
+
+pub mod marker;
+pub mod read;
+pub mod rows;
+pub mod sqlite;
+pub mod write;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::clock::Time;
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
+use crate::core::change::{Actor, AnnouncementRow, Change, Closing, Recorded, Seq};
+use crate::core::delivery::{Delivery, DeliveryId, State};
+use crate::core::gate::Gate;
+use crate::core::plan::Known;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Read again and decide again.
+    #[error("another change came first")]
+    Conflict,
+    /// Nothing was written; try again, and say so meanwhile.
+    #[error("the ledger cannot be written: {0}")]
+    Unavailable(String),
+    /// There is no room for it.
+    #[error("no space is left for the ledger")]
+    NoSpace,
+    /// Stop: a person must look.
+    #[error("the ledger is not to be trusted: {0}")]
+    Broken(String),
+    #[error("another daemon uses the ledger {0}")]
+    InUse(String),
+}
+
+/// A delivery that came due, as little of it as the loop needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub id: DeliveryId,
+    pub next_at: Time,
+    pub priority: Priority,
+}
+
+/// What `GET /v1/announcements` and `/v1/deliveries` ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub announcement: Option<String>,
+    pub account: Option<String>,
+    pub unit: Option<String>,
+    pub states: Vec<State>,
+    pub priority: Option<Priority>,
+    pub since: Option<Time>,
+    /// Everything after this key of the order.
+    pub after: Option<String>,
+    pub max: usize,
+}
+
+/// An announcement with what became of its occurrences.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    pub row: AnnouncementRow,
+    pub occurrences: Vec<OccurrenceSummary>,
+}
+
+#[derive(Clone, Debug)]
+pub struct OccurrenceSummary {
+    pub id: OccurrenceId,
+    pub announcement: AnnouncementId,
+    pub release: Time,
+    pub closing: Option<Closing>,
+    pub counts: BTreeMap<State, u32>,
+}
+
+/// One attempt, as it is kept.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptRow {
+    pub n: i64,
+    pub slot: Option<Time>,
+    pub begun: Option<Time>,
+    pub ended: Option<Time>,
+    pub outcome: String,
+    pub words: Option<String>,
+}
+
+/// What is known of an account besides its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountRow {
+    pub newest: Option<String>,
+    pub good: Option<bool>,
+    pub words: Option<String>,
+    pub uid: Option<String>,
+    pub expires: Option<Time>,
+    pub seen: Option<Time>,
+}
+
+/// Whether the ledger can be believed about what went out before this start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Whole,
+    /// There was no ledger before.
+    New,
+    /// The marker beside it knows more than it: it was restored, cut or replaced.
+    Behind { ledger: Seq, marker: Seq },
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
+    /// What the planner compares with: these announcements, and all that have anything pending.
+    async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;
+    /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest.
+    async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError>;
+    async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError>;
+    async fn load(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>, LedgerError>;
+    async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError>;
+    async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError>;
+    async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError>;
+    async fn announcements(&self, filter: Filter) -> Result<Vec<Announced>, LedgerError>;
+    async fn occurrences(&self, since: Time, until: Time) -> Result<Vec<OccurrenceSummary>, LedgerError>;
+    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, LedgerError>;
+    async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, LedgerError>;
+    async fn counts(&self) -> Result<BTreeMap<State, u64>, LedgerError>;
+    async fn events(&self, after: Seq, max: usize) -> Result<Vec<Recorded>, LedgerError>;
+    /// The newest sequence number; waits until it is greater than `than`.
+    async fn newer(&self, than: Seq) -> Seq;
+    fn head(&self) -> (Seq, String);
+    async fn gate(&self, now: Time) -> Result<Gate, LedgerError>;
+    async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError>;
+    async fn account(&self, id: AccountId) -> Result<AccountRow, LedgerError>;
+    async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError>;
+    /// Post ids of this account that are receipts already, newest first.
+    async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError>;
+    async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError>;
+}

@@ -1,0 +1,327 @@
+//! What is read from the ledger: statements and the values they become.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params, params_from_iter};
+
+use super::rows::{self, micros, time};
+use super::{AccountRow, Announced, AttemptRow, Due, Filter, OccurrenceSummary};
+use crate::clock::{Time, from_micros};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, OccurrenceId};
+use crate::core::change::{Recorded, Seq};
+use crate::core::delivery::{Delivery, DeliveryId, State};
+use crate::core::gate::{Gate, Hold};
+use crate::core::plan::{Known, KnownAnnouncement, KnownOccurrence};
+
+type Sql<T> = rusqlite::Result<T>;
+
+fn list<T>(
+    db: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+    map: impl FnMut(&rusqlite::Row<'_>) -> Sql<T>,
+) -> Sql<Vec<T>> {
+    db.prepare_cached(sql)?.query_map(values, map)?.collect()
+}
+
+pub fn due(db: &Connection, before: Time, max: usize) -> Sql<Vec<Due>> {
+    list(
+        db,
+        "SELECT id, next_at, priority FROM deliveries WHERE next_at <= $1 ORDER BY priority, next_at, id LIMIT $2",
+        params![micros(before), max as i64],
+        |r| {
+            let next_at = from_micros(r.get(1)?);
+            Ok(Due { id: DeliveryId(r.get(0)?), next_at, priority: rows::priority_of(r.get(2)?) })
+        },
+    )
+}
+
+pub fn next_due(db: &Connection, after: Time) -> Sql<Option<Time>> {
+    let sql = "SELECT min(next_at) FROM deliveries WHERE next_at > $1";
+    db.prepare_cached(sql)?.query_row([micros(after)], |r| time(r, 0))
+}
+
+fn delivery_list(db: &Connection, rest: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
+    let columns = rows::DELIVERY;
+    list(db, &format!("SELECT id, {columns} FROM deliveries {rest}"), params_from_iter(values), rows::delivery)
+}
+
+pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
+    let columns = rows::DELIVERY;
+    let mut statement = db.prepare_cached(&format!("SELECT id, {columns} FROM deliveries WHERE id = $1"))?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.extend(statement.query_row([id.0], rows::delivery).optional()?);
+    }
+    Ok(found)
+}
+
+pub fn of_occurrence(db: &Connection, id: &OccurrenceId) -> Sql<Vec<Delivery>> {
+    delivery_list(db, "WHERE occurrence = $1 ORDER BY id", &[Box::new(id.0.clone())])
+}
+
+pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery>> {
+    // `sending`, and what waits, all have a due time: the partial index finds the few there are.
+    let rest = "WHERE next_at IS NOT NULL AND state = $1 AND at <= $2";
+    delivery_list(db, rest, &[Box::new(state.as_str()), Box::new(micros(before))])
+}
+
+pub fn content(db: &Connection, hash: &str) -> Sql<Option<Content>> {
+    let mut statement = db.prepare_cached("SELECT body FROM contents WHERE hash = $1")?;
+    Ok(statement.query_row([hash], |r| rows::json(r, 0)).optional()?.flatten())
+}
+
+pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known> {
+    let mut known = Known::default();
+    let columns = rows::ANNOUNCEMENT;
+    let one = format!("SELECT {columns} FROM announcements WHERE id = $1");
+    let mut wanted: std::collections::BTreeSet<String> = ids.iter().map(|id| id.0.clone()).collect();
+    wanted.extend(list(
+        db,
+        "SELECT DISTINCT o.announcement FROM occurrences o WHERE o.id IN
+         (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held'))",
+        [],
+        |r| r.get(0),
+    )?);
+    for id in wanted {
+        let Some(row) = db.prepare_cached(&one)?.query_row([&id], rows::announcement).optional()? else { continue };
+        // A repeat has one occurrence a day for years; only those that can still matter are compared.
+        let from = if row.planned_to.is_some() { micros(since) } else { i64::MIN };
+        let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
+        let rows: Vec<(String, i64, Option<String>, i64)> = list(
+            db,
+            "SELECT o.id, o.release, d.state, count(d.id) FROM occurrences o
+             LEFT JOIN deliveries d ON d.occurrence = o.id
+             WHERE o.announcement = $1 AND o.release >= $2 GROUP BY o.id, d.state",
+            params![id, from],
+            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
+        )?;
+        for (occurrence, release, state, count) in rows {
+            let known = occurrences.entry(OccurrenceId(occurrence)).or_insert(KnownOccurrence {
+                release: from_micros(release),
+                pending: 0,
+                ended: 0,
+                out: 0,
+            });
+            let count = count as u32;
+            match state.as_deref().and_then(State::parse) {
+                Some(state) if state.is_pending() => known.pending += count,
+                Some(State::Cancelled | State::Expired) => known.ended += count,
+                Some(_) => known.out += count,
+                None => {}
+            }
+        }
+        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences });
+    }
+    Ok(known)
+}
+
+pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {
+    let columns = rows::ANNOUNCEMENT;
+    let mut sql = format!("SELECT {columns} FROM announcements WHERE id > $1");
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(filter.after.clone().unwrap_or_default())];
+    let mut and = |values: &mut Vec<Box<dyn ToSql>>, condition: &str, value: Box<dyn ToSql>| {
+        values.push(value);
+        sql.push_str(&format!(" AND {}", condition.replace('?', &format!("${}", values.len()))));
+    };
+    if let Some(id) = &filter.announcement {
+        and(&mut values, "id = ?", Box::new(id.clone()));
+    }
+    if let Some(priority) = filter.priority {
+        and(&mut values, "priority = ?", Box::new(rows::priority_number(priority)));
+    }
+    if let Some(since) = filter.since {
+        and(
+            &mut values,
+            "id IN (SELECT announcement FROM occurrences WHERE release >= ?)",
+            Box::new(micros(since)),
+        );
+    }
+    if let Some(unit) = &filter.unit {
+        let like = format!("%:{unit}");
+        and(&mut values, "id IN (SELECT announcement FROM deliveries WHERE account LIKE ?)", Box::new(like));
+    }
+    values.push(Box::new(filter.max as i64));
+    sql.push_str(&format!(" ORDER BY id LIMIT ${}", values.len()));
+    let found = list(db, &sql, params_from_iter(&values), rows::announcement)?;
+    found
+        .into_iter()
+        .map(|row| {
+            let occurrences = summaries(db, "o.announcement = $1 ORDER BY o.release", &[Box::new(row.id.0.clone())])?;
+            Ok(Announced { row, occurrences })
+        })
+        .collect()
+}
+
+pub fn occurrences(db: &Connection, since: Time, until: Time) -> Sql<Vec<OccurrenceSummary>> {
+    let bounds: [Box<dyn ToSql>; 2] = [Box::new(micros(since)), Box::new(micros(until))];
+    summaries(db, "o.release BETWEEN $1 AND $2 ORDER BY o.release", &bounds)
+}
+
+fn summaries(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<OccurrenceSummary>> {
+    let sql = format!("SELECT o.id, o.announcement, o.release, o.closing FROM occurrences o WHERE {condition} LIMIT 2000");
+    let mut found = list(db, &sql, params_from_iter(values), |r| {
+        Ok(OccurrenceSummary {
+            id: OccurrenceId(r.get(0)?),
+            announcement: AnnouncementId(r.get(1)?),
+            release: from_micros(r.get(2)?),
+            closing: rows::json(r, 3)?,
+            counts: BTreeMap::new(),
+        })
+    })?;
+    let mut counts = db.prepare_cached("SELECT state, count(*) FROM deliveries WHERE occurrence = $1 GROUP BY state")?;
+    for occurrence in &mut found {
+        let rows = counts.query_map([&occurrence.id.0], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?;
+        for row in rows {
+            let (state, count) = row?;
+            if let Some(state) = State::parse(&state) {
+                occurrence.counts.insert(state, count as u32);
+            }
+        }
+    }
+    Ok(found)
+}
+
+pub fn deliveries(db: &Connection, filter: &Filter) -> Sql<Vec<Delivery>> {
+    let after: i64 = filter.after.as_deref().and_then(|a| a.parse().ok()).unwrap_or(0);
+    let mut conditions = vec!["id > $1".to_owned()];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(after)];
+    if let Some(id) = &filter.announcement {
+        values.push(Box::new(id.clone()));
+        let n = values.len();
+        conditions.push(format!("(announcement = ${n} OR occurrence = ${n})"));
+    }
+    if let Some(account) = &filter.account {
+        values.push(Box::new(account.clone()));
+        conditions.push(format!("account = ${}", values.len()));
+    }
+    if let Some(unit) = &filter.unit {
+        values.push(Box::new(format!("%:{unit}")));
+        conditions.push(format!("account LIKE ${}", values.len()));
+    }
+    if let Some(since) = filter.since {
+        values.push(Box::new(micros(since)));
+        conditions.push(format!("at >= ${}", values.len()));
+    }
+    if let Some(priority) = filter.priority {
+        values.push(Box::new(rows::priority_number(priority)));
+        conditions.push(format!("priority = ${}", values.len()));
+    }
+    if !filter.states.is_empty() {
+        let marks: Vec<String> = filter
+            .states
+            .iter()
+            .map(|state| {
+                values.push(Box::new(state.as_str()));
+                format!("${}", values.len())
+            })
+            .collect();
+        conditions.push(format!("state IN ({})", marks.join(", ")));
+    }
+    values.push(Box::new(filter.max as i64));
+    let rest = format!("WHERE {} ORDER BY id LIMIT ${}", conditions.join(" AND "), values.len());
+    delivery_list(db, &rest, &values)
+}
+
+pub fn attempts(db: &Connection, id: DeliveryId) -> Sql<Vec<AttemptRow>> {
+    list(
+        db,
+        "SELECT n, slot, begun, ended, outcome, words FROM attempts WHERE delivery = $1 ORDER BY n",
+        [id.0],
+        |r| {
+            Ok(AttemptRow {
+                n: r.get(0)?,
+                slot: time(r, 1)?,
+                begun: time(r, 2)?,
+                ended: time(r, 3)?,
+                outcome: r.get(4)?,
+                words: r.get(5)?,
+            })
+        },
+    )
+}
+
+pub fn counts(db: &Connection) -> Sql<BTreeMap<State, u64>> {
+    let rows: Vec<(String, i64)> =
+        list(db, "SELECT state, count(*) FROM deliveries GROUP BY state", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.into_iter().filter_map(|(s, n)| Some((State::parse(&s)?, n as u64))).collect())
+}
+
+pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
+    list(
+        db,
+        "SELECT seq, at, actor, kind, subject, body, previous, hash FROM events WHERE seq > $1 ORDER BY seq LIMIT $2",
+        params![after, max as i64],
+        |r| {
+            Ok(Recorded {
+                seq: r.get(0)?,
+                at: from_micros(r.get(1)?),
+                actor: r.get(2)?,
+                kind: r.get(3)?,
+                subject: r.get(4)?,
+                body: r.get(5)?,
+                previous: r.get(6)?,
+                hash: r.get(7)?,
+            })
+        },
+    )
+}
+
+pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
+    let mut gate = Gate::default();
+    gate.holds = list(
+        db,
+        "SELECT id, reason, until, accounts FROM holds WHERE ended IS NULL AND (until IS NULL OR until > $1)",
+        [micros(now)],
+        |r| Ok(Hold { id: r.get(0)?, reason: r.get(1)?, until: time(r, 2)?, accounts: rows::json(r, 3)? }),
+    )?;
+    let confirms: Vec<(String, u32)> =
+        list(db, "SELECT content, uid FROM confirms", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    for (content, uid) in confirms {
+        gate.confirmed.entry(content.as_str().into()).or_default().insert(uid);
+    }
+    Ok(gate)
+}
+
+pub fn budgets(db: &Connection) -> Sql<Vec<(String, i64, u32)>> {
+    list(db, "SELECT key, window, calls FROM budgets", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+}
+
+const ACCOUNT: &str = "SELECT account, newest, good, words, uid, expires, seen FROM accounts";
+
+fn account_row(r: &rusqlite::Row<'_>) -> Sql<(AccountId, AccountRow)> {
+    let row = AccountRow {
+        newest: r.get(1)?,
+        good: r.get(2)?,
+        words: r.get(3)?,
+        uid: r.get(4)?,
+        expires: time(r, 5)?,
+        seen: time(r, 6)?,
+    };
+    Ok((AccountId(r.get(0)?), row))
+}
+
+pub fn account(db: &Connection, id: &AccountId) -> Sql<AccountRow> {
+    let found = db.prepare_cached(&format!("{ACCOUNT} WHERE account = $1"))?.query_row([&id.0], account_row).optional()?;
+    Ok(found.map(|(_, row)| row).unwrap_or_default())
+}
+
+pub fn accounts(db: &Connection) -> Sql<BTreeMap<AccountId, AccountRow>> {
+    Ok(list(db, ACCOUNT, [], account_row)?.into_iter().collect())
+}
+
+pub fn taken(db: &Connection, account: &AccountId) -> Sql<Vec<String>> {
+    // A look sees seventy posts at most; more receipts of one account cannot be on it.
+    list(
+        db,
+        "SELECT post_id FROM deliveries WHERE account = $1 AND state IN ('published', 'deleted', 'accepted')
+         AND post_id IS NOT NULL ORDER BY id DESC LIMIT 200",
+        [&account.0],
+        |r| r.get(0),
+    )
+}
+
+pub fn meta(db: &Connection, key: &str) -> Sql<Option<String>> {
+    db.prepare_cached("SELECT value FROM meta WHERE key = $1")?.query_row([key], |r| r.get(0)).optional()
+}

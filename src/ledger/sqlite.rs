@@ -1,0 +1,450 @@
+//! The ledger on SQLite: WAL, full sync, one writer, a few readers.
+//!
+//! The writer takes every commit that came in while the last one synced, a savepoint each, into one
+//! transaction: group commit without a timer. After a failed sync nothing is believed: the ledger is
+//! reopened and its tail verified before anything else is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::marker::{self, Marker};
+use super::write::{self, Head, wrong};
+use super::{
+    AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary, Trust, read,
+};
+use crate::clock::{Clock, Time};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
+use crate::core::change::{Actor, Change, Recorded, Seq};
+use crate::core::delivery::{Delivery, DeliveryId, State};
+use crate::core::gate::Gate;
+use crate::core::plan::Known;
+
+/// Numbered, added and never edited.
+const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("migrations/0001_ledger.sql"))];
+/// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
+const APPLICATION: i64 = 0x6661_6275;
+/// Commits gathered into one transaction at most; more wait for the next.
+const MOST_GATHERED: usize = 2048;
+/// Records of the chain's end verified at every start.
+const TAIL: i64 = 1000;
+const WAITING: usize = 8192;
+
+struct Request {
+    by: Actor,
+    changes: Vec<Change>,
+    reply: oneshot::Sender<Result<Seq, LedgerError>>,
+}
+
+pub struct Sqlite {
+    path: PathBuf,
+    clock: Clock,
+    writer: mpsc::Sender<Request>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    head: watch::Receiver<(Seq, String)>,
+    trust: Trust,
+}
+
+impl Sqlite {
+    /// Opens the ledger, migrates it, and verifies the end of its chain. Blocking; called once at start.
+    pub fn open(path: &Path, clock: &Clock) -> Result<Sqlite, LedgerError> {
+        if let Some(folder) = path.parent() {
+            make_folder(folder)?;
+        }
+        let lock = marker::lock(path)?;
+        let existed = std::fs::symlink_metadata(path).is_ok();
+        if existed {
+            look_at(path)?;
+        }
+        let (marker, marked) =
+            Marker::open(path, lock).map_err(|e| LedgerError::Unavailable(format!("the mark beside the ledger: {e}")))?;
+        if !existed && marked.as_ref().is_some_and(|(seq, _)| *seq > 0) {
+            let name = path.display();
+            return Err(LedgerError::Broken(format!(
+                "{name} is gone while its mark is still there; restore it from a backup, or remove {name}.mark to begin a new one"
+            )));
+        }
+        let mut db = connect(path, false)?;
+        migrate(&mut db)?;
+        let head = verify_tail(&db)?;
+        let trust = match &marked {
+            Some((seq, _)) if *seq > head.seq => Trust::Behind { ledger: head.seq, marker: *seq },
+            Some((seq, hash)) if *seq == head.seq && *hash != head.hash => Trust::Behind { ledger: head.seq, marker: *seq },
+            _ if head.seq == 0 => Trust::New,
+            _ => Trust::Whole,
+        };
+        let (writer, requests) = mpsc::channel(WAITING);
+        let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
+        let work = Writer { path: path.to_owned(), db: Some(db), head, marker, clock: clock.clone() };
+        tokio::spawn(run(work, requests, head_tx));
+        Ok(Sqlite {
+            path: path.to_owned(),
+            clock: clock.clone(),
+            writer,
+            readers: Arc::new(Mutex::new(Vec::new())),
+            head: head_rx,
+            trust,
+        })
+    }
+
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn read<T, F>(&self, query: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (readers, path) = (self.readers.clone(), self.path.clone());
+        let work = move || {
+            let free = readers.lock().expect("no reader panics while it holds the list").pop();
+            let db = match free {
+                Some(db) => db,
+                None => connect(&path, true)?,
+            };
+            let found = query(&db).map_err(wrong);
+            let mut free = readers.lock().expect("no reader panics while it holds the list");
+            if free.len() < 4 {
+                free.push(db);
+            }
+            found
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(found) => found,
+            Err(error) => Err(LedgerError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), LedgerError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let name = folder.display();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(folder)
+        .map_err(|e| LedgerError::Unavailable(format!("making the folder {name}: {e}")))
+}
+
+/// What is no database is refused before SQLite could write to it.
+fn look_at(path: &Path) -> Result<(), LedgerError> {
+    use std::io::Read as _;
+    let name = path.display();
+    let meta = std::fs::symlink_metadata(path).map_err(|e| LedgerError::Unavailable(format!("{name}: {e}")))?;
+    if !meta.file_type().is_file() {
+        return Err(LedgerError::Broken(format!("{name} is not a regular file")));
+    }
+    let mut start = [0u8; 16];
+    let mut file = std::fs::File::open(path).map_err(|e| LedgerError::Unavailable(format!("{name}: {e}")))?;
+    let read = file.read(&mut start).map_err(|e| LedgerError::Unavailable(format!("{name}: {e}")))?;
+    if read < 16 || &start != b"SQLite format 3\0" {
+        return Err(LedgerError::Broken(format!(
+            "{name} is not a ledger ({} bytes); restore it from a backup, or move it away",
+            meta.len()
+        )));
+    }
+    Ok(())
+}
+
+fn connect(path: &Path, reading: bool) -> Result<Connection, LedgerError> {
+    let access = if reading {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    if !reading && !path.exists() {
+        // Made by us first, so that its mode does not depend on the umask.
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path);
+        made.map_err(|e| LedgerError::Unavailable(format!("making {}: {e}", path.display())))?;
+    }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = absolute.parent().and_then(|p| p.canonicalize().ok()).map_or(absolute.clone(), |p| p.join(absolute.file_name().unwrap_or_default()));
+    let db = Connection::open_with_flags(real, flags).map_err(wrong)?;
+    db.set_prepared_statement_cache_capacity(64);
+    let cache = if reading { "PRAGMA cache_size = -1024;" } else { "PRAGMA cache_size = -8192;" };
+    let setup = if reading { "" } else { "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;" };
+    db.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrong)?;
+    db.execute_batch(&format!("{setup}{cache} PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")).map_err(wrong)?;
+    Ok(db)
+}
+
+/// Brings the schema up to date in one transaction; a newer one is refused by name and number, untouched.
+fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
+    let newest = MIGRATIONS.last().map_or(0, |(n, _)| *n);
+    let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrong)?;
+    let application: i64 = db.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(wrong)?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(wrong)?;
+    if tables > 0 && application != APPLICATION {
+        return Err(LedgerError::Broken("it is another program's database".to_owned()));
+    }
+    if version > newest {
+        return Err(LedgerError::Broken(format!(
+            "its schema is number {version}, and this fabu {} knows up to {newest}; use the newer fabu",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    if version == newest {
+        return Ok(());
+    }
+    let transaction = db.transaction().map_err(wrong)?;
+    for (number, sql) in MIGRATIONS.iter().filter(|(n, _)| *n > version) {
+        transaction.execute_batch(sql).map_err(wrong)?;
+        transaction.pragma_update(None, "user_version", number).map_err(wrong)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
+    transaction.commit().map_err(wrong)
+}
+
+/// The chain's head, after its last records were found unbroken.
+fn verify_tail(db: &Connection) -> Result<Head, LedgerError> {
+    let head = Head::read(db).map_err(wrong)?;
+    let records = read::events(db, (head.seq - TAIL).max(0), TAIL as usize + 1).map_err(wrong)?;
+    for pair in records.windows(2) {
+        if !pair[1].follows(pair[0].seq, &pair[0].hash) {
+            return Err(LedgerError::Broken(format!("the audit chain breaks at record {}", pair[1].seq)));
+        }
+    }
+    match records.first() {
+        Some(first) if first.hash != first.expected_hash() => {
+            Err(LedgerError::Broken(format!("the audit chain breaks at record {}", first.seq)))
+        }
+        _ => Ok(head),
+    }
+}
+
+/// The one who writes.
+struct Writer {
+    path: PathBuf,
+    /// Absent after a failed sync, until it has been reopened.
+    db: Option<Connection>,
+    head: Head,
+    marker: Marker,
+    clock: Clock,
+}
+
+async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
+    while let Some(first) = requests.recv().await {
+        let mut batch = vec![first];
+        while batch.len() < MOST_GATHERED {
+            match requests.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(_) => break,
+            }
+        }
+        let work = move || {
+            let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| ((r.by, r.changes), r.reply)).unzip();
+            let results = writer.write(&batch);
+            (writer, replies, results)
+        };
+        let Ok((back, replies, results)) = tokio::task::spawn_blocking(work).await else {
+            // A panic while writing: everything that waits learns it by its closed channel.
+            return;
+        };
+        writer = back;
+        head.send_replace((writer.head.seq, writer.head.hash.clone()));
+        for (reply, result) in replies.into_iter().zip(results) {
+            // One that no longer waits was dropped with its task; its commit stands all the same.
+            drop(reply.send(result));
+        }
+    }
+}
+
+impl Writer {
+    fn write(&mut self, batch: &[(Actor, Vec<Change>)]) -> Vec<Result<Seq, LedgerError>> {
+        let refused = |error: &LedgerError| match error {
+            LedgerError::NoSpace => LedgerError::NoSpace,
+            LedgerError::Broken(why) => LedgerError::Broken(why.clone()),
+            other => LedgerError::Unavailable(other.to_string()),
+        };
+        let all = |error: LedgerError| batch.iter().map(|_| Err(refused(&error))).collect();
+        if self.db.is_none()
+            && let Err(error) = self.reopen()
+        {
+            return all(error);
+        }
+        let Some(db) = self.db.as_ref() else { return all(LedgerError::Unavailable("closed".to_owned())) };
+        let before = self.head.clone();
+        let mut head = before.clone();
+        let now = self.clock.now();
+        match transact(db, &mut head, batch, now) {
+            Ok(results) => {
+                self.head = head;
+                if self.head != before
+                    && let Err(error) = self.marker.write(self.head.seq, &self.head.hash)
+                {
+                    tracing::warn!(%error, "the mark beside the ledger was not written");
+                }
+                results
+            }
+            Err(error) => {
+                tracing::error!(%error, "the ledger did not take a commit; it is reopened before the next");
+                self.db = None;
+                all(error)
+            }
+        }
+    }
+
+    /// After a failed commit the page cache is not believed: what counts is what a new connection reads (R22).
+    fn reopen(&mut self) -> Result<(), LedgerError> {
+        let db = connect(&self.path, false)?;
+        let head = verify_tail(&db)?;
+        if head.seq < self.head.seq {
+            return Err(LedgerError::Broken(format!("it lost records after {}", head.seq)));
+        }
+        self.head = head;
+        self.db = Some(db);
+        Ok(())
+    }
+}
+
+/// One transaction, a savepoint for each commit; the error is one that concerns them all.
+fn transact(
+    db: &Connection,
+    head: &mut Head,
+    batch: &[(Actor, Vec<Change>)],
+    now: Time,
+) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
+    let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
+    run("BEGIN IMMEDIATE")?;
+    let mut results = Vec::with_capacity(batch.len());
+    for (by, changes) in batch {
+        let before = head.clone();
+        run("SAVEPOINT one")?;
+        match write::apply(db, head, by, changes, now) {
+            Ok(()) => {
+                run("RELEASE one")?;
+                results.push(Ok(head.seq));
+            }
+            Err(LedgerError::Conflict) => {
+                run("ROLLBACK TO one")?;
+                run("RELEASE one")?;
+                *head = before;
+                results.push(Err(LedgerError::Conflict));
+            }
+            Err(error) => {
+                // Whatever it was, it is not this commit's own doing: nothing of the batch is believed.
+                drop(run("ROLLBACK"));
+                return Err(error);
+            }
+        }
+    }
+    run("COMMIT")?;
+    Ok(results)
+}
+
+#[async_trait]
+impl Ledger for Sqlite {
+    async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || LedgerError::Unavailable("the ledger's writer has stopped".to_owned());
+        let request = Request { by: by.clone(), changes, reply };
+        self.writer.send(request).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError> {
+        self.read(move |db| read::known(db, &ids, since)).await
+    }
+
+    async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError> {
+        self.read(move |db| read::due(db, before, max)).await
+    }
+
+    async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError> {
+        self.read(move |db| read::next_due(db, after)).await
+    }
+
+    async fn load(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::load(db, &ids)).await
+    }
+
+    async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::of_occurrence(db, &id)).await
+    }
+
+    async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::in_state(db, state, before)).await
+    }
+
+    async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError> {
+        self.read(move |db| read::content(db, hash.as_str())).await
+    }
+
+    async fn announcements(&self, filter: Filter) -> Result<Vec<Announced>, LedgerError> {
+        self.read(move |db| read::announcements(db, &filter)).await
+    }
+
+    async fn occurrences(&self, since: Time, until: Time) -> Result<Vec<OccurrenceSummary>, LedgerError> {
+        self.read(move |db| read::occurrences(db, since, until)).await
+    }
+
+    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::deliveries(db, &filter)).await
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, LedgerError> {
+        self.read(move |db| read::attempts(db, id)).await
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<State, u64>, LedgerError> {
+        self.read(read::counts).await
+    }
+
+    async fn events(&self, after: Seq, max: usize) -> Result<Vec<Recorded>, LedgerError> {
+        self.read(move |db| read::events(db, after, max)).await
+    }
+
+    async fn newer(&self, than: Seq) -> Seq {
+        let mut head = self.head.clone();
+        loop {
+            let seq = head.borrow_and_update().0;
+            if seq > than || head.changed().await.is_err() {
+                return seq;
+            }
+        }
+    }
+
+    fn head(&self) -> (Seq, String) {
+        self.head.borrow().clone()
+    }
+
+    async fn gate(&self, now: Time) -> Result<Gate, LedgerError> {
+        self.read(move |db| read::gate(db, now)).await
+    }
+
+    async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError> {
+        self.read(read::budgets).await
+    }
+
+    async fn account(&self, id: AccountId) -> Result<AccountRow, LedgerError> {
+        self.read(move |db| read::account(db, &id)).await
+    }
+
+    async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError> {
+        self.read(read::accounts).await
+    }
+
+    async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError> {
+        self.read(move |db| read::taken(db, &account)).await
+    }
+
+    async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
+        let key = key.to_owned();
+        self.read(move |db| read::meta(db, &key)).await
+    }
+}

@@ -1,0 +1,166 @@
+//! `Http`: one request, one answer, and all that matters about a broken connection.
+//!
+//! In production it is reqwest over rustls: no redirects, no proxy from the environment, no retry of
+//! its own, certificates always verified, answers bounded. In a simulation it is the sandbox's router.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+
+/// R28: an answer is never larger, counted after decompression.
+const MOST_ANSWER: usize = 1 << 20;
+
+/// A connection pool each, so that routine never stands in the way of an emergency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Routine,
+    Emergency,
+}
+
+/// All that matters about a broken connection; in doubt, `AfterSend`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No byte of the request reached the platform.
+    BeforeSend(String),
+    AfterSend(String),
+}
+
+#[async_trait]
+pub trait Http: Send + Sync {
+    /// Sends one request to a platform. `timeout` bounds the whole exchange, the answer's body included.
+    async fn send(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost>;
+
+    /// Opens connections ahead of a release, without a token; nothing to do in process.
+    async fn warm(&self, _platform: &str, _lane: Lane, _base_url: &str, _connections: usize) {}
+}
+
+/// The real one.
+pub struct Net {
+    clock: Clock,
+    clients: BTreeMap<Lane, reqwest::Client>,
+    lanes: BTreeMap<(String, Lane), Arc<Semaphore>>,
+}
+
+impl Net {
+    /// One pool a lane over one TLS configuration; `connections` is each platform's most at once.
+    pub fn new(clock: Clock, connections: &BTreeMap<String, u32>) -> Result<Net, reqwest::Error> {
+        let tls = tls();
+        let mut clients = BTreeMap::new();
+        let mut lanes = BTreeMap::new();
+        for lane in [Lane::Routine, Lane::Emergency] {
+            clients.insert(lane, client(&tls)?);
+            for (platform, most) in connections {
+                lanes.insert((platform.clone(), lane), Arc::new(Semaphore::new(*most as usize)));
+            }
+        }
+        Ok(Net { clock, clients, lanes })
+    }
+
+    async fn exchange(&self, client: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, Lost> {
+        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()))?;
+        let answer = match client.execute(request).await {
+            Ok(answer) => answer,
+            // Connection refused, name not found, TLS not completed: no byte of the request left.
+            Err(error) if error.is_connect() => return Err(Lost::BeforeSend(cause(error))),
+            Err(error) => return Err(Lost::AfterSend(cause(error))),
+        };
+        let mut built = Response::builder().status(answer.status());
+        if let Some(headers) = built.headers_mut() {
+            *headers = answer.headers().clone();
+        }
+        let mut body = BytesMut::new();
+        let mut chunks = answer.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| Lost::AfterSend(cause(error)))?;
+            if body.len() + chunk.len() > MOST_ANSWER {
+                return Err(Lost::AfterSend("the answer is larger than 1 MiB".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(built.body(body.freeze()).expect("status and headers came from an answer"))
+    }
+}
+
+#[async_trait]
+impl Http for Net {
+    async fn send(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        let client = &self.clients[&lane];
+        let _at_once = match self.lanes.get(&(platform.to_owned(), lane)) {
+            Some(lane) => lane.acquire().await.ok(),
+            None => None,
+        };
+        match self.clock.timeout(timeout, self.exchange(client, request)).await {
+            Some(answer) => answer,
+            None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
+        }
+    }
+
+    async fn warm(&self, platform: &str, lane: Lane, base_url: &str, connections: usize) {
+        let head = |_| async move {
+            let request = Request::head(base_url).body(Bytes::new()).ok()?;
+            self.send(platform, lane, request, Duration::from_secs(4)).await.ok()
+        };
+        futures_util::stream::iter(0..connections).map(head).buffer_unordered(connections.max(1)).count().await;
+    }
+}
+
+fn client(tls: &rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .http1_only()
+        .referer(false)
+        // Longer than the lead, so that what is warmed ahead is still there at the instant.
+        .pool_idle_timeout(Duration::from_secs(75))
+        .pool_max_idle_per_host(usize::MAX)
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .user_agent(concat!("fabu/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// The system's roots, by the platform's verifier where there is one; nothing turns verification off.
+fn tls() -> rustls::ClientConfig {
+    use rustls_platform_verifier::ConfigVerifierExt as _;
+    let provider = rustls::crypto::ring::default_provider();
+    // A second installation is refused and harmless: the first one is the same.
+    drop(provider.install_default());
+    let mut config = rustls::ClientConfig::with_platform_verifier().unwrap_or_else(|_| {
+        // A machine without any root certificates can speak to loopback and to nobody else.
+        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+    });
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// The innermost cause, without the URL: a token may ride in it.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(next) = innermost.source() {
+        innermost = next;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,129 @@
+//! How to speak each `api`: the trait, what a call carries, and the list of dialects.
+//!
+//! An adapter says what happened, the core says what follows. `publish` is the one request that makes
+//! a post visible; whatever can be done earlier belongs in `prepare`. Each adapter keeps its table of
+//! error codes beside its requests: a code's class is found in the file named after the `api`.
+
+pub mod http;
+pub mod mastodon;
+pub mod reply;
+pub mod statuses;
+pub mod statuses_auth;
+pub mod tencent_weibo;
+pub mod timeline;
+pub mod wechat;
+pub mod weibo;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::clock::{Clock, Time};
+use crate::core::accounts::{Account, Secret};
+use crate::core::delivery::{Failure, Prepared, Receipt};
+use crate::core::fit::Rules;
+use crate::core::policy::PlatformSettings;
+use crate::core::words::Words;
+pub use http::{Http, Lane, Lost};
+
+/// What one operation needs besides its subject.
+pub struct Call<'a> {
+    pub http: &'a dyn Http,
+    pub clock: &'a Clock,
+    pub lane: Lane,
+    pub account: &'a Account,
+    pub token: &'a Secret,
+    /// Bound on the whole exchange.
+    pub timeout: Duration,
+}
+
+/// What is to be posted, before the platform has seen any of it.
+pub struct Post {
+    /// Fitted: link added, trimmed, within the platform's rules.
+    pub text: String,
+    pub title: Option<String>,
+    pub pictures: Vec<Picture>,
+    /// Stable over all attempts of one delivery; platforms that keep a key keep this one.
+    pub key: String,
+}
+
+/// A picture as it was signed off.
+#[derive(Clone)]
+pub struct Picture {
+    pub file: String,
+    pub alt: Option<String>,
+    pub sha256: String,
+    pub kind: String,
+    pub bytes: Bytes,
+}
+
+/// What is looked for on an account's own timeline.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub text: String,
+    pub title: Option<String>,
+    pub key: String,
+    /// What the platform gave to ask again with (`publish_id`, a draft's id), if anything.
+    pub ticket: Option<String>,
+    pub media: Vec<String>,
+    /// The earliest it can have been made.
+    pub since: Time,
+    /// Newest post id known from before it was sent, where ids grow with time.
+    pub above: Option<String>,
+    /// Posts that are known to be other deliveries' receipts.
+    pub taken: Vec<String>,
+}
+
+/// What a look at the timeline came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Look {
+    Found(Receipt),
+    /// Read, reaching back to the send, and not there.
+    Absent,
+    /// Read, but it proves nothing: it does not reach back far enough, or was taken and is not shown yet.
+    Unproven(Words),
+    /// The platform turned it down after taking it.
+    TurnedDown(crate::core::delivery::Class, Words),
+}
+
+/// Whether a credential works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The account's id on the platform, where the check tells it.
+    pub uid: Option<String>,
+    pub expires: Option<Time>,
+}
+
+/// One dialect, set up for one platform of the configuration.
+#[async_trait]
+pub trait Platform: Send + Sync {
+    fn settings(&self) -> &PlatformSettings;
+    fn rules(&self) -> &Rules;
+    /// How many calls of the account's budget `prepare` makes for a post with this many pictures.
+    fn calls_to_prepare(&self, pictures: usize) -> u32;
+    /// Is the credential good.
+    async fn check(&self, call: &Call<'_>) -> Result<Standing, Failure>;
+    /// All that can be done ahead; may take many requests, all of which may be repeated freely.
+    async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure>;
+    /// The one request that can be seen. `pictures` are those `prepare` said travel with the post.
+    async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure>;
+    /// Read-back.
+    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure>;
+    /// Takes a post down; twice is fine.
+    async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure>;
+}
+
+/// Sets up a platform of the configuration; a new `api` is one file and one line here.
+pub fn open(settings: &PlatformSettings) -> Arc<dyn Platform> {
+    let settings = settings.clone();
+    match settings.api.as_str() {
+        "weibo" => Arc::new(weibo::Weibo::new(settings)),
+        "tencent-weibo" => Arc::new(tencent_weibo::TencentWeibo::new(settings)),
+        "wechat" => Arc::new(wechat::WeChat::new(settings)),
+        "mastodon" => Arc::new(mastodon::Mastodon::new(settings)),
+        "statuses" => Arc::new(statuses::Statuses::new(settings)),
+        other => unreachable!("the configuration was read with an unknown api: {other}"),
+    }
+}

@@ -1,0 +1,324 @@
+//! Requests built and answers read with the tolerance all platforms need, and no more.
+//!
+//! Ids and codes come as numbers or strings, JSON may be dressed as HTML or followed by dirt, and
+//! what a platform says may hold the token or drive a terminal: it is masked and escaped here, once.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::Value;
+
+use super::{Call, Lost, Picture};
+use crate::clock::Time;
+use crate::core::delivery::Failure;
+use crate::core::words::{Words, shown, words};
+
+/// An answer that was read whole.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+    /// The body as JSON, if it begins with a JSON value; dirt before and after it is dropped.
+    pub json: Option<Value>,
+}
+
+/// A request being put together.
+pub struct Ask {
+    method: Method,
+    url: String,
+    query: Vec<(String, String)>,
+    body: Body,
+    headers: Vec<(&'static str, String, bool)>,
+}
+
+enum Body {
+    None,
+    Form(Vec<(String, String)>),
+    Json(Value),
+    Parts(Vec<(String, String)>, Vec<(String, Picture)>),
+}
+
+impl Ask {
+    pub fn get(url: impl Into<String>) -> Ask {
+        Ask::new(Method::GET, url)
+    }
+
+    pub fn post(url: impl Into<String>) -> Ask {
+        Ask::new(Method::POST, url)
+    }
+
+    pub fn delete(url: impl Into<String>) -> Ask {
+        Ask::new(Method::DELETE, url)
+    }
+
+    fn new(method: Method, url: impl Into<String>) -> Ask {
+        Ask { method, url: url.into(), query: Vec::new(), body: Body::None, headers: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn query(mut self, key: &str, value: impl ToString) -> Ask {
+        self.query.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    #[must_use]
+    pub fn form(mut self, fields: Vec<(String, String)>) -> Ask {
+        self.body = Body::Form(fields);
+        self
+    }
+
+    /// JSON in raw UTF-8: WeChat stores `\u` escapes as they stand.
+    #[must_use]
+    pub fn json(mut self, value: Value) -> Ask {
+        self.body = Body::Json(value);
+        self
+    }
+
+    /// `multipart/form-data`; fields are not percent-encoded in it.
+    #[must_use]
+    pub fn parts(mut self, fields: Vec<(String, String)>, files: Vec<(String, Picture)>) -> Ask {
+        self.body = Body::Parts(fields, files);
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Ask {
+        self.headers.push((name, value.into(), false));
+        self
+    }
+
+    /// A header that holds a secret: never logged.
+    #[must_use]
+    pub fn secret_header(mut self, name: &'static str, value: impl Into<String>) -> Ask {
+        self.headers.push((name, value.into(), true));
+        self
+    }
+
+    /// The pieces a signature covers: method, URL without query, and all parameters but multipart fields.
+    pub fn signed_parts(&self) -> (&Method, &str, Vec<(String, String)>) {
+        let mut parameters = self.query.clone();
+        if let Body::Form(fields) = &self.body {
+            parameters.extend(fields.iter().cloned());
+        }
+        (&self.method, &self.url, parameters)
+    }
+
+    fn build(self) -> Result<Request<Bytes>, http::Error> {
+        let mut url = self.url;
+        if !self.query.is_empty() {
+            url.push('?');
+            url.push_str(&form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.query).finish());
+        }
+        let (kind, body) = match self.body {
+            Body::None => (None, Bytes::new()),
+            Body::Form(fields) => {
+                let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&fields).finish();
+                (Some("application/x-www-form-urlencoded".to_owned()), Bytes::from(text))
+            }
+            Body::Json(value) => (Some("application/json; charset=utf-8".to_owned()), Bytes::from(value.to_string())),
+            Body::Parts(fields, files) => multipart(&fields, &files),
+        };
+        let mut request = Request::builder().method(self.method).uri(url);
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        for (name, value, secret) in self.headers {
+            let mut value = HeaderValue::try_from(value)?;
+            value.set_sensitive(secret);
+            request = request.header(name, value);
+        }
+        request.body(body)
+    }
+}
+
+fn multipart(fields: &[(String, String)], files: &[(String, Picture)]) -> (Option<String>, Bytes) {
+    // A hash of the content cannot stand in it by chance.
+    let mark = files.first().map_or("fabu", |(_, p)| p.sha256.get(..32).unwrap_or("fabu"));
+    let boundary = format!("----fabu{mark}");
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+    }
+    for (name, picture) in files {
+        let kind = &picture.kind;
+        let ending = if kind == "jpeg" { "jpg" } else { kind };
+        body.extend(
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"picture.{ending}\"\r\nContent-Type: image/{kind}\r\n\r\n"
+            )
+            .bytes(),
+        );
+        body.extend_from_slice(&picture.bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("--{boundary}--\r\n").bytes());
+    (Some(format!("multipart/form-data; boundary={boundary}")), Bytes::from(body))
+}
+
+/// Sends and reads; what was lost is already a `Failure`.
+pub async fn exchange(call: &Call<'_>, ask: Ask) -> Result<Reply, Failure> {
+    let request = ask.build().map_err(|error| {
+        Failure::NotSent(words!("请求无法组成：{error}", "the request cannot be put together: {error}"))
+    })?;
+    match call.http.send(call.account.id.platform(), call.lane, request, call.timeout).await {
+        Ok(answer) => Ok(Reply::new(answer)),
+        Err(Lost::BeforeSend(why)) => {
+            let why = said(call, &why);
+            Err(Failure::NotSent(words!("连不上平台：{why}", "the platform cannot be reached: {why}")))
+        }
+        Err(Lost::AfterSend(why)) => {
+            let why = said(call, &why);
+            Err(Failure::Unclear(words!("已发出，没有可靠的回答：{why}", "sent, and no answer to rely on: {why}")))
+        }
+    }
+}
+
+impl Reply {
+    fn new(answer: Response<Bytes>) -> Reply {
+        let (parts, body) = answer.into_parts();
+        let json = parse(&body);
+        Reply { status: parts.status, headers: parts.headers, body, json }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// The platform's clock, from its `Date` header.
+    pub fn date(&self) -> Option<Time> {
+        let date = self.header("date")?;
+        let parsed = chrono::DateTime::parse_from_rfc2822(date).ok()?;
+        Some(crate::clock::from_micros(parsed.timestamp_micros()))
+    }
+
+    /// Why an answer that was read cannot be relied on.
+    pub fn unclear(&self, call: &Call<'_>) -> Failure {
+        let status = self.status.as_u16();
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned();
+        let text = said(call, &text);
+        Failure::Unclear(words!("看不懂平台的回答（{status}）：{text}", "an answer that cannot be relied on ({status}): {text}"))
+    }
+}
+
+/// The longest JSON value a body begins with: platforms put a mark before it and dirt behind it.
+fn parse(body: &[u8]) -> Option<Value> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let text = String::from_utf8_lossy(body);
+    let clean: String = if text.chars().any(|c| c.is_control()) {
+        text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
+    } else {
+        text.into_owned()
+    };
+    let trimmed = clean.trim_start();
+    if !trimmed.starts_with(['{', '[']) {
+        return None;
+    }
+    // serde_json stops at a depth of 128; an answer of a platform has four or five.
+    serde_json::Deserializer::from_str(trimmed).into_iter::<Value>().next()?.ok()
+}
+
+/// A platform's words: the token masked, controls escaped, cut to what a person reads.
+pub fn said(call: &Call<'_>, text: &str) -> String {
+    masked(text, call.token.expose())
+}
+
+fn masked(text: &str, secret: &str) -> String {
+    let mut text = text.chars().take(400).collect::<String>();
+    // A secret of several values is masked value by value.
+    let values: Vec<String> = match serde_json::from_str::<serde_json::Map<String, Value>>(secret) {
+        Ok(map) => map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+        Err(_) => std::iter::once(secret.to_owned()).chain(secret.split(':').map(str::to_owned)).collect(),
+    };
+    for value in values.iter().filter(|v| v.len() >= 6) {
+        let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        text = text.replace(value.as_str(), "••••").replace(&encoded, "••••");
+    }
+    shown(text.trim())
+}
+
+/// Text of a field that is a string or a number; numbers keep every digit.
+pub fn text_of(value: &Value, key: &str) -> Option<String> {
+    match value.get(key)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A code that is a number or a string of digits.
+pub fn code_of(value: &Value, key: &str) -> Option<i64> {
+    match value.get(key)? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A post id we are ready to put into a path, a ledger and a table: digits and letters, never `0`.
+pub fn sane_id(id: String) -> Option<String> {
+    let fine = !id.is_empty()
+        && id.len() <= 64
+        && id != "0"
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    fine.then_some(id)
+}
+
+/// A URL a platform gave, kept only if it is one a browser may open.
+pub fn sane_url(url: Option<String>) -> Option<String> {
+    url.filter(|u| {
+        (u.starts_with("https://") || u.starts_with("http://")) && u.len() < 500 && !u.contains(|c: char| c.is_control() || c == ' ' || c == '<' || c == '"')
+    })
+}
+
+/// `Retry-After` in seconds, bounded; anything else is the default.
+pub fn retry_after(reply: &Reply, default_s: u64) -> std::time::Duration {
+    let seconds = reply.header("retry-after").and_then(|v| v.trim().parse::<u64>().ok()).filter(|s| *s > 0);
+    std::time::Duration::from_secs(seconds.unwrap_or(default_s).clamp(1, 3600))
+}
+
+/// Percent-encodes an id for a path (R38).
+pub fn in_path(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// The words for a failure that quotes the platform.
+pub fn quoted(call: &Call<'_>, code: impl std::fmt::Display, text: &str) -> Words {
+    let text = said(call, text);
+    Words::same(format!("{code} {text}").trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_found_under_dirt() {
+        for body in [
+            "{\"ret\":0}".as_bytes(),
+            b"\xef\xbb\xbf{\"ret\":0}",
+            b"{\"ret\":0}out of memery",
+            b"{\"ret\":\x01 0}",
+            b"  {\"ret\":0}\n<!-- x -->",
+        ] {
+            assert_eq!(parse(body), Some(serde_json::json!({"ret": 0})));
+        }
+        for body in ["<html>", "", "nothing", "{\"ret\":"] {
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn r34_what_a_platform_echoes_of_the_token_is_masked() {
+        assert_eq!(masked("bad token 2.00canary\u{1b}[2J", "2.00canary"), "bad token ••••\\u{1b}[2J");
+        assert_eq!(masked("secret=s%2Fcanary", r#"{"secret":"s/canary"}"#), "secret=••••");
+    }
+
+    #[test]
+    fn ids_are_opaque_and_odd_ones_are_not_believed() {
+        for odd in ["", "0", "../x", "<script>", "a b", &"9".repeat(65)] {
+            assert_eq!(sane_id(odd.to_owned()), None, "{odd}");
+        }
+        assert_eq!(sane_id("9223372036854775808".to_owned()).as_deref(), Some("9223372036854775808"));
+        assert_eq!(text_of(&serde_json::json!({"id": 1.5}), "id"), None);
+        assert_eq!(text_of(&serde_json::json!({"id": 3504803600502730u64}), "id").as_deref(), Some("3504803600502730"));
+    }
+}

@@ -1,0 +1,261 @@
+//! Is it ours: comparing what a platform shows with what was sent (`platforms.md` 4.2).
+//!
+//! A platform rewrites links, decodes entities, trims and cuts. Both sides are normalised the same
+//! way; then the newest id known from before the send, the time, and other deliveries' receipts
+//! decide. In doubt nothing is found: a receipt taken from another post would hide a missing one.
+
+use chrono::TimeDelta;
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::{Look, Wanted};
+use crate::clock::Time;
+use crate::core::delivery::Receipt;
+use crate::core::fit::urls;
+use crate::core::words::Words;
+
+/// A post as a timeline lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub id: String,
+    pub text: String,
+    pub url: Option<String>,
+    pub created: Option<Time>,
+    /// The platform says it cut the text.
+    pub truncated: bool,
+    /// Our own key, where the platform echoes it.
+    pub key: Option<String>,
+    pub shown: bool,
+}
+
+/// How far two clocks may differ before a window by time is worth nothing.
+const BEFORE: TimeDelta = TimeDelta::seconds(120);
+const AFTER: TimeDelta = TimeDelta::minutes(15);
+
+/// Looks for the wanted post among those listed, newest first.
+/// `grows`: ids grow with time, so that the newest known one is a better line than any clock.
+/// `page`: how many the platform lists at most; a full page may hide what lies below it.
+pub fn look(listed: &[Shown], wanted: &Wanted, grows: bool, page: usize, skew: TimeDelta) -> Look {
+    let candidates = listed.iter().filter(|p| is_after(p, wanted, grows, skew)).filter(|p| is_ours(p, wanted));
+    // Of two the earliest after the send: a later one is another occurrence's.
+    if let Some(found) = candidates.last() {
+        return Look::Found(Receipt {
+            post_id: found.id.clone(),
+            url: found.url.clone(),
+            accepted_at: found.created.map_or(wanted.since, |c| c - skew),
+            shown: found.shown,
+            read_back: true,
+            ticket: None,
+        });
+    }
+    let reaches_back = listed.len() < page || listed.iter().any(|p| !is_after(p, wanted, grows, skew));
+    if reaches_back {
+        Look::Absent
+    } else {
+        Look::Unproven(Words::new("时间线没有回溯到发送之前", "the timeline does not reach back past the send"))
+    }
+}
+
+fn is_after(post: &Shown, wanted: &Wanted, grows: bool, skew: TimeDelta) -> bool {
+    if let (true, Some(above)) = (grows, &wanted.above) {
+        return newer(&post.id, above);
+    }
+    post.created.is_none_or(|created| created - skew >= wanted.since - BEFORE)
+}
+
+fn is_ours(post: &Shown, wanted: &Wanted) -> bool {
+    if wanted.taken.contains(&post.id) {
+        return false;
+    }
+    if let Some(key) = &post.key {
+        return *key == wanted.key;
+    }
+    let late = post.created.is_some_and(|c| c > wanted.since + AFTER + TimeDelta::days(1));
+    !late && same_text(&wanted.text, &post.text, post.truncated)
+}
+
+/// Decimal ids by number, however long; others by length and then letters, as their makers do.
+pub fn newer(id: &str, than: &str) -> bool {
+    let (id, than) = (id.trim_start_matches('0'), than.trim_start_matches('0'));
+    (id.len(), id) > (than.len(), than)
+}
+
+/// Whether what is shown can be what was sent.
+pub fn same_text(sent: &str, shown: &str, truncated: bool) -> bool {
+    let (sent, mut seen) = (normal(sent), normal(shown));
+    for tail in ["全文", "...全文"] {
+        if let Some(cut) = seen.strip_suffix(tail) {
+            seen = cut.trim_end().to_owned();
+        }
+    }
+    if sent == seen {
+        return true;
+    }
+    // A picture's own short URL is put behind the text.
+    if seen.strip_prefix(sent.as_str()).is_some_and(|rest| rest.split(' ').all(|w| w.is_empty() || w == "⟨u⟩")) {
+        return true;
+    }
+    let cut = seen.strip_suffix('…').or_else(|| seen.strip_suffix("..."));
+    let start = match (cut, truncated) {
+        (Some(start), _) => start,
+        (None, true) => seen.as_str(),
+        (None, false) => return false,
+    };
+    let start = start.trim_end();
+    start.chars().count() >= 40 && sent.starts_with(start)
+}
+
+/// The form both sides are compared in.
+fn normal(text: &str) -> String {
+    let text = unescape(text);
+    let text: String = text
+        .nfc()
+        .filter(|c| !matches!(c, '\u{200b}' | '\u{feff}'))
+        .map(|c| if matches!(c, '\u{a0}' | '\u{3000}') { ' ' } else { c })
+        .collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for (start, url) in urls(&text) {
+        out.push_str(&text[at..start]);
+        out.push_str("⟨u⟩");
+        at = start + url.len();
+    }
+    out.push_str(&text[at..]);
+    let joined: Vec<&str> = out.split_whitespace().collect();
+    joined.join(" ")
+}
+
+/// The entities platforms put into text, once.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let known = [("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " ")];
+        match known.iter().find(|(entity, _)| rest.starts_with(entity)) {
+            Some((entity, plain)) => {
+                out.push_str(plain);
+                rest = &rest[entity.len()..];
+            }
+            None => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Text out of HTML: tags dropped, paragraphs and breaks become line ends, entities decoded.
+pub fn text_of_html(html: &str) -> String {
+    let mut out = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        let Some(end) = rest[at..].find('>') else { break };
+        let tag = &rest[at + 1..at + end];
+        if tag.starts_with("br") || tag.starts_with("/p") {
+            out.push('\n');
+        }
+        rest = &rest[at + end + 1..];
+    }
+    out.push_str(rest);
+    unescape(out.trim())
+}
+
+/// Sina's and Twitter's date: `Tue May 31 17:46:55 +0800 2011`.
+pub fn ruby_date(text: &str) -> Option<Time> {
+    let parsed = chrono::DateTime::parse_from_str(text, "%a %b %d %H:%M:%S %z %Y").ok()?;
+    Some(crate::clock::from_micros(parsed.timestamp_micros()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Time {
+        text.parse().unwrap()
+    }
+
+    fn post(id: &str, text: &str, created: &str) -> Shown {
+        Shown {
+            id: id.to_owned(),
+            text: text.to_owned(),
+            url: None,
+            created: Some(time(created)),
+            truncated: false,
+            key: None,
+            shown: true,
+        }
+    }
+
+    fn wanted(text: &str, above: Option<&str>) -> Wanted {
+        Wanted {
+            text: text.to_owned(),
+            title: None,
+            key: "k1".to_owned(),
+            ticket: None,
+            media: Vec::new(),
+            since: time("2026-11-24T00:00:00Z"),
+            above: above.map(str::to_owned),
+            taken: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn r09_text_is_recognised_whatever_the_platform_does_to_it() {
+        let long = "上海市气象台发布暴雨红色预警信号".repeat(6);
+        let cut: String = long.chars().take(60).collect();
+        for (sent, seen) in [
+            ("早安，上海！", "早安，上海！"),
+            ("早安 上海", "早安\u{3000}上海 "),
+            ("看 https://www.shanghai.gov.cn/a", "看 http://t.cn/A6abcdef"),
+            ("a < b & c", "a &lt; b &amp; c"),
+            ("e\u{301}", "é"),
+            ("一\n二", "一 二"),
+            ("配图", "配图 http://t.cn/Rx1"),
+            (long.as_str(), format!("{cut}…全文").as_str()),
+            (long.as_str(), format!("{cut}...").as_str()),
+        ] {
+            assert!(same_text(sent, seen, false), "{sent} / {seen}");
+        }
+        for (sent, seen) in [("早安，上海！", "早安，上海"), ("早安", "早安，上海！"), ("停水", "停电"), ("早安…", "早")] {
+            assert!(!same_text(sent, seen, false), "{sent} / {seen}");
+        }
+    }
+
+    #[test]
+    fn r09_yesterdays_same_words_are_another_post() {
+        let listed = [post("90", "早安，上海！", "2026-11-23T00:00:00Z")];
+        let none = TimeDelta::zero();
+        assert_eq!(look(&listed, &wanted("早安，上海！", None), true, 5, none), Look::Absent);
+        assert_eq!(look(&listed, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Absent);
+        let today = [post("91", "早安，上海！", "2026-11-24T00:00:01Z"), listed[0].clone()];
+        assert!(matches!(look(&today, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Found(r) if r.post_id == "91"));
+        let mut taken = wanted("早安，上海！", Some("90"));
+        taken.taken.push("91".to_owned());
+        assert_eq!(look(&today, &taken, true, 5, none), Look::Absent);
+    }
+
+    #[test]
+    fn r08_a_page_that_does_not_reach_back_proves_nothing() {
+        let listed: Vec<Shown> = (0..5).map(|n| post(&format!("{}", 95 + n), "别的", "2026-11-24T00:00:02Z")).collect();
+        let looked = look(&listed, &wanted("早安", Some("90")), true, 5, TimeDelta::zero());
+        assert!(matches!(looked, Look::Unproven(_)));
+        assert_eq!(look(&listed[..4], &wanted("早安", Some("90")), true, 5, TimeDelta::zero()), Look::Absent);
+    }
+
+    #[test]
+    fn r09_a_clock_that_is_off_is_corrected_by_the_platforms_own() {
+        let ahead = TimeDelta::minutes(-10);
+        let listed = [post("91", "早安", "2026-11-23T23:50:03Z")];
+        assert!(matches!(look(&listed, &wanted("早安", None), true, 5, ahead), Look::Found(_)));
+        assert_eq!(look(&listed, &wanted("早安", None), true, 5, TimeDelta::zero()), Look::Absent);
+    }
+
+    #[test]
+    fn html_becomes_text() {
+        assert_eq!(text_of_html("<p>早安 &amp; 上海<br>二</p><p>三</p>"), "早安 & 上海\n二\n三");
+    }
+}

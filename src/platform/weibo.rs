@@ -1,0 +1,344 @@
+//! `api: weibo`: Sina's Open API v2 (`platforms.md` 1).
+//!
+//! Decides by `error_code`, never by the HTTP status: clients in the field see codes in any status,
+//! 200 included. Ids are strings taken from `idstr` or `mid`; `id` may be rounded.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::reply::{Ask, Reply, code_of, exchange, quoted, sane_id, text_of};
+use super::timeline::{self, Shown, ruby_date};
+use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use crate::clock::Time;
+use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
+use crate::core::fit::{Counting, Rules};
+use crate::core::policy::PlatformSettings;
+use crate::core::words::{Words, words};
+
+/// A user's own timeline lists the newest five, whatever `count` says.
+const PAGE: usize = 5;
+
+pub struct Weibo {
+    settings: PlatformSettings,
+    rules: Rules,
+    mode: Mode,
+    upload: String,
+    biz: String,
+}
+
+/// Which of the posting interfaces the app was granted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Update,
+    Share,
+    Biz,
+}
+
+impl Weibo {
+    pub fn new(settings: PlatformSettings) -> Weibo {
+        let mode = match settings.text("mode") {
+            Some("share") => Mode::Share,
+            Some("biz") => Mode::Biz,
+            _ => Mode::Update,
+        };
+        let rules = Rules {
+            counting: Counting::Weibo { url_half: settings.number("url_weight").unwrap_or(20) as usize },
+            limit: settings.number("text_limit").unwrap_or(140) as usize * 2,
+            images: if mode == Mode::Share { 1 } else { 9 },
+            image_bytes: 5_000_000,
+            image_kinds: &["png", "jpeg", "gif"],
+            image_url: 0,
+            link_domain: settings.text("link_domain").filter(|_| mode == Mode::Share).map(str::to_owned),
+            commands: false,
+            title: None,
+        };
+        // The other hosts go with the live platform; elsewhere all is behind one address.
+        let other = |key: &str, live: &str| match settings.text(key) {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None if settings.base_url == "https://api.weibo.com" => live.to_owned(),
+            None => settings.base_url.clone(),
+        };
+        let (upload, biz) = (other("upload_url", "https://upload.api.weibo.com"), other("biz_url", "https://c.api.weibo.com"));
+        Weibo { settings, rules, mode, upload, biz }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/2/{path}", self.settings.base_url)
+    }
+
+    fn signed(&self, call: &Call<'_>, ask: Ask) -> Ask {
+        ask.secret_header("authorization", format!("OAuth2 {}", call.token.field_or_line("access_token")))
+    }
+
+    /// Sends, and gives the JSON of a success or the class of what was said instead.
+    async fn ask(&self, call: &Call<'_>, ask: Ask) -> Result<(Reply, Value), Failure> {
+        let reply = exchange(call, self.signed(call, ask)).await?;
+        let Some(json) = reply.json.clone() else { return Err(reply.unclear(call)) };
+        if let Some(code) = code_of(&json, "error_code") {
+            return Err(classify(call, code, &json));
+        }
+        if !reply.status.is_success() {
+            return Err(reply.unclear(call));
+        }
+        Ok((reply, json))
+    }
+
+    fn fields(&self, post: &Prepared) -> Vec<(String, String)> {
+        let mut fields = vec![("status".to_owned(), post.text.clone())];
+        if self.mode != Mode::Share {
+            fields.push(("annotations".to_owned(), json!([{ "fabu": post.key }]).to_string()));
+        }
+        if let Some(ip) = self.settings.text("operator_ip") {
+            fields.push(("rip".to_owned(), ip.to_owned()));
+        }
+        fields
+    }
+
+    fn status_url(&self, user: Option<&str>, mid: &str) -> Option<String> {
+        Some(format!("https://weibo.com/{}/{}", user?, base62(mid)?))
+    }
+
+    fn shown(&self, call: &Call<'_>, status: &Value) -> Option<Shown> {
+        let id = post_id(status)?;
+        let key = status
+            .get("annotations")
+            .and_then(Value::as_array)
+            .and_then(|a| a.iter().find_map(|a| text_of(a, "fabu")));
+        let user = status.get("user").and_then(|u| text_of(u, "idstr").or_else(|| text_of(u, "id")));
+        let url = self.status_url(user.as_deref().or(call.account.uid.as_deref()), &id);
+        let truncated = ["truncated", "isLongText"].iter().any(|k| status.get(*k).is_some_and(is_true));
+        Some(Shown {
+            url,
+            id,
+            text: text_of(status, "text").unwrap_or_default(),
+            created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
+            truncated,
+            key,
+            shown: true,
+        })
+    }
+}
+
+fn is_true(value: &Value) -> bool {
+    value.as_bool() == Some(true) || value.as_str() == Some("true")
+}
+
+fn post_id(status: &Value) -> Option<String> {
+    text_of(status, "idstr").or_else(|| text_of(status, "mid")).or_else(|| text_of(status, "id")).and_then(sane_id)
+}
+
+#[async_trait]
+impl Platform for Weibo {
+    fn settings(&self) -> &PlatformSettings {
+        &self.settings
+    }
+
+    fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn calls_to_prepare(&self, pictures: usize) -> u32 {
+        if pictures > 1 { pictures as u32 } else { 0 }
+    }
+
+    async fn check(&self, call: &Call<'_>) -> Result<Standing, Failure> {
+        let token = call.token.field_or_line("access_token");
+        let ask = Ask::post(format!("{}/oauth2/get_token_info", self.settings.base_url))
+            .form(vec![("access_token".to_owned(), token)]);
+        let (_, json) = self.ask(call, ask).await?;
+        // An older page names the field `expires_in`.
+        let left = code_of(&json, "expire_in").or_else(|| code_of(&json, "expires_in"));
+        let expires = left.map(|s| call.clock.now() + TimeDelta::seconds(s.clamp(0, 10 * 366 * 86_400)));
+        Ok(Standing { uid: text_of(&json, "uid"), expires })
+    }
+
+    async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
+        let mut prepared = Prepared {
+            text: post.text.clone(),
+            title: None,
+            media: Vec::new(),
+            attached: Vec::new(),
+            key: post.key.clone(),
+            baseline: None,
+        };
+        match post.pictures.as_slice() {
+            [] => {}
+            // One picture travels with the post: `upload_pic` is for apps with more rights.
+            [one] => prepared.attached.push((one.file.clone(), one.sha256.clone())),
+            several => {
+                for picture in several {
+                    let ask = Ask::post(format!("{}/2/statuses/upload_pic.json", self.upload))
+                        .parts(Vec::new(), vec![("pic".to_owned(), picture.clone())]);
+                    let (reply, json) = self.ask(call, ask).await?;
+                    prepared.media.push(text_of(&json, "pic_id").ok_or_else(|| reply.unclear(call))?);
+                }
+            }
+        }
+        Ok(prepared)
+    }
+
+    async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure> {
+        let mut fields = self.fields(post);
+        let name = match (self.mode, pictures.is_empty(), post.media.is_empty()) {
+            (Mode::Share, ..) => "share",
+            (_, false, _) => "upload",
+            (_, true, false) => "upload_url_text",
+            (_, true, true) => "update",
+        };
+        if !post.media.is_empty() {
+            fields.push(("pic_id".to_owned(), post.media.join(",")));
+        }
+        let url = match (self.mode, name) {
+            (Mode::Biz, name) => format!("{}/2/statuses/{name}/biz.json", self.biz),
+            (_, "upload") => format!("{}/2/statuses/upload.json", self.upload),
+            (_, name) => self.url(&format!("statuses/{name}.json")),
+        };
+        let ask = match pictures.first() {
+            Some(picture) => Ask::post(url).parts(fields, vec![("pic".to_owned(), picture.clone())]),
+            None => Ask::post(url).form(fields),
+        };
+        let (reply, json) = match self.ask(call, ask).await {
+            Ok(answer) => answer,
+            // Posted, and the servers are slow to show it: it is looked for, never sent again.
+            Err(Failure::Later(_, _, why)) if why.en.starts_with("20032") => {
+                return Ok(Receipt {
+                    post_id: String::new(),
+                    url: None,
+                    accepted_at: call.clock.now(),
+                    shown: false,
+                    read_back: false,
+                    ticket: None,
+                });
+            }
+            Err(failure) => return Err(failure),
+        };
+        let Some(shown) = self.shown(call, &json) else { return Err(reply.unclear(call)) };
+        Ok(Receipt {
+            post_id: shown.id,
+            url: shown.url,
+            accepted_at: call.clock.now(),
+            shown: true,
+            read_back: false,
+            ticket: None,
+        })
+    }
+
+    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
+        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE).query("page", 1);
+        let (reply, json) = self.ask(call, ask).await?;
+        let statuses = json.get("statuses").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
+        let listed: Vec<Shown> = statuses.iter().filter_map(|s| self.shown(call, s)).collect();
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        Ok(timeline::look(&listed, wanted, true, PAGE, skew))
+    }
+
+    async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
+        let ask = Ask::post(self.url("statuses/destroy.json")).form(vec![("id".to_owned(), receipt.post_id.clone())]);
+        match self.ask(call, ask).await {
+            Ok(_) => Ok(()),
+            // No such post: it is gone, which is what was wanted.
+            Err(Failure::Refused(_, why)) if why.en.starts_with("20101") => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// The class of each documented code (`platforms.md` 1.4); what is not listed is not understood.
+fn classify(call: &Call<'_>, code: i64, json: &Value) -> Failure {
+    let text = text_of(json, "error").unwrap_or_default();
+    let why = quoted(call, code, &text);
+    let later = |seconds, scope| Failure::Later(Duration::from_secs(seconds), scope, why.clone());
+    match code {
+        10001 | 10002 | 10003 | 10010 | 10011 | 21405 | 23201 => Failure::Unclear(why),
+        10017 if text.contains("appkey not bind domain") => Failure::Credential(Scope::Platform, why),
+        10007 | 10008 | 10012 | 10016 | 10017 | 10018 | 10020 | 10021 | 10025 => Failure::Refused(Class::Content, why),
+        10004 | 10005 | 10006 | 10014 => Failure::Credential(Scope::Platform, why),
+        10013 => Failure::Credential(Scope::Account, why),
+        10009 => later(30, Scope::Platform),
+        // The window turns at the full hour: asking sooner only costs.
+        10022 => later(until_the_hour(call.clock.now()), Scope::Platform),
+        10023 | 10024 => later(until_the_hour(call.clock.now()), Scope::Account),
+        20003 | 20015 | 20031 | 20033 => Failure::Credential(Scope::Account, why),
+        20005..=20007 => Failure::Refused(Class::Media, why),
+        20008 | 20012 | 20013 | 20101 | 20102 | 20109 | 20112 | 20120 | 20121 | 21335 => {
+            Failure::Refused(Class::Content, why)
+        }
+        20014 => Failure::NotSent(why),
+        20016 => later(600, Scope::Account),
+        20017 | 20019 | 20111 => Failure::Duplicate(why),
+        20018 | 20020 | 20021 | 20104 | 21602 => Failure::Refused(Class::Policy, why),
+        20022 | 20023 => later(600, Scope::Platform),
+        20032 => later(60, Scope::Account),
+        21320 | 21321 => Failure::Credential(Scope::Platform, why),
+        21331 => later(60, Scope::Account),
+        21301..=21330 | 21332 => Failure::Credential(Scope::Account, why),
+        _ => Failure::Unclear(why),
+    }
+}
+
+fn until_the_hour(now: Time) -> u64 {
+    (3600 - now.timestamp().rem_euclid(3600)) as u64 + 1
+}
+
+/// Sina's base 62 of a decimal id: groups of seven digits from the right, four letters each.
+fn base62(mid: &str) -> Option<String> {
+    const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    if mid.is_empty() || !mid.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let mut groups = Vec::new();
+    let mut rest = mid;
+    while !rest.is_empty() {
+        let (left, group) = rest.split_at(rest.len().saturating_sub(7));
+        let mut number: u32 = group.parse().ok()?;
+        let mut letters = Vec::new();
+        while number > 0 || letters.is_empty() {
+            letters.push(LETTERS[(number % 62) as usize]);
+            number /= 62;
+        }
+        // Every group but the leftmost has four letters.
+        while letters.len() < 4 && !left.is_empty() {
+            letters.push(b'0');
+        }
+        letters.reverse();
+        groups.push(String::from_utf8(letters).ok()?);
+        rest = left;
+    }
+    groups.reverse();
+    Some(groups.concat())
+}
+
+/// What `check` says of an app nobody has stated to be audited: its posts reach test accounts only.
+pub fn unaudited(settings: &PlatformSettings) -> Option<Words> {
+    (settings.api == "weibo" && !settings.is_true("audited") && !settings.is_loopback()).then(|| {
+        let name = &settings.name;
+        words!(
+            "{name}：应用未声明已通过审核（`audited: true`）；未审核应用的微博公众看不到",
+            "{name}: the app is not stated to be audited (`audited: true`); the public does not see an unaudited app's posts"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `platforms.md` 1.3.
+    #[test]
+    fn ids_become_the_letters_of_public_addresses() {
+        for (mid, letters) in [
+            ("4331051486294436", "Hd1N2qpta"),
+            ("3512191498379699", "z579Hz9Wr"),
+            ("4404101091169383", "I1IGF4Ud1"),
+            ("3504803600502730", "z20XK26My"),
+            ("3500330408906190", "z08AUBmUe"),
+            ("4000000000000001", "E00000001"),
+        ] {
+            assert_eq!(base62(mid).as_deref(), Some(letters), "{mid}");
+        }
+        assert_eq!(base62("../x"), None);
+    }
+}
