@@ -18,12 +18,12 @@
 
 #![forbid(unsafe_code)]
 
-//pub mod api;
-//pub mod cli;
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod core;
-//pub mod daemon;
+pub mod daemon;
 pub mod input;
 pub mod ledger;
-//pub mod platform;
-//pub mod sandbox;
+pub mod platform;
+pub mod sandbox;

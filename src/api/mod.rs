@@ -1,0 +1,158 @@
+//! HTTP on the Unix socket: who is asking is what the kernel says.
+//!
+//! Every request is checked for its role, on every path and also on a connection that is kept alive;
+//! unknown paths answer 404 only after that. There is no TCP listener. What a client may send is
+//! bounded in size and time, and so is how many may be connected.
+
+pub mod actions;
+pub mod client;
+pub mod peer;
+pub mod problem;
+pub mod queries;
+
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower::Service as _;
+
+use crate::daemon::Inner;
+use peer::Peer;
+
+/// R42.
+const HEADER_WITHIN: Duration = Duration::from_secs(5);
+const HEADER_BYTES: usize = 16 << 10;
+const MOST_BODY: usize = 1 << 20;
+const MOST_CONNECTIONS: usize = 512;
+
+/// All routes.
+pub fn router(inner: Arc<Inner>) -> Router {
+    Router::new()
+        .route("/v1/health", get(queries::health))
+        .route("/v1/status", get(queries::status))
+        .route("/v1/announcements", get(queries::announcements))
+        .route("/v1/announcements/{id}", get(queries::announcement))
+        .route("/v1/deliveries", get(queries::deliveries))
+        .route("/v1/events", get(queries::events))
+        .route("/v1/audit", get(queries::audit))
+        .route("/v1/plan", get(queries::plan))
+        .route("/metrics", get(queries::metrics))
+        .route("/v1/announcements/{id}/cancel", post(actions::cancel))
+        .route("/v1/announcements/{id}/delete", post(actions::delete))
+        .route("/v1/announcements/{id}/retry", post(actions::retry))
+        .route("/v1/deliveries/{id}/resolve", post(actions::resolve))
+        .route("/v1/prune", post(actions::prune))
+        .fallback(queries::nothing)
+        .method_not_allowed_fallback(queries::wrong_method)
+        .layer(axum::extract::DefaultBodyLimit::max(MOST_BODY))
+        .with_state(inner)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("the socket path {0} is longer than 107 bytes")]
+    TooLong(String),
+    #[error("{0} is there and is no socket; move it away")]
+    NotASocket(String),
+    #[error("{what} {path}: {error}")]
+    Io { what: &'static str, path: String, error: std::io::Error },
+}
+
+/// Binds the socket: mode 0660 from its first instant, in a folder others cannot write, a stale one replaced.
+/// The ledger's lock is held already, so a socket that is there belongs to nobody.
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    let name = path.display().to_string();
+    let failed = |what| {
+        let path = name.clone();
+        move |error| SocketError::Io { what, path, error }
+    };
+    if path.as_os_str().len() > 107 {
+        return Err(SocketError::TooLong(name));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(failed("making the folder of"))?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path).map_err(failed("replacing the stale socket"))?,
+        Ok(_) => return Err(SocketError::NotASocket(name)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("looking at the socket")(error)),
+    }
+    // Bound under a name nobody asks for, given its mode, and only then put in its place: no window of wider permission.
+    let hidden = folder.join(format!(".fabu-{}.sock", std::process::id()));
+    let hidden = if hidden.as_os_str().len() > 107 { path.to_owned() } else { hidden };
+    if hidden != path && std::fs::symlink_metadata(&hidden).is_ok() {
+        std::fs::remove_file(&hidden).map_err(failed("removing the leftover beside"))?;
+    }
+    let listener = UnixListener::bind(&hidden).map_err(failed("binding"))?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(failed("setting the mode of"))?;
+    if hidden != path {
+        std::fs::rename(&hidden, path).map_err(failed("putting in place"))?;
+    }
+    Ok(listener)
+}
+
+/// Serves the socket until the daemon stops.
+pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
+    let router = router(inner.clone());
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Over the bound a connection is closed at once: it must not wait in front of others.
+                let Ok(room) = room.clone().try_acquire_owned() else { continue };
+                let (router, inner) = (router.clone(), inner.clone());
+                connections.spawn(async move {
+                    connection(inner, router, stream).await;
+                    drop(room);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the socket does not accept");
+                inner.clock.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream) {
+    // Pinned when it connects: a later change of the process behind it changes nothing.
+    let Ok(credentials) = stream.peer_cred() else { return };
+    let peer = Peer::new(credentials.uid());
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let mut router = router.clone();
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer.clone());
+        async move { router.call(request).await }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_WITHIN)
+        .max_buf_size(HEADER_BYTES)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        biased;
+        result = served => if let Err(error) = result {
+            tracing::debug!(%error, "a connection on the socket ended badly");
+        },
+        // Streams of events end with the daemon.
+        () = inner.stop.cancelled() => {}
+    }
+}

@@ -1,0 +1,260 @@
+//! The commands: arguments in, exit code out.
+//!
+//! Exit codes: 0 done; 1 the thing asked for failed, or a fault was found; 2 usage; 3 the daemon is
+//! not reachable; 4 not permitted; 5 partly done.
+
+pub mod act;
+pub mod check;
+pub mod demo;
+pub mod demo_queue;
+pub mod show;
+pub mod text;
+pub mod world;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::api::client::{Client, ClientError};
+use crate::core::words::{Lang, Words, words};
+use crate::daemon::config::Env;
+use text::Voice;
+
+#[derive(Parser, Debug)]
+#[command(name = "fabu", version, about = "政务发布 · publishes to many accounts on several platforms at one instant")]
+pub struct Arguments {
+    /// The configuration
+    #[arg(long, global = true, env = "FABU_CONFIG", default_value = "config/fabu.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Language of messages: zh or en (default: by LANG)
+    #[arg(long, global = true, value_name = "LANG")]
+    pub lang: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Sandbox, daemon and a sample queue in one process; needs no credentials
+    Demo(demo::Options),
+    /// The daemon
+    Run,
+    /// Reads configuration and queue, and shows every fault
+    Check {
+        /// Queue files or folders (default: the configured queue)
+        paths: Vec<PathBuf>,
+    },
+    /// What would go out, when, to whom, and what changed
+    Plan,
+    /// The state now
+    Status {
+        /// An announcement or occurrence
+        id: Option<String>,
+    },
+    /// Units and accounts
+    Accounts {
+        #[command(subcommand)]
+        what: Option<AccountsCommand>,
+    },
+    /// Stops what is not out yet
+    Cancel { id: String },
+    /// Takes down what is out
+    Delete { id: String },
+    /// Tries failed deliveries again
+    Retry {
+        id: String,
+        /// One account only
+        account: Option<String>,
+    },
+    /// Settles a delivery whose fate is unknown
+    Resolve(act::Resolve),
+    /// Answers the mass-cancel guard
+    Prune {
+        #[arg(value_enum)]
+        answer: act::PruneAnswer,
+    },
+    /// Who did what, when
+    Audit {
+        #[command(subcommand)]
+        what: Option<AuditCommand>,
+    },
+    /// The platforms on loopback, with a page that shows their timelines
+    Sandbox(world::SandboxOptions),
+    /// JSON Schema of the YAML files
+    Schema {
+        #[arg(value_enum)]
+        what: check::SchemaOf,
+    },
+    /// Completions for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AccountsCommand {
+    /// Asks each platform whether the credential still works
+    Check,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AuditCommand {
+    /// Verifies the hash chain
+    Verify {
+        /// An exported head to compare with, SEQ:HASH
+        #[arg(long, value_name = "SEQ:HASH")]
+        head: Option<String>,
+    },
+}
+
+/// How a command ended; the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 3,
+    Denied = 4,
+    Partly = 5,
+}
+
+/// Runs a command line.
+pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
+    let env: Env = Arc::new(|name| std::env::var(name).ok());
+    let arguments: Vec<std::ffi::OsString> = arguments.collect();
+    let wish = wished_language(&arguments);
+    let lang = text::language(wish.as_deref(), &*env);
+    let terminal = std::io::stdout().is_terminal();
+    let parsed = match localised(lang).try_get_matches_from(&arguments) {
+        Ok(matches) => Arguments::from_arg_matches(&matches),
+        Err(error) => Err(error),
+    };
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            error.print().unwrap_or_default();
+            return code;
+        }
+    };
+    let colour = std::io::stderr().is_terminal() && env("NO_COLOR").is_none();
+    let voice = Voice { lang, json: parsed.json, colour: colour && terminal, terminal };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(dispatch(parsed, voice, env));
+            // A reader of the ledger that is still at work must not keep the command from ending.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+            exit
+        }
+        Err(error) => {
+            voice.error(&words!("无法启动：{error}", "cannot start: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+fn wished_language(arguments: &[std::ffi::OsString]) -> Option<String> {
+    let texts: Vec<&str> = arguments.iter().filter_map(|a| a.to_str()).collect();
+    texts
+        .iter()
+        .enumerate()
+        .find_map(|(n, a)| a.strip_prefix("--lang=").map(str::to_owned).or_else(|| (*a == "--lang").then(|| texts.get(n + 1).map(|v| (*v).to_owned())).flatten()))
+}
+
+/// The command line, its help in the language asked for.
+pub fn localised(lang: Lang) -> clap::Command {
+    let mut command = Arguments::command();
+    if lang == Lang::En {
+        return command;
+    }
+    command = command
+        .about("政务发布：多账号、多平台、同一时刻")
+        .mut_arg("config", |a| a.help("配置文件"))
+        .mut_arg("lang", |a| a.help("消息语言：zh 或 en（默认按 LANG）"))
+        .mut_arg("json", |a| a.help("输出 JSON"));
+    for (name, about) in [
+        ("demo", "沙箱、守护进程与示例队列合在一个进程里；不需要任何凭据"),
+        ("run", "守护进程"),
+        ("check", "检查配置与队列，列出所有问题"),
+        ("plan", "将要发布什么、何时、发给谁，有何变化"),
+        ("status", "当前状态"),
+        ("accounts", "单位与账号；check 逐个询问凭据是否有效"),
+        ("cancel", "停止尚未发出的"),
+        ("delete", "撤下已发出的"),
+        ("retry", "重发失败的"),
+        ("resolve", "由人判定结果不明的投递"),
+        ("prune", "答复批量取消的保护"),
+        ("audit", "谁在何时做了什么；verify 验证哈希链"),
+        ("sandbox", "在本机模拟各平台，并以网页显示时间线"),
+        ("schema", "YAML 文件的 JSON Schema"),
+        ("completions", "命令行补全"),
+    ] {
+        command = command.mut_subcommand(name, |c| c.about(about));
+    }
+    command
+}
+
+async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
+    let config = arguments.config;
+    match arguments.command {
+        Command::Demo(options) => demo::run(&options, voice).await,
+        Command::Run => world::run(&config, voice, env).await,
+        Command::Check { paths } => check::check(&config, &paths, voice, &env),
+        Command::Plan => check::plan(&config, voice, &env).await,
+        Command::Status { id } => show::status(&config, id.as_deref(), voice).await,
+        Command::Accounts { what: None } => show::accounts(&config, voice, &env),
+        Command::Accounts { what: Some(AccountsCommand::Check) } => show::accounts_check(&config, voice, &env).await,
+        Command::Cancel { id } => act::post(&config, &id, "cancel", serde_json::json!({}), voice).await,
+        Command::Delete { id } => act::post(&config, &id, "delete", serde_json::json!({}), voice).await,
+        Command::Retry { id, account } => {
+            act::post(&config, &id, "retry", serde_json::json!({ "account": account }), voice).await
+        }
+        Command::Resolve(resolve) => act::resolve(&config, &resolve, voice).await,
+        Command::Prune { answer } => act::prune(&config, answer, voice).await,
+        Command::Audit { what: None } => show::audit(&config, voice).await,
+        Command::Audit { what: Some(AuditCommand::Verify { head }) } => show::verify(&config, head.as_deref(), voice).await,
+        Command::Sandbox(options) => world::sandbox(&config, &options, voice, &env).await,
+        Command::Schema { what } => check::schema(what, voice),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut localised(voice.lang), "fabu", &mut std::io::stdout());
+            Exit::Done
+        }
+    }
+}
+
+/// The socket of the configuration, and a client for it.
+pub fn client(config: &std::path::Path, voice: Voice) -> Result<Client, Exit> {
+    let (settings, faults) = crate::input::settings::read(config);
+    match settings {
+        Some(settings) => Ok(Client::new(&settings.socket)),
+        None => {
+            for fault in &faults {
+                voice.note(voice.fault(fault));
+            }
+            Err(Exit::Failed)
+        }
+    }
+}
+
+/// Says why there is no answer, and which exit code that is.
+pub fn refused(error: &ClientError, voice: Voice) -> Exit {
+    match error {
+        ClientError::Unreachable(socket) => {
+            voice.error(&words!("连不上守护进程：{socket}", "no daemon answers on {socket}"));
+            voice.hint(&Words::new("先运行 fabu run，或用 --config 指明配置", "start it with `fabu run`, or name its configuration with --config"));
+            Exit::Unreachable
+        }
+        ClientError::Refused { status, en, zh } => {
+            voice.error(&Words::new(zh.as_str(), en.as_str()));
+            if *status == 403 { Exit::Denied } else { Exit::Failed }
+        }
+        ClientError::Odd(_) => {
+            voice.error(&words!("守护进程的回答读不懂：{error}", "{error}"));
+            Exit::Failed
+        }
+    }
+}

@@ -432,7 +432,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.rest_until(Sending, Some(slot + timeout));
             attempt = Some(Outcome::Armed);
         }
-        (Scheduled | Ready | Retrying, Event::GateClosed { until, why }) => row.hold(until, why),
+        (Scheduled | Ready | Retrying | Held, Event::GateClosed { until, why }) => row.hold(until, why),
         (Held, Event::GateOpen { at }) => row.begin_again(at, before.expires_at),
         (Sending, Event::StoppedBefore { held_until, why }) => {
             attempt = Some(Outcome::NotBegun);

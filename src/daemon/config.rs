@@ -31,7 +31,20 @@ pub struct Config {
 /// Reads `fabu.yaml` and the accounts; with any fault that makes them unusable there is no `Config`.
 /// A secret that cannot be read costs its own account only.
 pub fn read(file: &Path, env: &Env, with_secrets: bool) -> (Option<Config>, Vec<Fault>) {
-    let (settings, mut faults) = settings::read(file);
+    from(settings::read(file), file, env, with_secrets)
+}
+
+/// The same for the sandbox, which gives the platforms the addresses that are still missing.
+pub fn read_for_sandbox(file: &Path, env: &Env) -> (Option<Config>, Vec<Fault>) {
+    from(settings::read_without_addresses(file), file, env, true)
+}
+
+fn from(
+    (settings, mut faults): (Option<Settings>, Vec<Fault>),
+    file: &Path,
+    env: &Env,
+    with_secrets: bool,
+) -> (Option<Config>, Vec<Fault>) {
     let Some(settings) = settings else { return (None, faults) };
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let lookup = |name: &str| env(name);

@@ -1,0 +1,389 @@
+//! The imperative shell: starts, recovers, runs the loop, stops.
+//!
+//! One loop serves everything: a delivery whose `next_at` has come is claimed and driven until it
+//! rests or is due only later. What must be remembered is on disk before it is acted on, and
+//! dropping the `Daemon` stops every task it owns.
+
+pub mod acts;
+pub mod config;
+pub mod jobs;
+pub mod metrics;
+pub mod planner;
+pub mod recover;
+pub mod release;
+pub mod send;
+pub mod settle;
+pub mod status;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Time};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{Content, ContentHash};
+use crate::core::change::{Actor, Change};
+use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
+use crate::core::gate::Gate;
+use crate::core::pacing::Budgets;
+use crate::core::words::Words;
+use crate::ledger::{Ledger, LedgerError, Trust};
+use crate::platform::Http;
+use config::{Config, Env};
+
+/// Deliveries in hand at once; more wait in the ledger, the most urgent and earliest first.
+const MOST_IN_HAND: usize = 4096;
+/// The loop looks again this soon after a change, so that a burst of commits is one look.
+const LOOK_AGAIN: Duration = Duration::from_millis(40);
+/// Contents kept in memory; the others are read again.
+const MOST_CONTENTS: usize = 512;
+
+/// Who gets which clock, network and ledger: real ones, or a simulation's.
+pub struct World {
+    pub clock: Clock,
+    pub http: Arc<dyn Http>,
+    pub ledger: Arc<dyn Ledger>,
+    pub trust: Trust,
+    pub config: Config,
+    pub faults: Vec<crate::input::Fault>,
+    pub env: Env,
+}
+
+/// The running daemon; dropping it stops it at once, as a crash would.
+pub struct Daemon {
+    pub inner: Arc<Inner>,
+    tasks: JoinSet<()>,
+}
+
+pub struct Inner {
+    pub clock: Clock,
+    pub http: Arc<dyn Http>,
+    pub ledger: Arc<dyn Ledger>,
+    pub metrics: metrics::Metrics,
+    pub releases: release::Releases,
+    pub(crate) env: Env,
+    config: RwLock<Arc<Config>>,
+    pub gate: Mutex<Gate>,
+    pub budgets: Mutex<Budgets>,
+    instants: Arc<release::Instants>,
+    /// Accounts and platforms that have to wait, and until when.
+    pauses: Mutex<BTreeMap<String, Time>>,
+    /// When a credential was last seen, and why it was bad if it was.
+    standings: Mutex<BTreeMap<AccountId, (Time, Option<Words>)>>,
+    in_hand: Mutex<BTreeMap<DeliveryId, CancellationToken>>,
+    contents: Mutex<BTreeMap<ContentHash, Arc<Content>>>,
+    preparing: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    looking: Mutex<BTreeMap<AccountId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Panics by delivery: after two it is set aside (R26).
+    panics: Mutex<BTreeMap<DeliveryId, u32>>,
+    pub state: Mutex<status::Noted>,
+    /// Something may have come due sooner than the loop thinks.
+    woken: Notify,
+    rescan: Notify,
+    rescanned: tokio::sync::watch::Sender<u64>,
+    pub stop: CancellationToken,
+}
+
+impl Daemon {
+    /// Recovers, reads the queue once, and begins the loop. Returns when the first reading is planned.
+    pub async fn start(world: World) -> Result<Daemon, LedgerError> {
+        let now = world.clock.now();
+        let gate = world.ledger.gate(now).await?;
+        let mut budgets = Budgets::default();
+        for (key, window, calls) in world.ledger.budgets().await? {
+            budgets.load(key, window, calls);
+        }
+        let inner = Arc::new(Inner {
+            clock: world.clock,
+            http: world.http,
+            ledger: world.ledger,
+            metrics: metrics::Metrics::default(),
+            releases: release::Releases::default(),
+            env: world.env,
+            config: RwLock::new(Arc::new(world.config)),
+            gate: Mutex::new(gate),
+            budgets: Mutex::new(budgets),
+            instants: Arc::default(),
+            pauses: Mutex::default(),
+            standings: Mutex::default(),
+            in_hand: Mutex::default(),
+            contents: Mutex::default(),
+            preparing: Mutex::default(),
+            looking: Mutex::default(),
+            panics: Mutex::default(),
+            state: Mutex::new(status::Noted::new(now, world.faults)),
+            woken: Notify::new(),
+            rescan: Notify::new(),
+            rescanned: tokio::sync::watch::Sender::new(0),
+            stop: CancellationToken::new(),
+        });
+        recover::recover(&inner, &world.trust).await?;
+        let mut planner = planner::Planner::new(inner.clone(), world.trust == Trust::New);
+        planner.scan(true).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(planner.run());
+        tasks.spawn(run(inner.clone()));
+        Ok(Daemon { inner, tasks })
+    }
+
+    /// Watches the folder and the minute hand; a simulation does without both.
+    pub async fn attend(&mut self) {
+        self.tasks.spawn(watch::run(self.inner.clone()));
+        self.tasks.spawn(jobs::run(self.inner.clone()));
+    }
+
+    /// Ends cleanly: no new request, those in flight are awaited.
+    pub async fn stop(mut self) {
+        self.inner.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Reads the queue folder now and returns when what it says is in the ledger.
+    pub async fn rescan(&self) {
+        self.inner.rescan_now().await;
+    }
+}
+
+impl Inner {
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().expect("nothing panics while it holds the configuration").clone()
+    }
+
+    pub(crate) fn replace_config(&self, config: Config) {
+        *self.config.write().expect("nothing panics while it holds the configuration") = Arc::new(config);
+        // New secrets may be good where the old ones were not.
+        lock(&self.standings).clear();
+        lock(&self.preparing).clear();
+    }
+
+    pub async fn rescan_now(&self) {
+        let mut done = self.rescanned.subscribe();
+        let target = *done.borrow_and_update() + 1;
+        self.rescan.notify_one();
+        // A planner that has stopped says nothing more, and nobody has to wait for it.
+        drop(done.wait_for(|n| *n >= target).await);
+    }
+
+    pub fn ask_rescan(&self) {
+        self.rescan.notify_one();
+    }
+
+    /// Steps a delivery and writes it, with whatever belongs to the same moment. When another change came
+    /// first the row is read again and the event tried on what it has become.
+    pub(crate) async fn step(
+        &self,
+        by: &Actor,
+        row: &Delivery,
+        event: Event,
+        with: Vec<Change>,
+    ) -> Result<Delivery, StepError> {
+        let mut row = row.clone();
+        loop {
+            let stepped = self.computed(&row, event.clone())?;
+            let after = stepped.row.clone();
+            let mut changes = with.clone();
+            changes.push(Change::Step(Box::new(stepped)));
+            match self.ledger.commit(by, changes).await {
+                Ok(_) => return Ok(after),
+                Err(LedgerError::Conflict) => row = self.reload(row.id).await?,
+                Err(error) => return Err(StepError::Ledger(error)),
+            }
+        }
+    }
+
+    pub(crate) fn computed(&self, row: &Delivery, event: Event) -> Result<Step, Illegal> {
+        let policy = self.config().policy(&row.account, self.clock.chance());
+        step(row, event, self.clock.now(), &policy)
+    }
+
+    pub(crate) async fn reload(&self, id: DeliveryId) -> Result<Delivery, StepError> {
+        let found = self.ledger.load(vec![id]).await.map_err(StepError::Ledger)?;
+        found.into_iter().next().ok_or(StepError::Ledger(LedgerError::Conflict))
+    }
+
+    pub(crate) async fn content(&self, hash: &ContentHash) -> Result<Arc<Content>, LedgerError> {
+        if let Some(content) = lock(&self.contents).get(hash) {
+            return Ok(content.clone());
+        }
+        let found = self.ledger.content(hash.clone()).await?;
+        let content = Arc::new(found.ok_or_else(|| LedgerError::Broken(format!("the content {hash} is missing")))?);
+        let mut contents = lock(&self.contents);
+        if contents.len() >= MOST_CONTENTS {
+            contents.pop_first();
+        }
+        contents.insert(hash.clone(), content.clone());
+        Ok(content)
+    }
+
+    /// Deliveries somebody changed: whoever drives them lets go, and the loop takes the new row.
+    pub(crate) fn nudge(&self, ids: &[DeliveryId]) {
+        let in_hand = lock(&self.in_hand);
+        for id in ids {
+            if let Some(token) = in_hand.get(id) {
+                token.cancel();
+            }
+        }
+        drop(in_hand);
+        self.woken.notify_one();
+    }
+
+    /// Until when this account, or its platform, has to wait.
+    pub(crate) fn pause_of(&self, account: &AccountId, now: Time) -> Option<Time> {
+        let pauses = lock(&self.pauses);
+        [account.as_str(), account.platform()].iter().filter_map(|k| pauses.get(*k)).max().filter(|t| **t > now).copied()
+    }
+
+    pub(crate) fn pause(&self, key: &str, until: Time) {
+        let mut pauses = lock(&self.pauses);
+        let now = self.clock.now();
+        pauses.retain(|_, t| *t > now);
+        let at = pauses.entry(key.to_owned()).or_insert(until);
+        *at = (*at).max(until);
+    }
+
+    /// Half of a platform's connections are for preparing.
+    pub(crate) fn preparing(&self, platform: &str, connections: u32) -> Arc<Semaphore> {
+        let mut all = lock(&self.preparing);
+        all.entry(platform.to_owned()).or_insert_with(|| Arc::new(Semaphore::new((connections as usize / 2).max(1)))).clone()
+    }
+
+    /// Looks of one account take turns: two of them must not take one post for two receipts.
+    pub(crate) fn looking(&self, account: &AccountId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = lock(&self.looking);
+        // Only those somebody waits for are kept.
+        all.retain(|_, m| Arc::strong_count(m) > 1);
+        all.entry(account.clone()).or_default().clone()
+    }
+}
+
+/// Locks a mutex nobody panics under.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+    #[error(transparent)]
+    Ledger(LedgerError),
+}
+
+/// The loop: what is due is claimed, driven, and let go.
+async fn run(inner: Arc<Inner>) {
+    let mut driving: JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)> = JoinSet::new();
+    let mut seen = 0;
+    loop {
+        if inner.stop.is_cancelled() {
+            break;
+        }
+        let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
+        let horizon = inner.clock.now() + lead;
+        let claimed = claim(&inner, horizon).await;
+        for row in claimed {
+            spawn(&inner, &mut driving, row);
+        }
+        let next = inner.ledger.next_due(horizon).await.ok().flatten();
+        let wait = next.map_or(Duration::from_secs(1), |at| {
+            (at - lead - inner.clock.now()).to_std().unwrap_or(LOOK_AGAIN).clamp(LOOK_AGAIN, Duration::from_secs(1))
+        });
+        let full = lock(&inner.in_hand).len() >= MOST_IN_HAND;
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => break,
+            () = inner.woken.notified() => {}
+            Some(done) = driving.join_next(), if !driving.is_empty() => {
+                finished(&inner, done).await;
+                while let Some(done) = driving.try_join_next() {
+                    finished(&inner, done).await;
+                }
+                if full {
+                    continue;
+                }
+            }
+            newest = inner.ledger.newer(seen) => seen = newest,
+            () = inner.clock.sleep(wait) => {}
+        }
+        inner.clock.sleep(LOOK_AGAIN).await;
+    }
+    // Requests in flight are awaited: each is bounded by its own time-out.
+    while let Some(done) = driving.join_next().await {
+        finished(&inner, done).await;
+    }
+}
+
+/// Rows that came due and nobody holds, lead accounts first within an instant.
+async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
+    let held = lock(&inner.in_hand).len();
+    if held >= MOST_IN_HAND {
+        return Vec::new();
+    }
+    let due = match inner.ledger.due(horizon, held + MOST_IN_HAND).await {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::error!(%error, "the ledger cannot be read");
+            return Vec::new();
+        }
+    };
+    let free: Vec<DeliveryId> = {
+        let mut in_hand = lock(&inner.in_hand);
+        let room = MOST_IN_HAND.saturating_sub(in_hand.len());
+        let ids: Vec<DeliveryId> = due.iter().map(|d| d.id).filter(|id| !in_hand.contains_key(id)).take(room).collect();
+        for id in &ids {
+            in_hand.insert(*id, CancellationToken::new());
+        }
+        ids
+    };
+    if free.is_empty() {
+        return Vec::new();
+    }
+    match inner.ledger.load(free.clone()).await {
+        Ok(mut rows) => {
+            let config = inner.config();
+            let is_lead = |d: &Delivery| config.account(&d.account).is_some_and(|a| a.lead);
+            rows.sort_by_key(|d| (d.priority, d.next_at, !is_lead(d), d.id));
+            rows
+        }
+        Err(error) => {
+            tracing::error!(%error, "the ledger cannot be read");
+            let mut in_hand = lock(&inner.in_hand);
+            for id in free {
+                in_hand.remove(&id);
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn spawn(
+    inner: &Arc<Inner>,
+    driving: &mut JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)>,
+    row: Delivery,
+) {
+    let id = row.id;
+    let Some(nudged) = lock(&inner.in_hand).get(&id).cloned() else { return };
+    let inner = inner.clone();
+    driving.spawn(async move {
+        // A task of its own, so that a panic costs this delivery only.
+        let mut own = JoinSet::new();
+        own.spawn(send::drive(inner, row, nudged));
+        (id, own.join_next().await.unwrap_or(Ok(())))
+    });
+}
+
+async fn finished(
+    inner: &Arc<Inner>,
+    done: Result<(DeliveryId, Result<(), tokio::task::JoinError>), tokio::task::JoinError>,
+) {
+    let Ok((id, result)) = done else { return };
+    if result.is_err_and(|e| e.is_panic()) {
+        recover::panicked(inner, id).await;
+    }
+    lock(&inner.in_hand).remove(&id);
+}

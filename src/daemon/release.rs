@@ -14,7 +14,7 @@ use super::Inner;
 use crate::clock::{Clock, Time};
 use crate::core::announcement::OccurrenceId;
 use crate::core::change::{Actor, Change, Closing};
-use crate::core::delivery::State;
+use crate::core::delivery::{Delivery, State};
 
 /// Intents are written this long before the slot; late is better than unrecorded, so a slow disk delays.
 pub const ARM_AHEAD: TimeDelta = TimeDelta::milliseconds(250);
@@ -68,9 +68,14 @@ pub struct Figures {
 pub struct Releases(Mutex<BTreeMap<OccurrenceId, Figures>>);
 
 impl Releases {
-    pub fn took(&self, id: &OccurrenceId) {
-        let mut all = self.0.lock().expect("nothing panics while it holds the figures");
-        all.entry(id.clone()).or_default().in_hand += 1;
+    /// Counts a delivery that is still to be sent as part of its release.
+    pub fn part_of(&self, row: &Delivery) -> Part {
+        let counts = matches!(row.state, State::Scheduled | State::Ready);
+        if counts {
+            let mut all = self.0.lock().expect("nothing panics while it holds the figures");
+            all.entry(row.occurrence.clone()).or_default().in_hand += 1;
+        }
+        Part(counts)
     }
 
     /// A request of this release began; a first attempt beyond `grace` counts as late.
@@ -95,8 +100,14 @@ impl Releases {
     }
 }
 
-/// Writes a release's closing figures once none of its deliveries is in hand.
-pub async fn close(inner: &Inner, id: &OccurrenceId, at: Time) {
+/// Whether a delivery still counts as one its release waits for.
+pub struct Part(bool);
+
+/// A delivery was sent, ended or is late: the last one to leave writes its release's closing figures.
+pub async fn left(inner: &Inner, part: &mut Part, id: &OccurrenceId, at: Time) {
+    if !std::mem::take(&mut part.0) {
+        return;
+    }
     let Some(figures) = inner.releases.let_go(id) else { return };
     let (Some(first), Some(last)) = (figures.first, figures.last) else { return };
     let ms = |span: TimeDelta| span.num_microseconds().unwrap_or(0) as f64 / 1000.0;
@@ -113,12 +124,6 @@ pub async fn close(inner: &Inner, id: &OccurrenceId, at: Time) {
         occurrence = %id, sent = closing.sent, late = closing.late, lateness_ms = closing.lateness_ms,
         skew_ms = closing.skew_ms, "released"
     );
-    // Only the first closing is the release; what is retried later has its own lateness on its row.
-    let known = inner.ledger.of_occurrence(id.clone()).await.unwrap_or_default();
-    let out = known.iter().filter(|d| matches!(d.state, State::Published | State::Accepted)).count();
-    if out == 0 && closing.sent == 0 {
-        return;
-    }
     if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![Change::Closed(id.clone(), closing)]).await {
         tracing::warn!(%error, occurrence = %id, "the closing figures were not written");
     }

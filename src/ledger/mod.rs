@@ -9,7 +9,7 @@ pub mod rows;
 pub mod sqlite;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -115,6 +115,8 @@ pub trait Ledger: Send + Sync {
     async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
     /// What the planner compares with: these announcements, and all that have anything pending.
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;
+    /// Names of the announcements first seen since then.
+    async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
     /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest.
     async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError>;
     async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError>;

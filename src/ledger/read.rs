@@ -1,6 +1,6 @@
 //! What is read from the ledger: statements and the values they become.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params, params_from_iter};
 
@@ -76,7 +76,7 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
     let mut known = Known::default();
     let columns = rows::ANNOUNCEMENT;
     let one = format!("SELECT {columns} FROM announcements WHERE id = $1");
-    let mut wanted: std::collections::BTreeSet<String> = ids.iter().map(|id| id.0.clone()).collect();
+    let mut wanted: BTreeSet<String> = ids.iter().map(|id| id.0.clone()).collect();
     wanted.extend(list(
         db,
         "SELECT DISTINCT o.announcement FROM occurrences o WHERE o.id IN
@@ -115,6 +115,11 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences });
     }
     Ok(known)
+}
+
+pub fn names(db: &Connection, since: Time) -> Sql<BTreeSet<AnnouncementId>> {
+    let names = list(db, "SELECT id FROM announcements WHERE first_seen >= $1", [micros(since)], |r| r.get(0))?;
+    Ok(names.into_iter().map(AnnouncementId).collect())
 }
 
 pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {

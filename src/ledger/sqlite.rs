@@ -4,7 +4,7 @@
 //! transaction: group commit without a timer. After a failed sync nothing is believed: the ledger is
 //! reopened and its tail verified before anything else is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -361,6 +361,10 @@ impl Ledger for Sqlite {
         self.read(move |db| read::known(db, &ids, since)).await
     }
 
+    async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
+        self.read(move |db| read::names(db, since)).await
+    }
+
     async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError> {
         self.read(move |db| read::due(db, before, max)).await
     }
@@ -446,5 +450,20 @@ impl Ledger for Sqlite {
     async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
         let key = key.to_owned();
         self.read(move |db| read::meta(db, &key)).await
+    }
+}
+
+/// Every record of a ledger's trail, read without its lock: for looking at one while no daemon runs.
+pub fn read_trail(path: &Path) -> Result<Vec<Recorded>, LedgerError> {
+    look_at(path)?;
+    let db = connect(path, true)?;
+    let mut records: Vec<Recorded> = Vec::new();
+    loop {
+        let after = records.last().map_or(0, |r| r.seq);
+        let part = read::events(&db, after, 10_000).map_err(wrong)?;
+        if part.is_empty() {
+            return Ok(records);
+        }
+        records.extend(part);
     }
 }

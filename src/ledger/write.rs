@@ -148,7 +148,7 @@ fn step(db: &Connection, head: &mut Head, by: &Actor, step: &Step, now: Time) ->
         "event": step.event,
         "attempt": row.attempt,
         "class": row.class,
-        "reason": row.reason.as_ref().map(|r| &r.en),
+        "reason": row.reason,
         "url": row.receipt.as_ref().and_then(|r| r.url.as_deref()),
         "post_id": row.receipt.as_ref().map(|r| r.post_id.as_str()),
     });

@@ -141,12 +141,16 @@ fn client(tls: &rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error>
         .build()
 }
 
+/// Chooses rustls' cryptography for the process, before the first client is built.
+pub fn install_crypto() {
+    // A second installation is refused and harmless: the first one is the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
 /// The system's roots, by the platform's verifier where there is one; nothing turns verification off.
 fn tls() -> rustls::ClientConfig {
     use rustls_platform_verifier::ConfigVerifierExt as _;
-    let provider = rustls::crypto::ring::default_provider();
-    // A second installation is refused and harmless: the first one is the same.
-    drop(provider.install_default());
+    install_crypto();
     let mut config = rustls::ClientConfig::with_platform_verifier().unwrap_or_else(|_| {
         // A machine without any root certificates can speak to loopback and to nobody else.
         rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()

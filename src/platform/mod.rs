@@ -12,6 +12,8 @@ pub mod statuses_auth;
 pub mod tencent_weibo;
 pub mod timeline;
 pub mod wechat;
+mod wechat_mass;
+mod wechat_token;
 pub mod weibo;
 
 use std::sync::Arc;

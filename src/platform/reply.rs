@@ -19,6 +19,8 @@ pub struct Reply {
     pub body: Bytes,
     /// The body as JSON, if it begins with a JSON value; dirt before and after it is dropped.
     pub json: Option<Value>,
+    /// What the request carried that no word about its answer may show.
+    secrets: Vec<String>,
 }
 
 /// A request being put together.
@@ -28,6 +30,7 @@ pub struct Ask {
     query: Vec<(String, String)>,
     body: Body,
     headers: Vec<(&'static str, String, bool)>,
+    secrets: Vec<String>,
 }
 
 enum Body {
@@ -51,13 +54,20 @@ impl Ask {
     }
 
     fn new(method: Method, url: impl Into<String>) -> Ask {
-        Ask { method, url: url.into(), query: Vec::new(), body: Body::None, headers: Vec::new() }
+        Ask { method, url: url.into(), query: Vec::new(), body: Body::None, headers: Vec::new(), secrets: Vec::new() }
     }
 
     #[must_use]
     pub fn query(mut self, key: &str, value: impl ToString) -> Ask {
         self.query.push((key.to_owned(), value.to_string()));
         self
+    }
+
+    /// A parameter of the query that is a secret; an echo of it is masked as the account's own secret is.
+    #[must_use]
+    pub fn secret_query(mut self, key: &str, value: impl ToString) -> Ask {
+        self.secrets.push(value.to_string());
+        self.query(key, value)
     }
 
     #[must_use]
@@ -86,10 +96,13 @@ impl Ask {
         self
     }
 
-    /// A header that holds a secret: never logged.
+    /// A header that holds a secret: never logged, and masked where a platform echoes it.
     #[must_use]
     pub fn secret_header(mut self, name: &'static str, value: impl Into<String>) -> Ask {
-        self.headers.push((name, value.into(), true));
+        let value = value.into();
+        // Without the scheme: Basic puts the password into base64, where the account's own secret is not found.
+        self.secrets.push(value.split_once(' ').map_or(value.as_str(), |(_, rest)| rest).to_owned());
+        self.headers.push((name, value, true));
         self
     }
 
@@ -155,28 +168,29 @@ fn multipart(fields: &[(String, String)], files: &[(String, Picture)]) -> (Optio
 }
 
 /// Sends and reads; what was lost is already a `Failure`.
-pub async fn exchange(call: &Call<'_>, ask: Ask) -> Result<Reply, Failure> {
+pub async fn exchange(call: &Call<'_>, mut ask: Ask) -> Result<Reply, Failure> {
+    let secrets = std::mem::take(&mut ask.secrets);
     let request = ask.build().map_err(|error| {
         Failure::NotSent(words!("请求无法组成：{error}", "the request cannot be put together: {error}"))
     })?;
     match call.http.send(call.account.id.platform(), call.lane, request, call.timeout).await {
-        Ok(answer) => Ok(Reply::new(answer)),
+        Ok(answer) => Ok(Reply::new(answer, secrets)),
         Err(Lost::BeforeSend(why)) => {
-            let why = said(call, &why);
+            let why = masked(&why, call.token.expose(), &secrets);
             Err(Failure::NotSent(words!("连不上平台：{why}", "the platform cannot be reached: {why}")))
         }
         Err(Lost::AfterSend(why)) => {
-            let why = said(call, &why);
+            let why = masked(&why, call.token.expose(), &secrets);
             Err(Failure::Unclear(words!("已发出，没有可靠的回答：{why}", "sent, and no answer to rely on: {why}")))
         }
     }
 }
 
 impl Reply {
-    fn new(answer: Response<Bytes>) -> Reply {
+    fn new(answer: Response<Bytes>, secrets: Vec<String>) -> Reply {
         let (parts, body) = answer.into_parts();
         let json = parse(&body);
-        Reply { status: parts.status, headers: parts.headers, body, json }
+        Reply { status: parts.status, headers: parts.headers, body, json, secrets }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -190,11 +204,20 @@ impl Reply {
         Some(crate::clock::from_micros(parsed.timestamp_micros()))
     }
 
+    /// The platform's words about this request, with what the request carried masked too.
+    pub fn said(&self, call: &Call<'_>, text: &str) -> String {
+        masked(text, call.token.expose(), &self.secrets)
+    }
+
+    /// The words for a failure that quotes this answer.
+    pub fn quoted(&self, call: &Call<'_>, code: impl std::fmt::Display, text: &str) -> Words {
+        Words::same(format!("{code} {}", self.said(call, text)).trim().to_owned())
+    }
+
     /// Why an answer that was read cannot be relied on.
     pub fn unclear(&self, call: &Call<'_>) -> Failure {
         let status = self.status.as_u16();
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned();
-        let text = said(call, &text);
+        let text: String = self.said(call, &String::from_utf8_lossy(&self.body)).chars().take(200).collect();
         Failure::Unclear(words!("看不懂平台的回答（{status}）：{text}", "an answer that cannot be relied on ({status}): {text}"))
     }
 }
@@ -218,21 +241,26 @@ fn parse(body: &[u8]) -> Option<Value> {
 
 /// A platform's words: the token masked, controls escaped, cut to what a person reads.
 pub fn said(call: &Call<'_>, text: &str) -> String {
-    masked(text, call.token.expose())
+    masked(text, call.token.expose(), &[])
 }
 
-fn masked(text: &str, secret: &str) -> String {
-    let mut text = text.chars().take(400).collect::<String>();
+fn masked(text: &str, secret: &str, derived: &[String]) -> String {
+    let mut text = text.to_owned();
     // A secret of several values is masked value by value.
     let values: Vec<String> = match serde_json::from_str::<serde_json::Map<String, Value>>(secret) {
         Ok(map) => map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
         Err(_) => std::iter::once(secret.to_owned()).chain(secret.split(':').map(str::to_owned)).collect(),
     };
-    for value in values.iter().filter(|v| v.len() >= 6) {
+    for value in derived.iter().chain(&values).filter(|v| v.len() >= 6) {
         let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
-        text = text.replace(value.as_str(), "••••").replace(&encoded, "••••");
+        // PHP writes a slash within JSON as `\/`.
+        let escaped = value.replace('/', "\\/");
+        for form in [value, &encoded, &escaped] {
+            text = text.replace(form.as_str(), "••••");
+        }
     }
-    shown(text.trim())
+    // Cut last: a secret that straddles the cut would leave its beginning.
+    shown(text.trim().chars().take(400).collect::<String>().trim())
 }
 
 /// Text of a field that is a string or a number; numbers keep every digit.
@@ -308,8 +336,12 @@ mod tests {
 
     #[test]
     fn r34_what_a_platform_echoes_of_the_token_is_masked() {
-        assert_eq!(masked("bad token 2.00canary\u{1b}[2J", "2.00canary"), "bad token ••••\\u{1b}[2J");
-        assert_eq!(masked("secret=s%2Fcanary", r#"{"secret":"s/canary"}"#), "secret=••••");
+        assert_eq!(masked("bad token 2.00canary\u{1b}[2J", "2.00canary", &[]), "bad token ••••\\u{1b}[2J");
+        assert_eq!(masked("secret=s%2Fcanary", r#"{"secret":"s/canary"}"#, &[]), "secret=••••");
+        assert_eq!(masked(r#"{"a":"s\/canary"}"#, r#"{"secret":"s/canary"}"#, &[]), r#"{"a":"••••"}"#);
+        assert_eq!(masked("Basic dTpjYW5hcnk=", "u:canary", &["dTpjYW5hcnk=".to_owned()]), "Basic ••••");
+        let straddling = format!("{}2.00canary", "x".repeat(395));
+        assert!(!masked(&straddling, "2.00canary", &[]).contains("2.00"));
     }
 
     #[test]

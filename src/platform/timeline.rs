@@ -81,6 +81,12 @@ pub fn newer(id: &str, than: &str) -> bool {
 
 /// Whether what is shown can be what was sent.
 pub fn same_text(sent: &str, shown: &str, truncated: bool) -> bool {
+    // GNU social decodes entities once before it stores a text, so what was written `&amp;lt;` is shown as `&lt;`.
+    let decoded = unescape(sent);
+    is_seen(sent, shown, truncated) || decoded != sent && is_seen(&decoded, shown, truncated)
+}
+
+fn is_seen(sent: &str, shown: &str, truncated: bool) -> bool {
     let (sent, mut seen) = (normal(sent), normal(shown));
     for tail in ["全文", "...全文"] {
         if let Some(cut) = seen.strip_suffix(tail) {
@@ -215,6 +221,7 @@ mod tests {
             ("e\u{301}", "é"),
             ("一\n二", "一 二"),
             ("配图", "配图 http://t.cn/Rx1"),
+            ("&amp;lt; 上海", "&lt; 上海"),
             (long.as_str(), format!("{cut}…全文").as_str()),
             (long.as_str(), format!("{cut}...").as_str()),
         ] {

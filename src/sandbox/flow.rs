@@ -10,7 +10,7 @@ use http::{Method, Response};
 
 use super::call::{Body, Call, Reply};
 use super::faults::{Meets, Phase};
-use super::script::{Instead, Refusal, Script, Spoil};
+use super::script::{Instead, Refusal, Script, Spoil, stand};
 use super::settings::Api;
 use super::state::{Ctx, Site};
 use super::{REQUESTS, Sandbox, Seen, World, mastodon, spoil, statuses, statuses_auth, tencent_weibo, wechat, weibo};
@@ -139,14 +139,12 @@ impl Sandbox {
         let World { sites, posts, any_token, allow_private_ip, .. } = &mut *world;
         let Some(site) = sites.get_mut(platform) else { return Reply::text(404, "no platform", "text/plain", "") };
         let unit = who(site, call, *any_token);
-        if let Some(account) = unit.as_ref().and_then(|unit| site.accounts.get_mut(unit)) {
-            script.settle(account, now);
-        }
         let api = site.api;
-        if let Some((what, _)) = script.account.iter().find(|(what, _)| api == Api::Wechat && *what != "captcha")
-            && let Some(unit) = &unit
-        {
-            site.desk.kill_tokens(unit, *what == "expired");
+        for (what, seconds) in &script.account {
+            // A call of nobody's changes nobody's standing.
+            if let Some(unit) = &unit {
+                stand(site, unit, what, *seconds, now);
+            }
         }
         let twist = &script.twist;
         let mut ctx = Ctx { site, posts, call, twist, unit, now, allow_private_ip: *allow_private_ip };
@@ -219,8 +217,8 @@ impl Instead {
 
 impl Spoil {
     /// What `spoil` cannot do to a response but only to the connection.
-    pub(super) fn breaks(&self, response: Response<Bytes>) -> Result<Broken, Response<Bytes>> {
-        Ok(match self {
+    pub(super) fn broken(&self, response: Response<Bytes>) -> Sent {
+        Sent::Broken(match self {
             Spoil::Reset => Broken::Reset,
             Spoil::Cut(kind) if kind == "chunked" => Broken::CutChunked(response),
             Spoil::Cut(kind) if kind == "header" => Broken::CutHead,
@@ -230,7 +228,7 @@ impl Spoil {
             Spoil::EndlessBody => Broken::EndlessBody,
             Spoil::Continue => Broken::Continue,
             Spoil::Bare => Broken::Bare(response.into_body()),
-            _ => return Err(response),
+            _ => return Sent::Whole(response),
         })
     }
 }
@@ -245,7 +243,10 @@ fn who(site: &mut Site, call: &Call, any_token: bool) -> Option<String> {
     let token = match site.api {
         Api::Weibo => weibo::token(call),
         Api::TencentWeibo => call.anywhere("access_token").map(str::to_owned),
-        Api::Wechat => return wechat::who(site, call),
+        Api::Wechat => {
+            let known = wechat::who(site, call);
+            return known.or_else(|| wechat::stranger(call).filter(|_| any_token).map(|pair| site.welcome(&pair)));
+        }
         Api::Statuses => statuses_auth::named(call),
         Api::Mastodon => mastodon::token(call),
     }?;

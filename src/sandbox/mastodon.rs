@@ -305,7 +305,7 @@ fn show(ctx: &Ctx<'_>) -> Reply {
 }
 
 fn delete(ctx: &mut Ctx<'_>) -> Reply {
-    let found = ctx.account().and_then(|account| ctx.posts.find(account, id_of(&ctx.call.path)));
+    let found = ctx.own(id_of(&ctx.call.path));
     let Some(post) = ctx.live(found) else { return error(404, "Record not found") };
     ctx.delete(post.n);
     let mut gone = status(&post, ctx);

@@ -55,8 +55,7 @@ use crate::clock::{Clock, Time};
 use call::Call;
 use faults::{Meets, Phase, Rule};
 use flow::{Arrival, Broken, Sent};
-use script::{Instead, apply_standing};
-use settings::Api;
+use script::{Instead, stand};
 use state::{Dice, Posts, Site};
 
 /// Requests remembered; the oldest are forgotten.
@@ -211,10 +210,9 @@ impl Sandbox {
 
     /// Sends one request in process; nothing of it is undone when the caller goes away.
     pub async fn exchange(&self, platform: &str, request: Request<Bytes>) -> Result<Response<Bytes>, Cut> {
-        let (tell, told) = oneshot::channel();
+        let (mut tell, told) = oneshot::channel();
         let (sandbox, platform) = (self.clone(), platform.to_owned());
         let task = async move {
-            let mut tell = tell;
             let end = match sandbox.exchanged(&platform, request).await {
                 Ok(whole) => Ok(whole),
                 Err(Ending::Cut(cut)) => Err(cut),
@@ -329,13 +327,7 @@ impl Sandbox {
         let mut world = self.world();
         let Some((platform, unit)) = account.split_once(':') else { return false };
         let Some(site) = world.sites.get_mut(platform) else { return false };
-        if standing == "approved" {
-            return site.desk.approve(unit);
-        }
-        if site.api == Api::Wechat && matches!(standing, "expired" | "revoked" | "replaced") && seconds.is_none() {
-            return site.desk.kill_tokens(unit, standing == "expired");
-        }
-        site.accounts.get_mut(unit).is_some_and(|account| apply_standing(account, standing, seconds, now))
+        stand(site, unit, standing, seconds, now)
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -386,6 +378,12 @@ impl Sandbox {
         if let Some(site) = self.world().sites.get_mut(platform) {
             site.open = site.open.saturating_sub(1);
         }
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sandbox(…)")
     }
 }
 

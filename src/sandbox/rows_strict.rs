@@ -174,6 +174,27 @@ async fn mastodon_takes_its_time_with_pictures() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_signature_is_good_once_and_near_its_time() {
+    let mut signed = setup();
+    signed.accounts[5].secret = r#"{"ck":"ck1","cs":"cs1","tk":"tk1","ts":"ts1"}"#.to_owned();
+    let clock = Clock::simulated(crate::clock::from_micros(1_700_000_000_000_000), 1);
+    let w = super::rows::World { sandbox: Sandbox::new(signed, clock.clone()), clock };
+    let header = "OAuth oauth_consumer_key=\"ck1\", oauth_token=\"tk1\", oauth_signature_method=\"HMAC-SHA1\", \
+                  oauth_timestamp=\"1700000000\", oauth_nonce=\"n1\", oauth_version=\"1.0\", \
+                  oauth_signature=\"aBLY0gHJvFQH6pK%2B4bDPYiN3QMs%3D\"";
+    let request = |text: &str| {
+        let url = "https://t.example.cn/api/statuses/update.json";
+        post(url, header, &[("status", text), ("source", "fabu")])
+    };
+    let status = async |text: &str| w.sandbox.exchange("eastday", request(text)).await.unwrap().status().as_u16();
+    assert_eq!(status("另一条").await, 401);
+    assert_eq!(status("早安，上海！ 1+1").await, 200);
+    assert_eq!(status("早安，上海！ 1+1").await, 401);
+    w.clock.sleep(Duration::from_secs(301)).await;
+    assert_eq!(w.ask("eastday", request("早安，上海！ 1+1")).await["error"], "Timestamp refused");
+}
+
+#[tokio::test(start_paused = true)]
 async fn hostile_answers_are_hostile() {
     let w = world();
     let answer = async |rule: Value, text: &str| {

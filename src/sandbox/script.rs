@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::faults::{Behaviour, Params};
 use super::latency::Latency;
 use super::rewrite::Rewrite;
-use super::state::{Account, Standing, after};
+use super::settings::Api;
+use super::state::{Site, Standing, after};
 use crate::clock::Time;
 
 /// What happens to a post while it is made.
@@ -167,13 +168,6 @@ impl Script {
             _ => self.spoil.push(Spoil::Empty),
         }
     }
-
-    /// Puts the account into the standing that the rules gave it.
-    pub fn settle(&self, account: &mut Account, now: Time) {
-        for (what, seconds) in &self.account {
-            apply_standing(account, what, *seconds, now);
-        }
-    }
 }
 
 fn unreachable(kind: &str) -> Instead {
@@ -192,15 +186,18 @@ fn token_kind(kind: &str) -> &'static str {
     }
 }
 
-/// Changes an account's standing by the control's word or a rule's; `false` when the word is unknown.
-pub(super) fn apply_standing(account: &mut Account, what: &str, seconds: Option<f64>, now: Time) -> bool {
+/// Changes an account's standing by the control's word or a rule's; `false` when there is no such account or word.
+pub(super) fn stand(site: &mut Site, unit: &str, what: &str, seconds: Option<f64>, now: Time) -> bool {
+    let later = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()).map(|s| after(now, s));
+    let Some(account) = site.accounts.get_mut(unit) else { return false };
     match what {
         "captcha" => account.captcha = true,
         "passed" => account.captcha = false,
-        "expired" => match seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()) {
-            Some(later) => account.expires_at = Some(after(now, later)),
-            None => account.standing = Standing::Expired,
-        },
+        "approved" => return site.desk.approve(unit),
+        // A WeChat token is not the account's: it ends, and the app makes another.
+        "expired" if site.api == Api::Wechat => site.desk.expire(unit, later.unwrap_or(now)),
+        "replaced" if site.api == Api::Wechat => site.desk.replace(unit),
+        "expired" => account.expires_at = Some(later.unwrap_or(now)),
         "revoked" | "replaced" => account.standing = Standing::Revoked,
         "good" => (account.standing, account.expires_at) = (Standing::Good, None),
         _ => return false,

@@ -49,9 +49,9 @@ pub(super) fn spoil(call: &Call, mut reply: Reply, spoils: &[Spoil], date: &str)
         put(name, value);
     }
     for spoil in spoils {
-        response = match spoil.breaks(response) {
-            Ok(broken) => return Sent::Broken(broken),
-            Err(whole) => whole,
+        response = match spoil.broken(response) {
+            Sent::Whole(whole) => whole,
+            broken => return broken,
         };
     }
     Sent::Whole(response)

@@ -321,6 +321,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Posts {
     pub all: BTreeMap<u64, Entry>,
+    ids: BTreeMap<(String, String), u64>,
     last: u64,
 }
 
@@ -334,13 +335,19 @@ impl Posts {
         account.posts.iter().rev().filter_map(|n| self.all.get(n))
     }
 
-    pub fn find(&self, account: &Account, id: &str) -> Option<u64> {
-        self.of(account).find(|post| post.id == id).map(|post| post.n)
+    /// A post of anybody on this platform.
+    pub fn anywhere(&self, platform: &str, id: &str) -> Option<&Entry> {
+        self.get(*self.ids.get(&(platform.to_owned(), id.to_owned()))?)
     }
 
-    /// A post of anybody on this platform; the search goes from the newest on.
-    pub fn anywhere(&self, platform: &str, id: &str) -> Option<&Entry> {
-        self.all.values().rev().find(|post| post.id == id && post.platform == platform)
+    fn insert(&mut self, entry: Entry) {
+        if self.all.len() >= POSTS
+            && let Some((_, oldest)) = self.all.pop_first()
+        {
+            self.ids.remove(&(oldest.platform, oldest.id));
+        }
+        self.ids.insert((entry.platform.clone(), entry.id.clone()), entry.n);
+        self.all.insert(entry.n, entry);
     }
 }
 
@@ -380,6 +387,12 @@ impl Ctx<'_> {
 
     pub fn account_mut(&mut self) -> Option<&mut Account> {
         self.site.accounts.get_mut(self.unit.as_ref()?)
+    }
+
+    /// The number of a post of the caller's own.
+    pub fn own(&self, id: &str) -> Option<u64> {
+        let post = self.posts.anywhere(&self.site.name, id)?;
+        (Some(&post.unit) == self.unit.as_ref()).then_some(post.n)
     }
 
     pub fn live(&self, n: Option<u64>) -> Option<Entry> {
@@ -430,10 +443,7 @@ impl Ctx<'_> {
             images,
             extra: new.extra,
         };
-        if self.posts.all.len() >= POSTS {
-            self.posts.all.pop_first();
-        }
-        self.posts.all.insert(entry.n, entry.clone());
+        self.posts.insert(entry.clone());
         let sent = entry.sent.clone();
         if let Some(account) = self.account_mut() {
             account.posts.push_back(entry.n);
@@ -453,7 +463,7 @@ impl Ctx<'_> {
     /// How alike the text is to this account's last one: that is all the sites' filters look at.
     pub fn likeness(&self, text: &str) -> f64 {
         let last = self.account().and_then(|a| a.last.as_ref()).filter(|_| self.site.settings.duplicates);
-        last.map_or(0.0, |(last, _)| count::likeness(last, text))
+        last.map_or(0.0, |(last, _)| count::likeness(last.trim(), text.trim()))
     }
 
     /// Whether this very text was this account's last one within `window`.
@@ -462,7 +472,7 @@ impl Ctx<'_> {
             && self
                 .account()
                 .and_then(|a| a.last.as_ref())
-                .is_some_and(|(last, at)| last == text && window.is_none_or(|w| self.now - *at < w))
+                .is_some_and(|(last, at)| last.trim() == text.trim() && window.is_none_or(|w| self.now - *at < w))
     }
 }
 

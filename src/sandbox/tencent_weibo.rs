@@ -122,9 +122,9 @@ fn post(ctx: &mut Ctx<'_>, path: &str) -> Reply {
         Kind::Form if !multipart => {}
         _ => return error(1, 4, "error content type"),
     }
-    let text = ctx.call.param("content").unwrap_or_default().trim().to_owned();
+    let text = ctx.call.param("content").unwrap_or_default().to_owned();
     let bytes = count::tencent(&text, ctx.site.settings.url_weight.unwrap_or(11));
-    if text.is_empty() || bytes > HOPELESS {
+    if text.trim().is_empty() || bytes > HOPELESS {
         return error(1, 2, "error content len");
     }
     if bytes > count::TENCENT_BYTES && flag(ctx, FLAG_LENGTH) {
@@ -137,7 +137,7 @@ fn post(ctx: &mut Ctx<'_>, path: &str) -> Reply {
     if let Some(refused) = check_account(ctx, &text) {
         return refused;
     }
-    let mut kept = cut(text.clone());
+    let mut kept = cut(text.trim().to_owned());
     if ctx.twist.cut {
         kept = kept.chars().take(kept.chars().count() / 2).collect();
     }
@@ -219,7 +219,7 @@ fn delete(ctx: &mut Ctx<'_>) -> Reply {
     let Some(id) = ctx.call.param("id").filter(|id| !id.is_empty()).map(str::to_owned) else {
         return error(1, 3, "error id");
     };
-    let Some(n) = ctx.account().and_then(|account| ctx.posts.find(account, &id)) else {
+    let Some(n) = ctx.own(&id) else {
         return error(4, 6, "no such tweet");
     };
     if ctx.live(Some(n)).is_none() {

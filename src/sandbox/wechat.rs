@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Reply};
 use super::script::Refusal;
-use super::state::{Ctx, Site};
+use super::state::{Ctx, Site, Standing};
 use super::wechat_posts as posts;
 use crate::clock::Time;
 
@@ -20,18 +20,12 @@ const TOKEN_LIFE: TimeDelta = TimeDelta::seconds(7200);
 const OVERLAP: TimeDelta = TimeDelta::seconds(300);
 const DAY: i64 = 86_400;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Good,
-    Expired,
-    Replaced,
-}
-
 #[derive(Debug)]
 struct Token {
     unit: String,
     expires: Time,
-    end: End,
+    /// Dead before its time.
+    replaced: bool,
     stable: bool,
 }
 
@@ -46,15 +40,17 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Ends all tokens of a unit; `false` when it had none.
-    pub fn kill_tokens(&mut self, unit: &str, expired: bool) -> bool {
-        let end = if expired { End::Expired } else { End::Replaced };
-        let mut any = false;
-        for token in self.tokens.values_mut().filter(|token| token.unit == unit && token.end == End::Good) {
-            token.end = end;
-            any = true;
+    pub fn expire(&mut self, unit: &str, at: Time) {
+        for token in self.tokens.values_mut().filter(|token| token.unit == unit) {
+            token.expires = token.expires.min(at);
         }
-        any
+    }
+
+    /// Another program has made itself a token by force.
+    pub fn replace(&mut self, unit: &str) {
+        for token in self.tokens.values_mut().filter(|token| token.unit == unit) {
+            token.replaced = true;
+        }
     }
 
     /// The administrator's tap.
@@ -68,7 +64,7 @@ impl Desk {
     }
 
     fn newest(&self, unit: &str, now: Time) -> Option<(&String, &Token)> {
-        let good = self.tokens.iter().filter(|(_, t)| t.unit == unit && t.stable && t.end == End::Good);
+        let good = self.tokens.iter().filter(|(_, t)| t.unit == unit && t.stable && !t.replaced);
         good.filter(|(_, t)| t.expires > now).max_by_key(|(_, t)| t.expires)
     }
 }
@@ -80,6 +76,12 @@ pub(super) fn who(site: &Site, call: &Call) -> Option<String> {
     }
     let id = call.member("appid").and_then(Value::as_str).or_else(|| call.anywhere("appid"))?;
     site.owner(id)
+}
+
+/// The app id and secret of a call for a token.
+pub(super) fn stranger(call: &Call) -> Option<String> {
+    let get = |name: &str| call.member(name).and_then(Value::as_str).or_else(|| call.anywhere(name));
+    Some(format!("{}:{}", get("appid")?, get("secret")?))
 }
 
 pub(super) fn class(path: &str) -> &'static str {
@@ -166,7 +168,7 @@ pub(super) fn answer(ctx: &mut Ctx<'_>) -> Reply {
     if let Some(refused) = authorise(ctx) {
         return refused;
     }
-    if ctx.account().is_some_and(|account| account.captcha) {
+    if ctx.account().is_some_and(|account| account.captcha || account.standing(ctx.now) != Standing::Good) {
         return error(ctx, 48001, "");
     }
     if class != "upload" && ctx.call.json.is_none() {
@@ -198,11 +200,11 @@ fn authorise(ctx: &mut Ctx<'_>) -> Option<Reply> {
     let token = ctx.call.query.iter().find(|(key, _)| key == "access_token").map(|(_, token)| token.clone());
     let Some(token) = token.filter(|token| !token.is_empty()) else { return Some(error(ctx, 41001, "")) };
     let now = ctx.now;
-    let state = ctx.site.desk.tokens.get(&token).map(|t| (t.end, t.expires <= now));
+    let state = ctx.site.desk.tokens.get(&token).map(|t| (t.replaced, t.expires <= now));
     match state {
-        None | Some((End::Replaced, _)) => Some(error(ctx, 40001, "")),
-        Some((End::Expired, _)) | Some((_, true)) => Some(error(ctx, 42001, "")),
-        Some((End::Good, false)) => None,
+        None | Some((true, _)) => Some(error(ctx, 40001, "")),
+        Some((false, true)) => Some(error(ctx, 42001, "")),
+        Some((false, false)) => None,
     }
 }
 
@@ -234,7 +236,7 @@ fn issue(ctx: &mut Ctx<'_>, unit: String, stable: bool) -> Reply {
     let token = format!("{}_{}", 100 + ctx.site.dice.below(20), ctx.site.dice.word(134));
     let now = ctx.now;
     ctx.site.desk.tokens.retain(|_, t| t.expires + OVERLAP > now);
-    ctx.site.desk.tokens.insert(token.clone(), Token { unit, expires: now + TOKEN_LIFE, end: End::Good, stable });
+    ctx.site.desk.tokens.insert(token.clone(), Token { unit, expires: now + TOKEN_LIFE, replaced: false, stable });
     Reply::ok(json!({"access_token": token, "expires_in": TOKEN_LIFE.num_seconds()}))
 }
 
@@ -277,7 +279,7 @@ fn forced_token(ctx: &mut Ctx<'_>, unit: String) -> Reply {
     }
     ctx.site.desk.forced.insert(unit.clone(), now);
     for token in ctx.site.desk.tokens.values_mut().filter(|t| t.unit == unit && t.stable) {
-        token.end = End::Replaced;
+        token.replaced = true;
     }
     issue(ctx, unit, true)
 }
@@ -298,7 +300,7 @@ fn old_token(ctx: &mut Ctx<'_>) -> Reply {
         return refused;
     }
     for token in ctx.site.desk.tokens.values_mut().filter(|t| t.unit == unit && !t.stable) {
-        token.end = End::Replaced;
+        token.replaced = true;
     }
     issue(ctx, unit, false)
 }

@@ -152,7 +152,7 @@ fn post(ctx: &mut Ctx<'_>, name: &str) -> Reply {
     let annotations = ctx.call.param("annotations").and_then(|a| serde_json::from_str::<Value>(a).ok());
     let number = mid(ctx);
     let extra = json!({"annotations": annotations.unwrap_or_else(|| json!([]))});
-    let entry = ctx.publish(New { shown: text.clone(), sent: text, images, number, extra, ..New::default() });
+    let entry = ctx.publish(New { shown: text.trim().to_owned(), sent: text, images, number, extra, ..New::default() });
     answer_with(ctx, &entry)
 }
 
@@ -204,7 +204,7 @@ fn check_form(ctx: &Ctx<'_>, name: &str) -> Result<String, Reply> {
     if count::sina(text, ctx.site.settings.url_weight.unwrap_or(20)) > most {
         return Err(error(ctx, 20012, ""));
     }
-    Ok(text.trim().to_owned())
+    Ok(text.to_owned())
 }
 
 /// The operator's address has to be a public one, and the configured one where one is configured.
@@ -370,7 +370,7 @@ fn follow(ctx: &mut Ctx<'_>, name: &str) -> Reply {
 
 fn destroy(ctx: &mut Ctx<'_>) -> Reply {
     let Some(id) = ctx.call.param("id").filter(|id| !id.is_empty()) else { return error(ctx, 20109, "") };
-    let own = ctx.account().and_then(|account| ctx.posts.find(account, id));
+    let own = ctx.own(id);
     let Some(n) = own else {
         let others = ctx.posts.anywhere(&ctx.site.name, id).is_some();
         return error(ctx, if others { 20102 } else { 20101 }, "");

@@ -69,6 +69,8 @@ impl Sandbox {
         let listener = bind().await?;
         let control = listener.local_addr()?;
         tasks.spawn(self.clone().listen_control(listener));
+        // Connections of servers that were stopped are gone, whatever was counted.
+        self.world().sites.values_mut().for_each(|site| site.open = 0);
         let names: Vec<_> = self.world().sites.iter().map(|(name, site)| (name.clone(), site.api.name())).collect();
         let mut platforms = BTreeMap::new();
         for (name, _) in &names {

@@ -1,0 +1,126 @@
+//! The requests that change something: POST, and what it was acknowledged with.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::peer::{Allowed, EDIT, Peer, Role, denied};
+use super::problem::Problem;
+use crate::core::announcement::Priority;
+use crate::core::delivery::{DeliveryId, Wish};
+use crate::core::words::{Words, words};
+use crate::daemon::Inner;
+
+type Answer = Result<axum::Json<Value>, Problem>;
+
+/// A body as JSON: nothing behind it, no unknown field, no key twice.
+fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
+    let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
+    if !bytes.is_empty() && !kind.starts_with("application/json") {
+        let said = Words::new("正文须为 application/json", "the body has to be application/json");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, said));
+    }
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| Problem::malformed(words!("正文读不懂：{error}", "the body cannot be read: {error}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    account: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resolve {
+    /// The post's address; absent or null: it was not published.
+    published: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prune {
+    accept: bool,
+    plan: String,
+}
+
+/// An emergency is touched by the duty role alone.
+async fn may_touch(inner: &Inner, id: &str, peer: &Peer, has: Role) -> Result<(), Problem> {
+    if inner.priority_of(id).await? == Priority::Emergency && has < Role::Duty {
+        return Err(denied(peer, Role::Duty, has));
+    }
+    Ok(())
+}
+
+pub async fn cancel(
+    Allowed(peer, has): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Nothing {} = body(&headers, &bytes)?;
+    may_touch(&inner, &id, &peer, has).await?;
+    Ok(axum::Json(inner.withdraw(&peer.actor(), &id, Wish::Stop).await?))
+}
+
+pub async fn delete(
+    Allowed(peer, has): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Nothing {} = body(&headers, &bytes)?;
+    may_touch(&inner, &id, &peer, has).await?;
+    Ok(axum::Json(inner.withdraw(&peer.actor(), &id, Wish::Gone).await?))
+}
+
+pub async fn retry(
+    Allowed(peer, has): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Retry { account } = body(&headers, &bytes)?;
+    may_touch(&inner, &id, &peer, has).await?;
+    Ok(axum::Json(inner.retry(&peer.actor(), &id, account.as_deref()).await?))
+}
+
+pub async fn resolve(
+    Allowed(peer, has): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Resolve { published } = body(&headers, &bytes)?;
+    let id: i64 = id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
+    let row = inner.ledger.load(vec![DeliveryId(id)]).await?.into_iter().next();
+    if let Some(row) = row
+        && row.priority == Priority::Emergency
+        && has < Role::Duty
+    {
+        return Err(denied(&peer, Role::Duty, has));
+    }
+    Ok(axum::Json(inner.resolve(&peer.actor(), DeliveryId(id), published).await?))
+}
+
+pub async fn prune(
+    Allowed(peer, _): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Prune { accept, plan } = body(&headers, &bytes)?;
+    Ok(axum::Json(inner.prune(&peer.actor(), accept, &plan).await?))
+}

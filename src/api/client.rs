@@ -1,0 +1,63 @@
+//! The commands' side of the socket.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// Speaks to the daemon behind a socket.
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+/// Why there is no answer to go on with.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no daemon answers on {0}")]
+    Unreachable(String),
+    /// The daemon's own words, in both languages.
+    #[error("{en}")]
+    Refused { status: u16, en: String, zh: String },
+    #[error("the daemon's answer cannot be read: {0}")]
+    Odd(String),
+}
+
+impl Client {
+    pub fn new(socket: &Path) -> Client {
+        crate::platform::http::install_crypto();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket.to_owned())
+            .no_proxy()
+            .retry(reqwest::retry::never())
+            .build()
+            .expect("a client without TLS settings of its own is always built");
+        Client { http, socket: socket.to_owned() }
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.read(self.http.get(format!("http://fabu{path}"))).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let request = self.http.post(format!("http://fabu{path}"));
+        self.read(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value, ClientError> {
+        let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(|e| ClientError::Odd(e.to_string()))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        Err(ClientError::Refused { status: status.as_u16(), en: text("detail"), zh: text("detail_zh") })
+    }
+}
+
+/// An id as part of a path.
+pub fn in_path(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,143 @@
+//! Who is asking, and what they may: the kernel's word and the `access` map, nothing else.
+//!
+//! Headers, bodies and the environment change nothing. Each role includes the one before.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use super::problem::Problem;
+use crate::core::change::Actor;
+use crate::core::words::words;
+use crate::daemon::Inner;
+use crate::input::settings::Access;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    None,
+    View,
+    Edit,
+    Duty,
+    Admin,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::None => "none",
+            Role::View => "view",
+            Role::Edit => "edit",
+            Role::Duty => "duty",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+/// The process at the other end, as the kernel names it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub uid: u32,
+    pub name: String,
+    groups: Vec<String>,
+}
+
+impl Peer {
+    pub fn new(uid: u32) -> Peer {
+        let user = uzers::get_user_by_uid(uid);
+        let name = user.as_ref().map_or_else(|| uid.to_string(), |u| u.name().to_string_lossy().into_owned());
+        let groups = user
+            .and_then(|u| uzers::get_user_groups(u.name(), u.primary_group_id()))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|g| g.name().to_string_lossy().into_owned())
+            .collect();
+        Peer { uid, name, groups }
+    }
+
+    /// The highest role that a configuration gives this person.
+    pub fn role(&self, access: Option<&Access>, own_uid: u32) -> Role {
+        if self.uid == 0 {
+            return Role::Admin;
+        }
+        let Some(access) = access else {
+            return if self.uid == own_uid { Role::Admin } else { Role::None };
+        };
+        let named = |names: &[String]| {
+            names.iter().any(|n| match n.split_once(':') {
+                Some(("user", name)) => name == self.name,
+                Some(("group", name)) => self.groups.iter().any(|g| g == name),
+                _ => false,
+            })
+        };
+        let roles =
+            [(Role::Admin, &access.admin), (Role::Duty, &access.duty), (Role::Edit, &access.edit), (Role::View, &access.view)];
+        roles.into_iter().find(|(_, names)| named(names)).map_or(Role::None, |(role, _)| role)
+    }
+
+    pub fn actor(&self) -> Actor {
+        Actor::Person { uid: self.uid, name: self.name.clone() }
+    }
+}
+
+/// A request that was found to come from somebody with at least this role.
+pub struct Allowed<const ROLE: u8>(pub Peer, pub Role);
+
+pub const VIEW: u8 = 1;
+pub const EDIT: u8 = 2;
+
+impl<const ROLE: u8> FromRequestParts<Arc<Inner>> for Allowed<ROLE> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, inner: &Arc<Inner>) -> Result<Self, Problem> {
+        let State(inner) = State::<Arc<Inner>>::from_request_parts(parts, inner).await.expect("state is always there");
+        let peer = parts.extensions.get::<Peer>().cloned().expect("every connection has its peer");
+        let config = inner.config();
+        let has = peer.role(config.settings.access.as_ref(), rustix::process::getuid().as_raw());
+        let needed = [Role::None, Role::View, Role::Edit, Role::Duty, Role::Admin][usize::from(ROLE)];
+        if has < needed {
+            return Err(denied(&peer, needed, has));
+        }
+        Ok(Allowed(peer, has))
+    }
+}
+
+pub fn denied(peer: &Peer, needed: Role, has: Role) -> Problem {
+    let (name, needed, has) = (&peer.name, needed.as_str(), has.as_str());
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        words!(
+            "{name} 的角色是 {has}，这需要 {needed}；见配置的 `access`",
+            "{name} has the role {has}, and this needs {needed}: see `access` in the configuration"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r32_roles_come_from_the_kernel_and_the_access_map() {
+        let peer = |uid, name: &str, groups: &[&str]| Peer {
+            uid,
+            name: name.to_owned(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        };
+        let access = Access {
+            view: vec!["group:staff".to_owned()],
+            edit: vec!["user:editor".to_owned()],
+            duty: vec!["group:duty".to_owned()],
+            admin: Vec::new(),
+        };
+        let role = |p: &Peer, a: Option<&Access>| p.role(a, 500);
+        assert_eq!(role(&peer(0, "root", &[]), Some(&access)), Role::Admin);
+        assert_eq!(role(&peer(500, "fabu", &[]), None), Role::Admin);
+        assert_eq!(role(&peer(501, "other", &[]), None), Role::None);
+        assert_eq!(role(&peer(500, "fabu", &[]), Some(&access)), Role::None, "the map names everybody");
+        assert_eq!(role(&peer(502, "a", &["staff"]), Some(&access)), Role::View);
+        assert_eq!(role(&peer(503, "editor", &["staff"]), Some(&access)), Role::Edit);
+        assert_eq!(role(&peer(504, "b", &["staff", "duty"]), Some(&access)), Role::Duty);
+    }
+}

@@ -1,0 +1,131 @@
+//! The commands that change something; each speaks to the daemon through its socket.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::text::{GOOD, Voice};
+use super::{Exit, client, refused};
+use crate::api::client::in_path;
+use crate::core::words::{Words, words};
+
+#[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("fate").required(true))]
+pub struct Resolve {
+    /// The account, PLATFORM:UNIT
+    pub account: String,
+    /// The announcement or occurrence
+    pub id: String,
+    /// It was published, at this address
+    #[arg(long, group = "fate", value_name = "URL")]
+    pub published: Option<String>,
+    /// It was not published
+    #[arg(long, group = "fate")]
+    pub not_published: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum PruneAnswer {
+    Accept,
+    Refuse,
+}
+
+/// `cancel`, `delete`, `retry`.
+pub async fn post(config: &Path, id: &str, act: &str, body: Value, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    match client.post(&format!("/v1/announcements/{}/{act}", in_path(id)), &body).await {
+        Ok(answer) => {
+            told(&answer, voice);
+            Exit::Done
+        }
+        Err(error) => refused(&error, voice),
+    }
+}
+
+fn told(answer: &Value, voice: Voice) {
+    if voice.json {
+        return voice.data(answer);
+    }
+    let n = |key: &str| answer[key].as_u64().unwrap_or(0);
+    let names = [
+        ("cancelled", "取消", "cancelled"),
+        ("taking_down", "正在撤下", "being taken down"),
+        ("in_flight", "发送中，随后处理", "in flight, dealt with as they settle"),
+        ("unchanged", "已了结，未变", "settled before, unchanged"),
+        ("retrying", "重新发送", "tried again"),
+    ];
+    let parts: Vec<String> = names
+        .iter()
+        .filter(|(key, ..)| n(key) > 0)
+        .map(|(key, zh, en)| format!("{} {}", n(key), voice.pick(zh, en)))
+        .collect();
+    let id = answer["id"].as_str().unwrap_or("");
+    voice.out(format_args!("{} {id}: {}", voice.paint(GOOD, "✓"), parts.join(voice.pick("，", ", "))));
+}
+
+/// `resolve ACCOUNT ID`: finds the unknown delivery and settles it.
+pub async fn resolve(config: &Path, resolve: &Resolve, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let (id, account) = (in_path(&resolve.id), in_path(&resolve.account));
+    let found = match client.get(&format!("/v1/deliveries?announcement={id}&account={account}&state=unknown")).await {
+        Ok(found) => found,
+        Err(error) => return refused(&error, voice),
+    };
+    let Some(delivery) = found["items"].as_array().and_then(|items| items.first()).and_then(|d| d["id"].as_str()) else {
+        let (account, id) = (&resolve.account, &resolve.id);
+        voice.error(&words!("{account} 上的 {id} 并非结果不明", "nothing of {id} on {account} is unknown"));
+        return Exit::Failed;
+    };
+    let body = json!({ "published": resolve.published });
+    match client.post(&format!("/v1/deliveries/{delivery}/resolve"), &body).await {
+        Ok(answer) => {
+            if voice.json {
+                voice.data(&answer);
+            } else {
+                let state = answer["state"].as_str().unwrap_or("");
+                voice.out(format_args!("{} {} {}: {state}", voice.paint(GOOD, "✓"), resolve.account, resolve.id));
+            }
+            Exit::Done
+        }
+        Err(error) => refused(&error, voice),
+    }
+}
+
+pub async fn prune(config: &Path, answer: PruneAnswer, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let status = match client.get("/v1/status").await {
+        Ok(status) => status,
+        Err(error) => return refused(&error, voice),
+    };
+    let Some(plan) = status["prune"]["plan"].as_str() else {
+        voice.error(&Words::new("没有等待确认的批量取消", "no mass cancellation is waiting"));
+        return Exit::Failed;
+    };
+    let accept = matches!(answer, PruneAnswer::Accept);
+    match client.post("/v1/prune", &json!({ "accept": accept, "plan": plan })).await {
+        Ok(answer) => {
+            if voice.json {
+                voice.data(&answer);
+            } else {
+                let count = answer["announcements"].as_u64().unwrap_or(0);
+                let said = if accept {
+                    words!("取消了 {count} 条公告", "{count} announcements cancelled")
+                } else {
+                    words!("保留 {count} 条公告", "{count} announcements kept")
+                };
+                voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
+            }
+            Exit::Done
+        }
+        Err(error) => refused(&error, voice),
+    }
+}

@@ -1,0 +1,207 @@
+//! `check`, `plan`, `schema`: what the files say, before anything is sent.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::text::{GOOD, Voice};
+use super::{Exit, client};
+use crate::api::client::ClientError;
+use crate::clock::Clock;
+use crate::core::plan::{self, Known};
+use crate::core::words::{Words, words};
+use crate::daemon::config::{self, Config, Env};
+use crate::daemon::planner;
+use crate::daemon::status::fault_json;
+use crate::input::Fault;
+use crate::input::folder::Reading;
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum SchemaOf {
+    Queue,
+    Accounts,
+    Config,
+}
+
+/// Reads everything and shows every fault; exit 1 if there is an error among them.
+pub fn check(file: &Path, paths: &[PathBuf], voice: Voice, env: &Env) -> Exit {
+    let (config, mut faults) = config::read(file, env, true);
+    let mut read = (0, 0);
+    if let Some(mut config) = config {
+        let roots: Vec<PathBuf> = if paths.is_empty() { vec![config.settings.queue.clone()] } else { paths.to_vec() };
+        for root in roots {
+            let (reading, only) = read_path(&mut config, &root);
+            read.0 += reading.files;
+            read.1 += reading.desired.announcements.len();
+            faults.extend(reading.faults.into_iter().filter(|f| only.as_ref().is_none_or(|o| f.source.name == *o)));
+        }
+    }
+    crate::input::sort(&mut faults);
+    tell(&faults, read, voice);
+    if faults.iter().any(Fault::is_error) { Exit::Failed } else { Exit::Done }
+}
+
+/// A folder is read as a queue; of a file its own faults are shown, its neighbours known.
+fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
+    let configured = config.settings.queue.clone();
+    let is_file = path.is_file();
+    let folder = if is_file { path.parent().unwrap_or(Path::new(".")).to_owned() } else { path.to_owned() };
+    let inside = match (folder.canonicalize(), configured.canonicalize()) {
+        (Ok(folder), Ok(queue)) => folder.starts_with(&queue),
+        _ => false,
+    };
+    config.settings.queue = if is_file && inside { configured.clone() } else { folder };
+    let reading = planner::read(config, &|_| false, Clock::real().now());
+    let only = is_file.then(|| {
+        let wanted = path.canonicalize().ok();
+        let same = |f: &&Fault| Path::new(&f.source.name).canonicalize().ok() == wanted;
+        reading.faults.iter().find(same).map_or_else(|| path.display().to_string(), |f| f.source.name.clone())
+    });
+    config.settings.queue = configured;
+    (reading, only)
+}
+
+fn tell(faults: &[Fault], (files, announcements): (usize, usize), voice: Voice) {
+    if voice.json {
+        let list: Vec<Value> = faults
+            .iter()
+            .map(|fault| {
+                let full = fault_json(fault);
+                let pick = |zh: &str, en: &str| full[voice.pick(zh, en)].clone();
+                json!({
+                    "severity": full["severity"], "code": full["code"],
+                    "message": pick("message_zh", "message"), "hint": pick("hint_zh", "hint"),
+                    "file": full["file"], "line": full["line"], "column": full["column"],
+                    "end_line": full["end_line"], "end_column": full["end_column"],
+                })
+            })
+            .collect();
+        return voice.data(&Value::Array(list));
+    }
+    for fault in faults {
+        voice.out(voice.fault(fault));
+        voice.out("");
+    }
+    let errors = faults.iter().filter(|f| f.is_error()).count();
+    let warnings = faults.len() - errors;
+    let summary = words!(
+        "{files} 个队列文件，{announcements} 条公告可用；{errors} 个错误，{warnings} 个警告",
+        "{files} queue files, {announcements} announcements in order; {errors} errors, {warnings} warnings"
+    );
+    let line = if errors == 0 { voice.paint(GOOD, voice.say(&summary)) } else { voice.say(&summary).to_owned() };
+    voice.out(line);
+}
+
+/// What would go out: against the ledger when the daemon answers, else from the files alone.
+pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
+    let daemon = match client(file, voice) {
+        Ok(client) => client.get("/v1/plan").await,
+        Err(exit) => return exit,
+    };
+    let (config, faults) = config::read(file, env, false);
+    let Some(config) = config else {
+        for fault in &faults {
+            voice.note(voice.fault(fault));
+        }
+        return Exit::Failed;
+    };
+    let against = match daemon {
+        Ok(value) => Some(value),
+        Err(ClientError::Unreachable(_)) => None,
+        Err(error) => return super::refused(&error, voice),
+    };
+    let now = Clock::real().now();
+    let reading = planner::read(&config, &|_| true, now);
+    let rules =
+        plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, accepted: None, refused: None };
+    let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);
+    let releases = releases(&config, &reading, &alone, now);
+    if voice.json {
+        voice.data(&json!({ "releases": releases, "against_ledger": against }));
+        return if reading.faults.iter().any(Fault::is_error) { Exit::Failed } else { Exit::Done };
+    }
+    let zone = config.settings.zone;
+    let mut table = voice.table(&[
+        voice.pick("时刻", "at"),
+        voice.pick("公告", "announcement"),
+        voice.pick("账号", "accounts"),
+        voice.pick("平台", "platforms"),
+        voice.pick("文字", "text"),
+    ]);
+    for release in &releases {
+        let at = release["at"].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| voice.time(t, zone, now));
+        let text: String = release["text"].as_str().unwrap_or("").chars().take(28).collect();
+        let cell = |key: &str| release[key].as_str().map_or_else(|| release[key].to_string(), str::to_owned);
+        table.add_row(vec![at, cell("occurrence"), cell("accounts"), cell("platforms"), crate::core::words::shown(&text)]);
+    }
+    voice.out(table);
+    changes(against.as_ref(), voice);
+    let errors = reading.faults.iter().filter(|f| f.is_error()).count();
+    if errors > 0 {
+        voice.error(&words!("队列里有 {errors} 个错误，见 fabu check", "the queue has {errors} errors: see `fabu check`"));
+        return Exit::Failed;
+    }
+    Exit::Done
+}
+
+fn changes(against: Option<&Value>, voice: Voice) {
+    let Some(value) = against else {
+        return voice.note(voice.pick("守护进程没有运行：以上只按文件", "no daemon is running: the above is from the files alone"));
+    };
+    let changes = value["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if changes.is_empty() {
+        return voice.out(voice.pick("账本与队列一致", "the ledger agrees with the queue"));
+    }
+    voice.out(voice.pick("与账本相比：", "against the ledger:"));
+    for change in changes {
+        let text = |key: &str| change[key].as_str().unwrap_or("").to_owned();
+        voice.out(format_args!("  {} {}", text("action"), text("announcement")));
+    }
+}
+
+/// The coming releases in order, each with whom it reaches and what a budget would delay.
+fn releases(config: &Config, reading: &Reading, plan: &plan::Plan, now: crate::clock::Time) -> Vec<Value> {
+    let mut all = Vec::new();
+    for action in &plan.actions {
+        let plan::Action::Put { id, occurrences, .. } = action else { continue };
+        let content = &reading.desired.announcements[id].content;
+        let mut platforms: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+        for account in &content.accounts {
+            *platforms.entry(account.platform()).or_default() += 1;
+        }
+        let by_platform = platforms.iter().map(|(p, n)| format!("{p} {n}")).collect::<Vec<_>>().join(", ");
+        for (occurrence, at) in occurrences.iter().take(200) {
+            if planner::expiry(&content.body, *at, &config.settings.publish).is_some_and(|e| e < now) {
+                continue;
+            }
+            all.push((
+                *at,
+                json!({
+                    "occurrence": occurrence, "announcement": id, "at": at, "accounts": content.accounts.len(),
+                    "platforms": by_platform, "priority": content.body.priority, "text": content.body.text,
+                }),
+            ));
+        }
+    }
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, value)| value).collect()
+}
+
+/// Prints the JSON Schema of one kind of file.
+pub fn schema(what: SchemaOf, voice: Voice) -> Exit {
+    let schema = match what {
+        SchemaOf::Queue => schemars::schema_for!(crate::input::queue::RawQueue),
+        SchemaOf::Accounts => schemars::schema_for!(crate::input::accounts::Raw),
+        SchemaOf::Config => schemars::schema_for!(crate::input::settings::Raw),
+    };
+    match serde_json::to_string_pretty(&schema) {
+        Ok(text) => {
+            voice.out(text);
+            Exit::Done
+        }
+        Err(error) => {
+            voice.error(&Words::same(error.to_string()));
+            Exit::Failed
+        }
+    }
+}

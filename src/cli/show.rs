@@ -1,0 +1,384 @@
+//! The commands that only look: `status`, `accounts`, `audit`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono_tz::Tz;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::text::{BAD, CARE, GOOD, QUIET, STRONG, Voice};
+use super::{Exit, client, refused};
+use crate::api::client::{Client, ClientError, in_path};
+use crate::clock::{Clock, Time};
+use crate::core::accounts::Status;
+use crate::core::change::{GENESIS, Recorded};
+use crate::core::words::{Words, shown, words};
+use crate::daemon::config::{self, Env};
+use crate::platform::{Call, Lane, http::Net};
+
+pub async fn status(config: &Path, id: Option<&str>, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let answer = match id {
+        None => client.get("/v1/status").await,
+        Some(id) => one(&client, id).await,
+    };
+    match answer {
+        Ok(value) if voice.json => voice.data(&value),
+        Ok(value) if id.is_some() => tell_one(&value, voice),
+        Ok(value) => tell_all(&value, voice),
+        Err(error) => return refused(&error, voice),
+    }
+    Exit::Done
+}
+
+/// An announcement with its deliveries, all pages of them.
+async fn one(client: &Client, id: &str) -> Result<Value, ClientError> {
+    let name = id.split('@').next().unwrap_or(id);
+    let mut announcement = client.get(&format!("/v1/announcements/{}", in_path(name))).await?;
+    let mut items = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.get(&format!("/v1/deliveries?announcement={}&limit=1000{cursor}", in_path(id))).await?;
+        items.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    announcement["deliveries"] = Value::Array(items);
+    Ok(announcement)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("")
+}
+
+fn when(value: &Value, key: &str, zone: Tz, now: Time, voice: Voice) -> String {
+    value[key].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| voice.time(t, zone, now))
+}
+
+fn state_word(state: &str, voice: Voice) -> String {
+    let zh = match state {
+        "scheduled" => "已安排",
+        "ready" => "已备好",
+        "sending" => "发送中",
+        "published" => "已发布",
+        "accepted" => "已受理",
+        "retrying" => "重试中",
+        "unknown" => "结果不明",
+        "held" => "静默中",
+        "failed" => "失败",
+        "expired" => "过期",
+        "cancelled" => "已取消",
+        "deleted" => "已撤下",
+        "releasing" => "发布中",
+        "partial" => "部分发布",
+        "superseded" => "已被取代",
+        "awaiting_confirm" => "待确认",
+        "awaiting_prune" => "待批量取消确认",
+        other => other,
+    };
+    let style = match state {
+        "published" => GOOD,
+        "failed" | "unknown" | "partial" => BAD,
+        "retrying" | "accepted" | "held" | "awaiting_confirm" | "awaiting_prune" => CARE,
+        "cancelled" | "expired" | "deleted" | "superseded" => QUIET,
+        _ => STRONG,
+    };
+    voice.paint(style, voice.pick(zh, state))
+}
+
+fn counts(value: &Value, voice: Voice) -> String {
+    let Some(map) = value.as_object() else { return String::new() };
+    let parts: Vec<String> = map
+        .iter()
+        .filter(|(_, n)| n.as_u64().unwrap_or(0) > 0)
+        .map(|(state, n)| format!("{} {n}", state_word(state, voice)))
+        .collect();
+    if parts.is_empty() { "–".to_owned() } else { parts.join(voice.pick("，", ", ")) }
+}
+
+fn zone_of(value: &Value) -> Tz {
+    text(value, "timezone").parse().unwrap_or(chrono_tz::Asia::Shanghai)
+}
+
+fn tell_all(value: &Value, voice: Voice) {
+    let now = value["now"].as_str().and_then(|t| t.parse().ok()).unwrap_or_else(|| Clock::real().now());
+    let zone = zone_of(value);
+    let person = value["needs_person"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for delivery in person {
+        let (account, announcement) = (text(delivery, "account"), text(delivery, "announcement"));
+        voice.out(voice.paint(BAD, voice.say(&words!(
+            "需要人判定：{announcement} 在 {account} 上是否已发布？ fabu resolve {account} {announcement} --published URL | --not-published",
+            "a person is needed: is {announcement} out on {account}? fabu resolve {account} {announcement} --published URL | --not-published"
+        ))));
+    }
+    if let Some(list) = value["prune"]["announcements"].as_array() {
+        let n = list.len();
+        voice.out(voice.paint(CARE, voice.say(&words!(
+            "队列里少了 {n} 条公告，未取消：fabu prune accept | refuse，或放回文件",
+            "{n} announcements are gone from the queue and not cancelled: fabu prune accept | refuse, or put the files back"
+        ))));
+    }
+    for fault in value["configuration"]["rejected"].as_array().into_iter().flatten() {
+        let said = fault[voice.pick("message_zh", "message")].as_str().unwrap_or("");
+        let line = voice.pick("新配置不能用，旧的仍有效：", "the changed configuration cannot be used, the old one is in force: ");
+        voice.out(voice.paint(BAD, format_args!("{line}{said}")));
+    }
+    for account in value["bad_credentials"].as_array().into_iter().flatten() {
+        let line = voice.pick("凭据失效：", "the credential does not work: ");
+        voice.out(voice.paint(BAD, format_args!("{line}{}", text(account, "account"))));
+    }
+    let faults = value["queue"]["faults"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let errors: Vec<&Value> = faults.iter().filter(|f| text(f, "severity") == "error").collect();
+    for fault in errors.iter().take(10) {
+        let said = fault[voice.pick("message_zh", "message")].as_str().unwrap_or("");
+        voice.out(format_args!("{} {}:{}:{} {}", voice.paint(BAD, "✗"), text(fault, "file"), fault["line"], fault["column"], shown(said)));
+    }
+    voice.out(format_args!("{} {}", voice.paint(STRONG, voice.pick("投递", "deliveries")), counts(&value["deliveries"], voice)));
+    for (key, zh, en) in [("recent", "最近", "recent"), ("coming", "接下来", "coming")] {
+        let rows = value[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        if rows.is_empty() {
+            continue;
+        }
+        let mut table = voice.table(&[
+            voice.pick(zh, en),
+            voice.pick("公告", "announcement"),
+            voice.pick("投递", "deliveries"),
+            voice.pick("误差 ms", "lateness ms"),
+            voice.pick("齐发 ms", "skew ms"),
+        ]);
+        for row in rows.iter().take(15) {
+            let figure = |k: &str| row["closing"][k].as_f64().map_or_else(String::new, |ms| format!("{ms:.1}"));
+            let at = when(row, "release", zone, now, voice);
+            table.add_row(vec![at, text(row, "id").to_owned(), counts(&row["deliveries"], voice), figure("lateness_ms"), figure("skew_ms")]);
+        }
+        voice.out(table);
+    }
+}
+
+fn tell_one(value: &Value, voice: Voice) {
+    let (now, zone) = (Clock::real().now(), chrono_tz::Asia::Shanghai);
+    voice.out(format_args!("{} {}", voice.paint(STRONG, text(value, "id")), state_word(text(value, "state"), voice)));
+    voice.out(shown(text(value, "text")));
+    let file = text(value, "file");
+    if !file.is_empty() {
+        voice.out(voice.paint(QUIET, format_args!("{file}:{}", value["line"])));
+    }
+    let mut table = voice.table(&[
+        voice.pick("账号", "account"),
+        voice.pick("状态", "state"),
+        voice.pick("时刻", "at"),
+        voice.pick("误差 ms", "lateness ms"),
+        voice.pick("次数", "attempts"),
+        voice.pick("回执或原因", "receipt or reason"),
+    ]);
+    for d in value["deliveries"].as_array().into_iter().flatten() {
+        let reason = d["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
+        let receipt = d["receipt"]["url"].as_str().or(d["receipt"]["post_id"].as_str()).unwrap_or(reason);
+        table.add_row(vec![
+            text(d, "account").to_owned(),
+            state_word(text(d, "state"), voice),
+            when(d, "at", zone, now, voice),
+            d["lateness_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:.1}")),
+            d["attempts"].to_string(),
+            shown(receipt),
+        ]);
+    }
+    voice.out(table);
+}
+
+/// The tree of units, each with its accounts.
+pub fn accounts(file: &Path, voice: Voice, env: &Env) -> Exit {
+    let (config, faults) = config::read(file, env, true);
+    for fault in faults.iter().filter(|f| f.is_error()) {
+        voice.note(voice.fault(fault));
+    }
+    let Some(config) = config else { return Exit::Failed };
+    if voice.json {
+        let units: Vec<Value> = config
+            .city
+            .units
+            .values()
+            .map(|unit| {
+                let mine = config.city.accounts.values().filter(|a| a.id.unit() == unit.id.as_str());
+                let accounts: Vec<Value> =
+                    mine.map(|a| json!({ "account": a.id, "handle": a.handle, "uid": a.uid, "status": a.status, "secret": a.secret.is_some() })).collect();
+                json!({ "unit": unit, "accounts": accounts })
+            })
+            .collect();
+        voice.data(&json!({ "items": units, "next": null }));
+        return Exit::Done;
+    }
+    for unit in config.city.units.values() {
+        let depth = unit.id.as_str().matches('/').count();
+        let mine = config.city.accounts.values().filter(|a| a.id.unit() == unit.id.as_str());
+        let platforms: Vec<String> = mine
+            .map(|a| {
+                let resting = a.status != Status::Active || unit.status != Status::Active;
+                let style = if a.secret.is_none() { BAD } else if resting { QUIET } else { GOOD };
+                voice.paint(style, a.id.platform())
+            })
+            .collect();
+        let (indent, name, id) = ("  ".repeat(depth), shown(&unit.name), voice.paint(QUIET, &unit.id));
+        voice.out(format_args!("{indent}{name} {id} {}", platforms.join(" ")));
+    }
+    let (units, accounts) = (config.city.units.len(), config.city.accounts.len());
+    voice.note(voice.say(&words!("{units} 个单位，{accounts} 个账号", "{units} units, {accounts} accounts")));
+    Exit::Done
+}
+
+/// Asks each platform whether the credential still works; each account costs one call.
+pub async fn accounts_check(file: &Path, voice: Voice, env: &Env) -> Exit {
+    let (config, faults) = config::read(file, env, true);
+    for fault in faults.iter().filter(|f| f.is_error()) {
+        voice.note(voice.fault(fault));
+    }
+    let Some(config) = config else { return Exit::Failed };
+    let clock = Clock::real();
+    let net = match Net::new(clock.clone(), &config.connections()) {
+        Ok(net) => Arc::new(net),
+        Err(error) => {
+            voice.error(&Words::same(error.to_string()));
+            return Exit::Failed;
+        }
+    };
+    let asked = config.city.accounts.values().filter(|a| !config.city.is_resting(&a.id)).map(|account| {
+        let (net, clock, platform) = (net.clone(), clock.clone(), config.platform_of(&account.id));
+        async move {
+            let (Some(platform), Some(token)) = (platform, account.secret.as_ref()) else {
+                let why = account.secret_fault.clone().unwrap_or_else(|| Words::new("没有密钥", "no secret"));
+                return (account, Err(why));
+            };
+            let timeout = platform.settings().timeout;
+            let call = Call { http: &*net, clock: &clock, lane: Lane::Routine, account, token, timeout };
+            (account, platform.check(&call).await.map_err(|failure| failure.words().clone()))
+        }
+    });
+    let results: Vec<_> = futures_util::stream::iter(asked).buffered(16).collect().await;
+    let bad = results.iter().filter(|(_, r)| r.is_err()).count();
+    if voice.json {
+        let items: Vec<Value> = results
+            .iter()
+            .map(|(account, result)| match result {
+                Ok(standing) => json!({ "account": account.id, "good": true, "uid": standing.uid, "expires": standing.expires }),
+                Err(why) => json!({ "account": account.id, "good": false, "reason": voice.say(why) }),
+            })
+            .collect();
+        voice.data(&json!({ "items": items, "next": null }));
+    } else {
+        let now = clock.now();
+        for (account, result) in &results {
+            let (sign, said) = match result {
+                Ok(standing) => {
+                    let days = standing.expires.map(|e| (e - now).num_days());
+                    let left = days.map_or_else(String::new, |d| voice.say(&words!("还有 {d} 天", "{d} days left")).to_owned());
+                    (voice.paint(GOOD, "✓"), left)
+                }
+                Err(why) => (voice.paint(BAD, "✗"), shown(voice.say(why))),
+            };
+            voice.out(format_args!("{sign} {} {said}", account.id));
+        }
+        let good = results.len() - bad;
+        voice.note(voice.say(&words!("{good} 个有效，{bad} 个失效", "{good} work, {bad} do not")));
+    }
+    match bad {
+        0 => Exit::Done,
+        n if n == results.len() => Exit::Failed,
+        _ => Exit::Partly,
+    }
+}
+
+/// Every record of the trail, from the daemon or from the file when none runs.
+async fn trail(config: &Path, voice: Voice) -> Result<Vec<Recorded>, Exit> {
+    let client = client(config, voice)?;
+    let mut records: Vec<Recorded> = Vec::new();
+    loop {
+        let after = records.last().map_or(0, |r| r.seq);
+        let page = match client.get(&format!("/v1/audit?limit=1000&cursor={after}")).await {
+            Ok(page) => page,
+            Err(ClientError::Unreachable(_)) if records.is_empty() => return from_file(config, voice),
+            Err(error) => return Err(refused(&error, voice)),
+        };
+        let items: Vec<Recorded> = serde_json::from_value(page["items"].clone()).unwrap_or_default();
+        if items.is_empty() {
+            return Ok(records);
+        }
+        records.extend(items);
+    }
+}
+
+fn from_file(config: &Path, voice: Voice) -> Result<Vec<Recorded>, Exit> {
+    let (settings, _) = crate::input::settings::read(config);
+    let Some(settings) = settings else { return Err(Exit::Failed) };
+    crate::ledger::sqlite::read_trail(&settings.ledger).map_err(|error| {
+        voice.error(&words!("账本：{error}", "{error}"));
+        Exit::Failed
+    })
+}
+
+pub async fn audit(config: &Path, voice: Voice) -> Exit {
+    let records = match trail(config, voice).await {
+        Ok(records) => records,
+        Err(exit) => return exit,
+    };
+    if voice.json {
+        voice.data(&json!({ "items": records, "next": null }));
+        return Exit::Done;
+    }
+    for record in &records {
+        let at = record.at.format("%Y-%m-%dT%H:%M:%S%.3fZ");
+        voice.out(format_args!("{} {at} {} {} {} {}", record.seq, record.actor, record.kind, shown(&record.subject), shown(&record.body)));
+    }
+    Exit::Done
+}
+
+/// Follows the chain from its first record, and compares it with an exported head.
+pub async fn verify(config: &Path, head: Option<&str>, voice: Voice) -> Exit {
+    let records = match trail(config, voice).await {
+        Ok(records) => records,
+        Err(exit) => return exit,
+    };
+    let (mut seq, mut hash) = (0, GENESIS.to_owned());
+    let mut exported = match head.map(|h| h.split_once(':').and_then(|(s, h)| Some((s.parse::<i64>().ok()?, h.to_owned())))) {
+        None => None,
+        Some(Some(head)) => Some(head),
+        Some(None) => {
+            voice.error(&Words::new("--head 写作 序号:哈希", "write --head as SEQ:HASH"));
+            return Exit::Usage;
+        }
+    };
+    let broken = |at: i64| {
+        voice.error(&words!("审计链在第 {at} 条断开", "the audit chain breaks at record {at}"));
+        Exit::Failed
+    };
+    for record in &records {
+        if !record.follows(seq, &hash) {
+            return broken(record.seq.min(seq + 1));
+        }
+        (seq, hash) = (record.seq, record.hash.clone());
+        if let Some((at, wanted)) = &exported
+            && *at == seq
+        {
+            if *wanted != hash {
+                return broken(seq);
+            }
+            exported = None;
+        }
+    }
+    if let Some((at, _)) = exported {
+        voice.error(&words!("审计链只到第 {seq} 条，导出的链头是第 {at} 条：尾部被截", "the chain ends at record {seq}, and the exported head is {at}: its tail was cut"));
+        return Exit::Failed;
+    }
+    if voice.json {
+        voice.data(&json!({ "ok": true, "seq": seq, "head": hash }));
+    } else {
+        let sign = voice.paint(GOOD, "✓");
+        voice.out(format_args!("{sign} {}", voice.say(&words!("{seq} 条记录完整，链头 {seq}:{hash}", "{seq} records are whole, head {seq}:{hash}"))));
+    }
+    Exit::Done
+}

@@ -1,0 +1,515 @@
+//! One delivery, driven: prepared, armed, sent, its outcome written.
+//!
+//! Intent, send, receipt: no request before its intent is on disk. The gate and the expiry are looked
+//! at when it is armed and once more right before the request, so that a withdrawal that was
+//! acknowledged is obeyed, also by a process that was stopped and continued.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, StepError, lock, release, settle};
+use crate::clock::Time;
+use crate::core::accounts::{Account, Secret};
+use crate::core::announcement::{Content, Priority};
+use crate::core::change::{Actor, Change, Note};
+use crate::core::delivery::{Delivery, Event, Failure, Receipt, Scope, State};
+use crate::core::fit;
+use crate::core::gate::{Asking, Verdict};
+use crate::core::pacing::Use;
+use crate::core::words::{Words, words};
+use crate::input::images;
+use crate::platform::{Call, Lane, Picture, Platform, Post};
+
+/// A credential seen good within this time is not asked about again.
+const SEEN_GOOD: TimeDelta = TimeDelta::hours(1);
+/// One seen bad is not asked about again for this long (R29): a person has to renew it.
+const SEEN_BAD: TimeDelta = TimeDelta::minutes(10);
+/// Between tries to write an outcome to a ledger that does not take it.
+const LEDGER_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Drives a delivery until it rests, is due only later, or somebody else has changed it.
+pub async fn drive(inner: Arc<Inner>, row: Delivery, nudged: CancellationToken) {
+    let (occurrence, at) = (row.occurrence.clone(), row.at);
+    let mut part = inner.releases.part_of(&row);
+    driven(&inner, row, nudged, &mut part).await;
+    release::left(&inner, &mut part, &occurrence, at).await;
+}
+
+async fn driven(inner: &Arc<Inner>, mut row: Delivery, nudged: CancellationToken, part: &mut release::Part) {
+    let grace = TimeDelta::from_std(inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
+    loop {
+        // Once it has been sent, or is late beyond `grace`, the release's figures wait for it no longer.
+        if !matches!(row.state, State::Scheduled | State::Ready) || inner.clock.now() > row.at + grace {
+            release::left(inner, part, &row.occurrence, row.at).await;
+        }
+        if inner.stop.is_cancelled() || nudged.is_cancelled() {
+            return;
+        }
+        let before = row.fence;
+        let result = match row.state {
+            State::Scheduled => prepare(inner, &row, &nudged).await,
+            State::Held => held(inner, &row, &nudged).await,
+            State::Ready | State::Retrying => publish(inner, &row, &nudged).await,
+            State::Unknown | State::Accepted => settle::look(inner, &row, &nudged).await,
+            State::Published => settle::take_down(inner, &row, &nudged).await,
+            // Its owner is this process, and recovery has seen to those of an earlier one.
+            State::Sending | State::Failed | State::Expired | State::Cancelled | State::Deleted => return,
+        };
+        match result {
+            Ok(Some(next)) if next.fence != before && next.next_at.is_some() => row = next,
+            Ok(_) => return,
+            Err(StepError::Illegal(illegal)) => {
+                // Somebody changed the row in between: the loop takes it as it is now.
+                inner.metrics.illegal();
+                tracing::warn!(delivery = row.id.0, account = %row.account, %illegal, "refused");
+                return;
+            }
+            Err(StepError::Ledger(error)) => {
+                tracing::error!(%error, account = %row.account, "the ledger does not take it");
+                inner.clock.sleep(LEDGER_AGAIN).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Waits on the wall clock; false when the wait was cut short by a stop or by a change of the row.
+pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = inner.stop.cancelled() => false,
+        () = nudged.cancelled() => false,
+        () = inner.clock.sleep_until(until) => true,
+    }
+}
+
+type Driven = Result<Option<Delivery>, StepError>;
+
+async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
+    inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
+}
+
+fn expired(row: &Delivery, now: Time) -> bool {
+    row.expires_at.is_some_and(|e| e < now)
+}
+
+async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
+    let now = inner.clock.now();
+    if expired(row, now) {
+        inner.metrics.missed();
+        return stepped(inner, row, Event::Expired).await;
+    }
+    // After a failure `next_at` is later than the lead's beginning.
+    let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
+    let begin = row.next_at.map_or(now, |at| if at > row.at { at } else { row.at - lead });
+    if !waited(inner, begin, nudged).await {
+        return Ok(None);
+    }
+    if let Some(until) = inner.pause_of(&row.account, inner.clock.now()) {
+        return postponed(inner, row, until).await;
+    }
+    let event = match prepared(inner, row).await {
+        Ok(prepared) => Event::Prepared(prepared),
+        Err(failure) => {
+            let with = note_failure(inner, row, &failure);
+            return inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some);
+        }
+    };
+    stepped(inner, row, event).await
+}
+
+async fn postponed(inner: &Inner, row: &Delivery, until: Time) -> Driven {
+    let why = Words::new("等限额或平台恢复", "waiting for its budget, or for the platform");
+    stepped(inner, row, Event::Postponed { until, why }).await
+}
+
+/// Everything a request needs: the adapter, the account, its secret.
+pub struct Means {
+    pub platform: Arc<dyn Platform>,
+    pub account: Account,
+    pub token: Secret,
+    pub timeout: std::time::Duration,
+}
+
+impl Means {
+    pub fn of(inner: &Inner, row: &Delivery) -> Result<Means, Failure> {
+        let config = inner.config();
+        let id = &row.account;
+        let (Some(platform), Some(account)) = (config.platform_of(id), config.account(id)) else {
+            let said = words!("配置里没有账号 {id}", "the account {id} is not in the configuration");
+            return Err(Failure::Credential(Scope::Account, said));
+        };
+        let Some(token) = account.secret.clone() else {
+            let said = account.secret_fault.clone();
+            let said = said.unwrap_or_else(|| words!("账号 {id} 没有密钥", "the account {id} has no secret"));
+            return Err(Failure::Credential(Scope::Account, said));
+        };
+        let timeout = platform.settings().timeout;
+        Ok(Means { platform: platform.clone(), account: account.clone(), token, timeout })
+    }
+
+    pub fn call<'a>(&'a self, inner: &'a Inner, row: &Delivery) -> Call<'a> {
+        let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
+        Call {
+            http: &*inner.http,
+            clock: &inner.clock,
+            lane,
+            account: &self.account,
+            token: &self.token,
+            timeout: self.timeout,
+        }
+    }
+}
+
+async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<crate::core::delivery::Prepared, Failure> {
+    let means = Means::of(inner, row)?;
+    let content = content(inner, row).await?;
+    let platform = row.account.platform();
+    let slots = inner.preparing(platform, means.platform.settings().limits.connections);
+    let _slot = slots.acquire().await.expect("the semaphore is never closed");
+    good_credential(inner, row, &means).await?;
+    let post = post(inner, row, &content)?;
+    let calls = means.platform.calls_to_prepare(post.pictures.len());
+    for _ in 0..calls {
+        spend(inner, row, &means, false).await?;
+    }
+    let answer = means.platform.prepare(&means.call(inner, row), &post).await;
+    inner.metrics.request(platform, "prepare", outcome_name(answer.as_ref().err()));
+    answer
+}
+
+async fn content(inner: &Inner, row: &Delivery) -> Result<Arc<Content>, Failure> {
+    inner.content(&row.content).await.map_err(|e| Failure::NotSent(Words::same(e.to_string())))
+}
+
+/// Counts one call, or says when the budget allows it.
+async fn spend(inner: &Inner, row: &Delivery, means: &Means, publishes: bool) -> Result<(), Failure> {
+    let now = inner.clock.now();
+    let reserve = inner.config().settings.emergency.reserve;
+    let taken =
+        lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), publishes, reserve, now);
+    match taken {
+        Ok(changes) if changes.is_empty() => Ok(()),
+        Ok(changes) => {
+            let written = inner.ledger.commit(&Actor::Daemon, changes).await;
+            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
+        }
+        Err(next) => {
+            let wait = (next - now).to_std().unwrap_or_default();
+            Err(Failure::Later(wait, Scope::Account, Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up")))
+        }
+    }
+}
+
+pub fn use_of(row: &Delivery) -> Use {
+    if row.priority == Priority::Emergency { Use::Emergency } else { Use::Post }
+}
+
+/// Asks whether the credential works, unless that was seen within the hour.
+async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
+    let now = inner.clock.now();
+    match lock(&inner.standings).get(&row.account) {
+        Some((seen, None)) if now - *seen < SEEN_GOOD => return Ok(()),
+        Some((seen, Some(said))) if now - *seen < SEEN_BAD => {
+            return Err(Failure::Credential(Scope::Account, said.clone()));
+        }
+        _ => {}
+    }
+    // With no budget left for asking, the post itself will tell.
+    if spend(inner, row, means, false).await.is_err() {
+        return Ok(());
+    }
+    let answer = means.platform.check(&means.call(inner, row)).await;
+    inner.metrics.request(row.account.platform(), "check", outcome_name(answer.as_ref().err()));
+    match answer {
+        Ok(standing) => {
+            lock(&inner.standings).insert(row.account.clone(), (now, None));
+            if let Some(expires) = standing.expires {
+                inner.metrics.token_left(row.account.platform(), (expires - now).num_seconds());
+            }
+            let change = Change::Standing {
+                account: row.account.clone(),
+                good: true,
+                words: String::new(),
+                uid: standing.uid,
+                expires: standing.expires,
+            };
+            let written = inner.ledger.commit(&Actor::Daemon, vec![change]).await;
+            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
+        }
+        // Only a plain "no" stops the post; a check that got no answer says nothing about the credential.
+        Err(failure @ (Failure::Credential(..) | Failure::NotSent(_) | Failure::Later(..))) => Err(failure),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The text fitted and the pictures read again: their bytes must be the ones that were signed off.
+fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
+    let platform = row.account.platform();
+    let body = &content.body;
+    let pictures = body.images.iter().map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone())).collect::<Result<_, _>>()?;
+    Ok(Post {
+        text: fit::full_text(body.text_for(platform), body.link.as_deref()),
+        title: body.title_for(platform).map(str::to_owned),
+        pictures,
+        key: key(row),
+    })
+}
+
+/// The delivery's own key, kept by platforms that keep one: the same over all its attempts.
+pub fn key(row: &Delivery) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(format!("{}\0{}\0{}", row.occurrence, row.account, row.content));
+    hex::encode(&digest[..16])
+}
+
+fn picture(inner: &Inner, file: &str, sha256: &str, alt: Option<String>) -> Result<Picture, Failure> {
+    use crate::core::delivery::Class::Media;
+    let root = inner.config().settings.queue.clone();
+    let (image, bytes) = images::load(&root, file).map_err(|said| Failure::Refused(Media, said))?;
+    if image.sha256 != sha256 {
+        let said = words!("图片 {file} 在读入之后被改动", "the picture {file} was changed after it was read");
+        return Err(Failure::Refused(Media, said));
+    }
+    Ok(Picture { file: file.to_owned(), alt, sha256: image.sha256, kind: image.kind, bytes: Bytes::from(bytes) })
+}
+
+/// What stands in the way now, if anything.
+pub async fn verdict(inner: &Inner, row: &Delivery, now: Time) -> Result<Verdict, StepError> {
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    Ok(verdict_of(inner, row, &content, now))
+}
+
+fn verdict_of(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Verdict {
+    let config = inner.config();
+    let asking = Asking {
+        delivery: row.id,
+        announcement: &row.announcement,
+        account: &row.account,
+        content: &row.content,
+        body: &content.body,
+        released: row.at,
+    };
+    lock(&inner.gate).verdict(&asking, now, &config.settings.emergency)
+}
+
+/// A held delivery came due: its hold ended, its confirmation came or did not, or it expired.
+async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
+    if let Some(at) = row.next_at
+        && !waited(inner, at, nudged).await
+    {
+        return Ok(None);
+    }
+    let now = inner.clock.now();
+    if expired(row, now) {
+        return stepped(inner, row, Event::Expired).await;
+    }
+    match verdict(inner, row, now).await? {
+        Verdict::Go if row.priority == Priority::Emergency || inner.config().settings.emergency.resume => {
+            stepped(inner, row, Event::GateOpen { at: now.max(row.at) }).await
+        }
+        // Nobody gave the missing word in time: it is not sent, and that is said loudly.
+        Verdict::Closed { until: Some(until), .. } if row.priority == Priority::Emergency && until <= now => {
+            tracing::error!(occurrence = %row.occurrence, account = %row.account, "an emergency was not confirmed in time and is not sent");
+            stepped(inner, row, Event::Expired).await
+        }
+        // What was held waits for a person's look.
+        Verdict::Go => stepped(inner, row, Event::GateClosed { until: None, why: Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it") }).await,
+        Verdict::Closed { until, why } => stepped(inner, row, Event::GateClosed { until, why }).await,
+        Verdict::Withdrawn => Ok(None),
+    }
+}
+
+async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
+    let slot = match row.state {
+        State::Retrying => row.next_at.unwrap_or(row.at),
+        _ => row.next_at.unwrap_or(row.at).max(row.at),
+    };
+    if !waited(inner, slot - release::ARM_AHEAD, nudged).await {
+        return Ok(None);
+    }
+    let now = inner.clock.now();
+    // A clock that was stepped back must not send before the hour.
+    let slot = slot.max(now);
+    if expired(row, slot) {
+        inner.metrics.missed();
+        return stepped(inner, row, Event::Expired).await;
+    }
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    match verdict_of(inner, row, &content, slot) {
+        Verdict::Go => {}
+        Verdict::Closed { until, why } => return stepped(inner, row, Event::GateClosed { until, why }).await,
+        Verdict::Withdrawn => return Ok(None),
+    }
+    if let Some(until) = inner.pause_of(&row.account, slot) {
+        return postponed(inner, row, until).await;
+    }
+    let means = match Means::of(inner, row) {
+        Ok(means) => means,
+        // The secret went away after it was prepared.
+        Err(_) => {
+            let again = Event::Edited { content: row.content.clone(), at: row.at, expires_at: row.expires_at };
+            return stepped(inner, row, again).await;
+        }
+    };
+    let pictures = match attached(inner, row) {
+        Ok(pictures) => pictures,
+        Err(_) => {
+            // Prepared again, it fails there with the reason.
+            let again = Event::Edited { content: row.content.clone(), at: row.at, expires_at: row.expires_at };
+            return stepped(inner, row, again).await;
+        }
+    };
+    let Some(armed) = arm(inner, row, &means, slot).await? else {
+        return postponed_by_budget(inner, row, &means).await;
+    };
+    inner.instants.wait(&inner.clock, slot).await;
+    fire(inner, armed, &means, &content, &pictures).await
+}
+
+async fn postponed_by_budget(inner: &Inner, row: &Delivery, means: &Means) -> Driven {
+    let now = inner.clock.now();
+    let reserve = inner.config().settings.emergency.reserve;
+    let probe = lock(&inner.budgets).clone().take(means.platform.settings(), &row.account, use_of(row), true, reserve, now);
+    let until = probe.err().unwrap_or(now + TimeDelta::seconds(1));
+    postponed(inner, row, until).await
+}
+
+fn attached(inner: &Inner, row: &Delivery) -> Result<Vec<Picture>, Failure> {
+    let files = row.prepared.as_ref().map(|p| p.attached.as_slice()).unwrap_or_default();
+    files.iter().map(|(file, sha256)| picture(inner, file, sha256, None)).collect()
+}
+
+/// The intent, on disk; `None` when the budget does not allow it now.
+async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result<Option<Delivery>, StepError> {
+    let reserve = inner.config().settings.emergency.reserve;
+    let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), true, reserve, slot);
+    let Ok(mut changes) = taken else { return Ok(None) };
+    let known = inner.ledger.account(row.account.clone()).await.map_err(StepError::Ledger)?;
+    let event = Event::Armed { slot, timeout: means.timeout, baseline: known.newest };
+    let step = inner.computed(row, event)?;
+    let after = step.row.clone();
+    changes.push(Change::Step(Box::new(step)));
+    // Not tried again on what the row has become: an edit or a withdrawal that came first decides.
+    match inner.ledger.commit(&Actor::Daemon, changes).await {
+        Ok(_) => Ok(Some(after)),
+        Err(error) => Err(StepError::Ledger(error)),
+    }
+}
+
+/// The instant has come: one look at the gate in memory, and the request.
+async fn fire(inner: &Arc<Inner>, row: Delivery, means: &Means, content: &Content, pictures: &[Picture]) -> Driven {
+    let begun = inner.clock.now();
+    let stopped = |why: Words, held_until| Event::StoppedBefore { held_until, why };
+    if inner.stop.is_cancelled() {
+        // Nothing has left, and that is known: after the restart it is simply due again.
+        let why = Words::new("停机，尚未发送", "the daemon stopped before it was sent");
+        return written(inner, &row, Event::Answered { begun, answer: Err(Failure::NotSent(why)) }).await;
+    }
+    if expired(&row, begun) {
+        inner.metrics.missed();
+        return written(inner, &row, stopped(Words::new("过了有效期", "it expired before it could go out"), None)).await;
+    }
+    match verdict_of(inner, &row, content, begun) {
+        Verdict::Go => {}
+        Verdict::Closed { until, why } => return written(inner, &row, stopped(why, until)).await,
+        Verdict::Withdrawn => return written(inner, &row, stopped(Words::new("已撤回", "withdrawn"), None)).await,
+    }
+    let prepared = row.prepared.as_ref().expect("only what is prepared can be armed");
+    let grace = TimeDelta::from_std(inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
+    inner.releases.began(&row.occurrence, begun, begun > row.at + grace);
+    let answer = means.platform.publish(&means.call(inner, &row), prepared, pictures).await;
+    inner.metrics.request(row.account.platform(), "publish", outcome_name(answer.as_ref().err()));
+    let mut with = Vec::new();
+    if let Err(failure) = &answer {
+        with = note_failure(inner, &row, failure);
+        tracing::warn!(
+            account = %row.account, occurrence = %row.occurrence, attempt = row.attempt,
+            outcome = outcome_name(Some(failure)), reason = failure.words().en, "not published"
+        );
+    }
+    written_with(inner, &row, Event::Answered { begun, answer }, with).await
+}
+
+/// Writes an outcome whatever it takes: what a platform said must not be forgotten while we live.
+pub async fn written(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
+    written_with(inner, row, event, Vec::new()).await
+}
+
+async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Vec<Change>) -> Driven {
+    let mut row = row.clone();
+    loop {
+        let step = inner.computed(&row, event.clone())?;
+        let after = step.row.clone();
+        let mut changes = outcome_changes(inner, &after);
+        changes.extend(with.iter().cloned());
+        changes.push(Change::Step(Box::new(step)));
+        let superseded = settle::supersede(inner, &after).await;
+        changes.extend(superseded.changes);
+        match inner.ledger.commit(&Actor::Daemon, changes).await {
+            Ok(_) => {
+                inner.nudge(&superseded.ids);
+                return Ok(Some(after));
+            }
+            Err(crate::ledger::LedgerError::Conflict) => match inner.reload(row.id).await {
+                Ok(found) => row = found,
+                Err(error) => tracing::error!(%error, "the ledger cannot be read"),
+            },
+            Err(error) => {
+                tracing::error!(%error, account = %row.account, "an outcome is not written yet");
+                inner.clock.sleep(LEDGER_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// What a receipt says about its account.
+fn outcome_changes(inner: &Inner, row: &Delivery) -> Vec<Change> {
+    let shown = |r: &&Receipt| !r.post_id.is_empty() && row.state == State::Published;
+    let Some(receipt) = row.receipt.as_ref().filter(shown) else { return Vec::new() };
+    let now = inner.clock.now();
+    lock(&inner.standings).insert(row.account.clone(), (now, None));
+    vec![Change::Seen { account: row.account.clone(), post_id: receipt.post_id.clone() }]
+}
+
+/// What a failure means for others: who has to wait, whose credential is bad. Returns what the ledger keeps of it.
+pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure) -> Vec<Change> {
+    let now = inner.clock.now();
+    match failure {
+        Failure::Later(wait, scope, _) => {
+            let key = if *scope == Scope::Account { row.account.as_str() } else { row.account.platform() };
+            inner.pause(key, now + *wait);
+            Vec::new()
+        }
+        Failure::Credential(_, said) => {
+            let known = lock(&inner.standings).get(&row.account).is_some_and(|(_, bad)| bad.is_some());
+            if known {
+                return Vec::new();
+            }
+            lock(&inner.standings).insert(row.account.clone(), (now, Some(said.clone())));
+            tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
+            let (account, words) = (row.account.clone(), said.en.clone());
+            let body = serde_json::json!({ "account": account, "reason": said });
+            vec![
+                Change::Standing { account: account.clone(), good: false, words, uid: None, expires: None },
+                Note::new("credential", &account, body),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub fn outcome_name(failure: Option<&Failure>) -> &'static str {
+    match failure {
+        None => "ok",
+        Some(Failure::NotSent(_)) => "not_sent",
+        Some(Failure::Later(..)) => "later",
+        Some(Failure::Refused(..)) => "refused",
+        Some(Failure::Credential(..)) => "credential",
+        Some(Failure::Duplicate(_)) => "duplicate",
+        Some(Failure::Unclear(_)) => "unclear",
+    }
+}

@@ -1,0 +1,68 @@
+//! Watches the queue folder: an event means "look again" and nothing more.
+//!
+//! Folders are watched, never files, since editors save by renaming. What the kernel does not tell,
+//! on network folders or after a lost event, the planner's own look every few seconds finds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify_debouncer_full::notify::{EventKind, RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use tokio::sync::mpsc;
+
+use super::Inner;
+
+/// A save is read after this long without a change.
+const QUIET: Duration = Duration::from_millis(200);
+
+type Watcher = Debouncer<RecommendedWatcher, RecommendedCache>;
+
+pub async fn run(inner: Arc<Inner>) {
+    let (tell, mut told) = mpsc::channel::<()>(1);
+    let mut watched: Option<(PathBuf, Watcher)> = None;
+    loop {
+        let root = inner.config().settings.queue.clone();
+        // A folder that was away, or that a reload replaced, is watched anew.
+        if watched.as_ref().is_none_or(|(path, _)| *path != root) && root.is_dir() {
+            watched = watch(&root, tell.clone()).map(|w| (root.clone(), w));
+        }
+        if !root.is_dir() {
+            watched = None;
+        }
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => return,
+            Some(()) = told.recv() => inner.ask_rescan(),
+            () = inner.clock.sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+fn watch(root: &std::path::Path, tell: mpsc::Sender<()>) -> Option<Watcher> {
+    let handler = move |result: DebounceEventResult| {
+        // Reading the folder is itself an access: only what changes something counts.
+        let matters = match &result {
+            Ok(events) => events.iter().any(|e| !matches!(e.kind, EventKind::Access(_))),
+            Err(_) => true,
+        };
+        if matters {
+            // Full means that a look is asked for already.
+            tell.try_send(()).ok();
+        }
+    };
+    let mut watcher = match new_debouncer(QUIET, None, handler) {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            tracing::warn!(%error, "the queue folder is not watched; it is looked at every five seconds");
+            return None;
+        }
+    };
+    match watcher.watch(root, RecursiveMode::Recursive) {
+        Ok(()) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "the queue folder is not watched; it is looked at every five seconds");
+            None
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `api: statuses`: Twitter-1.x compatible, as GNU social speaks it (`platforms.md` 3.1).
+//!
+//! A text the site takes for a command is eaten and answered with 200 and the account's previous status.
+//! So the id of an answer is believed only where its text is ours and its id is new. Messages may come
+//! translated: codes and the HTTP status decide first, and words only where nothing else tells.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use serde_json::Value;
+
+use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
+use super::statuses_auth::authorize;
+use super::timeline::{self, Shown, newer, ruby_date, same_text, text_of_html};
+use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use crate::core::accounts::AccountId;
+use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
+use crate::core::fit::{Counting, Rules};
+use crate::core::policy::PlatformSettings;
+use crate::core::words::Words;
+
+const PAGE: usize = 20;
+/// A wait the site does not name.
+const LATER_S: u64 = 600;
+/// An answer's status made earlier than this before the send is not the one that was sent.
+const BEFORE: TimeDelta = TimeDelta::seconds(120);
+/// A signature is accepted within five minutes; a smaller difference of the clocks is left alone.
+const SIGNABLE: TimeDelta = TimeDelta::seconds(60);
+
+pub struct Statuses {
+    settings: PlatformSettings,
+    rules: Rules,
+    known: Mutex<Known>,
+}
+
+/// What was learnt on the way.
+struct Known {
+    /// The newest id seen of each account.
+    newest: BTreeMap<AccountId, String>,
+    /// How far the site's clock is ahead of ours.
+    skew: TimeDelta,
+}
+
+impl Statuses {
+    pub fn new(settings: PlatformSettings) -> Statuses {
+        let weight = settings.number("url_weight").map(|w| w as usize);
+        let limit = settings.number("text_limit").unwrap_or(140) as usize;
+        let width = settings.text("count") == Some("width");
+        let (counting, limit) = if width {
+            (Counting::Weibo { url_half: weight.unwrap_or(20) }, limit * 2)
+        } else {
+            (Counting::Points { url: weight }, limit)
+        };
+        // The picture's address stands behind the text after a blank, and is counted as any other.
+        let image_url = match &counting {
+            Counting::Weibo { url_half } => *url_half,
+            _ => weight.unwrap_or(settings.base_url.len() + "/attachment/12345678".len()),
+        };
+        let rules = Rules {
+            counting,
+            limit,
+            images: 1,
+            image_bytes: 5_000_000,
+            image_kinds: &["png", "jpeg", "gif"],
+            image_url: image_url + 1,
+            link_domain: None,
+            commands: true,
+            title: None,
+        };
+        let known = Known { newest: BTreeMap::new(), skew: TimeDelta::zero() };
+        Statuses { settings, rules, known: Mutex::new(known) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => format!("{}{path}", self.settings.base_url),
+            false => format!("{}/api/{path}", self.settings.base_url),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends, and gives the JSON of a success or the class of what was said instead.
+    async fn ask(&self, call: &Call<'_>, ask: Ask, picture: bool) -> Result<(Reply, Value), Refused> {
+        let signed_with = self.known().skew;
+        let ask = ask.header("accept-language", "en");
+        let ask = authorize(call, self.settings.text("auth"), call.clock.now() + signed_with, ask);
+        let reply = exchange(call, ask).await?;
+        if let Some(date) = reply.date() {
+            let skew = date - call.clock.now();
+            self.known().skew = if skew.abs() > SIGNABLE { skew } else { TimeDelta::zero() };
+        }
+        if reply.status.is_success() {
+            if let Some(json) = reply.json.clone().filter(|json| !is_error(json)) {
+                return Ok((reply, json));
+            }
+        }
+        let failure = match classify(call, &reply, picture) {
+            // The signature's time was wrong, and this answer's date has told the right one.
+            Failure::Credential(_, why) if why.en.contains("Timestamp refused") && self.known().skew != signed_with => {
+                Failure::NotSent(why)
+            }
+            failure => failure,
+        };
+        Err(Refused { status: Some(reply.status.as_u16()).filter(|_| is_recognised(&reply)), failure })
+    }
+
+    fn shown(&self, status: &Value) -> Option<Shown> {
+        let id = text_of(status, "id").or_else(|| text_of(status, "id_str")).and_then(sane_id)?;
+        let text = text_of(status, "text");
+        let html = || text_of(status, "statusnet_html").map(|html| text_of_html(&html));
+        let truncated = status.get("truncated").is_some_and(|t| t.as_bool() == Some(true) || t.as_str() == Some("true"));
+        Some(Shown {
+            url: self.post_url(status, &id),
+            id,
+            text: text.or_else(html).unwrap_or_default(),
+            created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
+            truncated,
+            key: None,
+            shown: true,
+        })
+    }
+
+    fn post_url(&self, status: &Value, id: &str) -> Option<String> {
+        if let Some(template) = self.settings.text("post_url") {
+            let user = status.get("user").and_then(|u| text_of(u, "screen_name")).unwrap_or_default();
+            return sane_url(Some(template.replace("{id}", id).replace("{handle}", &in_path(&user))));
+        }
+        let given = sane_url(text_of(status, "external_url")).or_else(|| sane_url(text_of(status, "uri")));
+        given.or_else(|| Some(format!("{}/notice/{id}", self.settings.base_url)))
+    }
+
+    /// Whether an answer shows the post that was just sent, and not the one before it.
+    fn is_new(&self, call: &Call<'_>, post: &Prepared, shown: &Shown, begun: crate::clock::Time, skew: TimeDelta) -> bool {
+        let before = self.known().newest.get(&call.account.id).cloned();
+        [post.baseline.as_ref(), before.as_ref()].into_iter().flatten().all(|known| newer(&shown.id, known))
+            && shown.created.is_none_or(|created| created - skew >= begun - BEFORE)
+            && same_text(&post.text, &shown.text, shown.truncated)
+    }
+
+    fn seen(&self, call: &Call<'_>, id: &str) {
+        let mut known = self.known();
+        let newest = known.newest.entry(call.account.id.clone()).or_default();
+        if newer(id, newest) {
+            *newest = id.to_owned();
+        }
+    }
+
+    /// Whether pictures travel with the post: where a path or a part's name of the site's own is set.
+    fn travels(&self) -> bool {
+        self.settings.text("picture_path").is_some() || self.settings.text("picture_field").is_some()
+    }
+}
+
+/// A refusal with its status, where the site said it in a shape that is known.
+struct Refused {
+    status: Option<u16>,
+    failure: Failure,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused { status: None, failure }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        refused.failure
+    }
+}
+
+#[async_trait]
+impl Platform for Statuses {
+    fn settings(&self) -> &PlatformSettings {
+        &self.settings
+    }
+
+    fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn calls_to_prepare(&self, pictures: usize) -> u32 {
+        if self.travels() { 0 } else { pictures.min(1) as u32 }
+    }
+
+    async fn check(&self, call: &Call<'_>) -> Result<Standing, Failure> {
+        let (reply, user) = self.ask(call, Ask::get(self.url("account/verify_credentials.json")), false).await?;
+        let uid = text_of(&user, "id").or_else(|| text_of(&user, "id_str")).and_then(sane_id);
+        // A page of another kind with 200 says nothing about the credential.
+        if uid.is_none() && text_of(&user, "screen_name").is_none() {
+            return Err(reply.unclear(call));
+        }
+        Ok(Standing { uid, expires: None })
+    }
+
+    async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
+        let mut prepared = Prepared {
+            text: post.text.clone(),
+            title: None,
+            media: Vec::new(),
+            attached: Vec::new(),
+            key: post.key.clone(),
+            baseline: None,
+        };
+        let Some(picture) = post.pictures.first() else { return Ok(prepared) };
+        let travels = (picture.file.clone(), picture.sha256.clone());
+        if self.travels() {
+            prepared.attached.push(travels);
+            return Ok(prepared);
+        }
+        let ask = Ask::post(self.url("media/upload.json"));
+        match self.ask(call, ask.parts(Vec::new(), vec![("media".to_owned(), picture.clone())]), true).await {
+            Ok((reply, json)) => {
+                let id = text_of(&json, "media_id_string").or_else(|| text_of(&json, "media_id")).and_then(sane_id);
+                prepared.media.push(id.ok_or_else(|| reply.unclear(call))?);
+            }
+            // An older site: it knows no upload ahead, and takes the picture with the post.
+            Err(refused) if refused.status == Some(404) => prepared.attached.push(travels),
+            Err(refused) => return Err(refused.into()),
+        }
+        Ok(prepared)
+    }
+
+    async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure> {
+        let mut fields = vec![("status".to_owned(), post.text.clone()), ("source".to_owned(), "fabu".to_owned())];
+        if !post.media.is_empty() {
+            fields.push(("media_ids".to_owned(), post.media.join(",")));
+        }
+        let ask = match pictures.first() {
+            Some(picture) => {
+                let path = self.settings.text("picture_path").unwrap_or("statuses/update.json");
+                let field = self.settings.text("picture_field").unwrap_or("media");
+                Ask::post(self.url(path)).parts(fields, vec![(field.to_owned(), picture.clone())])
+            }
+            None => Ask::post(self.url("statuses/update.json")).form(fields),
+        };
+        let begun = call.clock.now();
+        let with_picture = !pictures.is_empty() || !post.media.is_empty();
+        let (reply, json) = self.ask(call, ask, with_picture).await?;
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let Some(shown) = self.shown(&json) else { return Err(reply.unclear(call)) };
+        if !self.is_new(call, post, &shown, begun, skew) {
+            return Err(Failure::Unclear(Words::new(
+                "平台回的是另一条，可能把文字当作指令了",
+                "answered with another status; the text may have been taken for a command",
+            )));
+        }
+        self.seen(call, &shown.id);
+        Ok(Receipt {
+            post_id: shown.id,
+            url: shown.url,
+            accepted_at: call.clock.now(),
+            shown: true,
+            read_back: false,
+            ticket: None,
+        })
+    }
+
+    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
+        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
+        let (reply, json) = self.ask(call, ask, false).await?;
+        let statuses = json.as_array().ok_or_else(|| reply.unclear(call))?;
+        // One that cannot be read might be ours: then nothing is proved by the others.
+        let listed: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
+        let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        Ok(timeline::look(&listed, wanted, true, PAGE, skew))
+    }
+
+    async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
+        let ask = Ask::post(self.url(&format!("statuses/destroy/{}.json", in_path(&receipt.post_id))));
+        match self.ask(call, ask, false).await {
+            Ok(_) => Ok(()),
+            // No such status: it is gone, which is what was wanted.
+            Err(refused) if matches!(refused.status, Some(404 | 410)) => Ok(()),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+}
+
+fn is_error(json: &Value) -> bool {
+    json.get("error").is_some() || json.get("errors").is_some() || json.get("error_code").is_some()
+}
+
+/// An error in one of the three shapes; an HTML page with a fitting status is a proxy's, and proves nothing.
+fn is_recognised(reply: &Reply) -> bool {
+    reply.json.as_ref().is_some_and(is_error)
+}
+
+/// The code and the words of an error: the site's own shape, Sina's first one, or Twitter's.
+fn read_error(json: &Value) -> (Option<i64>, String) {
+    if let Some(first) = json.pointer("/errors/0") {
+        return (code_of(first, "code"), text_of(first, "message").unwrap_or_default());
+    }
+    let text = text_of(json, "error").or_else(|| text_of(json, "errors")).unwrap_or_default();
+    let code = text.split_once(':').and_then(|(code, _)| code.trim().parse().ok()).filter(|code| *code >= 40_000);
+    (code, text)
+}
+
+/// The class of a refusal (`platforms.md` 3.1); what is not listed is not understood.
+fn classify(call: &Call<'_>, reply: &Reply, picture: bool) -> Failure {
+    let Some(json) = reply.json.as_ref().filter(|json| is_error(json)) else { return reply.unclear(call) };
+    let (code, text) = read_error(json);
+    let status = reply.status.as_u16();
+    let why = reply.quoted(call, code.unwrap_or(status.into()), &text);
+    let later = |why| Failure::Later(retry_after(reply, LATER_S), Scope::Account, why);
+    match code {
+        Some(40025 | 187) => return Failure::Duplicate(why),
+        Some(40012 | 40013 | 186) => return Failure::Refused(Class::Content, why),
+        Some(40008 | 40009 | 40045) => return Failure::Refused(Class::Media, why),
+        Some(40076) => return Failure::Refused(Class::Policy, why),
+        Some(40072 | 40100..=40199 | 32 | 89 | 226 | 326) => return Failure::Credential(Scope::Account, why),
+        Some(88 | 185) => return later(why),
+        _ => {}
+    }
+    let low = text.to_lowercase();
+    match status {
+        400 | 403 if low.contains("duplicate") => Failure::Duplicate(why),
+        400 if low.contains("too fast") => later(why),
+        420 | 429 => later(why),
+        503 if reply.header("retry-after").is_some() => later(why),
+        403 if low.contains("banned") => Failure::Refused(Class::Policy, why),
+        401 | 403 => Failure::Credential(Scope::Account, why),
+        413 | 415 if picture => Failure::Refused(Class::Media, why),
+        400 | 404 | 406 | 413 | 415 | 422 => Failure::Refused(Class::Content, why),
+        _ => Failure::Unclear(why),
+    }
+}

@@ -1,0 +1,128 @@
+//! The engine in simulated time over the sandbox's faults, with crashes at drawn instants, by seed.
+//!
+//! A failure prints its seed; `FABU_SEED=n cargo test --test sim` runs that one alone, `FABU_SEEDS=n`
+//! as many as wanted. What counts is what stands on the platforms, never what the daemon believes.
+
+mod support;
+
+use std::time::Duration;
+
+use fabu::clock::Clock;
+use fabu::core::change::GENESIS;
+use fabu::core::delivery::{Delivery, State};
+use fabu::daemon::Daemon;
+use serde_json::json;
+use support::{City, all, fault, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+/// The last announcement's hour, in minutes after the start.
+const SPAN_MIN: i64 = 20;
+
+/// A queue of one-time announcements over the span, each text unique, some superseding, some edited later.
+fn queue(dice: &Clock) -> String {
+    let mut text = "announcements:\n".to_owned();
+    let targets = ["[\"**\"]", "[shanghai, \"#district\"]", "[\"sina:**\"]", "[\"shanghai/pudong/**\"]", "[shanghai/metro]"];
+    for n in 0..8 {
+        let second = 60 + dice.random() % (SPAN_MIN as u64 * 60);
+        let at = fabu::clock::from_micros(support::utc(START).timestamp_micros() + second as i64 * 1_000_000);
+        let to = targets[(dice.random() % targets.len() as u64) as usize];
+        text += &format!("  - id: a{n}\n    text: 第{n}号通知【{n}】请注意\n    at: {}\n    to: {to}\n    expires_after: 2h\n    catch_up: 2h\n", at.to_rfc3339());
+        if n == 6 {
+            text += "    supersedes: a2\n";
+        }
+    }
+    text
+}
+
+fn faults(seed: u64) -> Vec<fabu::sandbox::FaultRule> {
+    let rule = |behaviour: &str, probability: f64, params: serde_json::Value| {
+        fault(json!({ "behaviour": behaviour, "operation": "post", "probability": probability, "seed": seed, "params": params }))
+    };
+    vec![
+        rule("reset_after", 0.06, json!({})),
+        rule("reset_before", 0.04, json!({})),
+        rule("proxy_page", 0.03, json!({ "executes": true })),
+        rule("proxy_page", 0.03, json!({ "status": 503 })),
+        rule("cut_body", 0.03, json!({})),
+        rule("black_hole", 0.03, json!({ "seconds": 8 })),
+        rule("delayed", 0.03, json!({ "seconds": 60, "kind": "silent" })),
+        rule("unreachable", 0.03, json!({ "kind": "refused" })),
+        fault(json!({ "behaviour": "proxy_page", "operation": "timeline", "probability": 0.1, "seed": seed + 1 })),
+        fault(json!({ "behaviour": "reset_before", "operation": "delete", "probability": 0.3, "seed": seed + 2 })),
+    ]
+}
+
+async fn run(seed: u64) {
+    let city = City::new(START, seed, "");
+    let dice = Clock::simulated(support::utc(START), seed ^ 0xfab0);
+    city.save("day.yaml", &queue(&dice));
+    city.sandbox.set_faults(faults(seed));
+    let mut daemon = city.start().await;
+    let end = city.clock.mono().0 + Duration::from_secs(SPAN_MIN as u64 * 60 + 120);
+    while city.clock.mono().0 < end {
+        city.clock.sleep(Duration::from_millis(1 + dice.random() % 240_000)).await;
+        if dice.chance() < 0.8 {
+            drop(daemon);
+            city.clock.sleep(Duration::from_millis(dice.random() % 90_000)).await;
+            daemon = city.start().await;
+        }
+    }
+    // R24: once the faults stop, everything ends.
+    city.sandbox.clear();
+    let ended = support::settled(&city, &daemon, Duration::from_secs(3600)).await;
+    let rows = all(&daemon).await;
+    let open: Vec<_> = rows.iter().filter(|d| d.next_at.is_some()).map(|d| (&d.account, d.state, d.reason.clone())).collect();
+    assert!(ended, "seed {seed}: not everything ended: {open:?}");
+    check(&city, &daemon, &rows, seed).await;
+}
+
+async fn check(city: &City, daemon: &Daemon, rows: &[Delivery], seed: u64) {
+    let posts = city.sandbox.posts();
+    for row in rows {
+        let mark = format!("【{}】", row.announcement.as_str().trim_start_matches('a'));
+        let mine: Vec<_> = posts.iter().filter(|p| p.account == row.account.as_str() && p.text.contains(&mark)).collect();
+        let (account, id) = (&row.account, &row.announcement);
+        assert!(mine.len() <= 1, "seed {seed}: {id} stands {} times on {account}", mine.len());
+        match row.state {
+            State::Published => {
+                assert_eq!(mine.len(), 1, "seed {seed}: {id} on {account} has a receipt and no post");
+                assert!(!mine[0].deleted, "seed {seed}: {id} on {account} is gone");
+            }
+            State::Deleted => assert!(mine[0].deleted, "seed {seed}: {id} on {account} was not taken down"),
+            State::Unknown => assert!(row.next_at.is_none(), "seed {seed}"),
+            State::Cancelled => assert!(mine.is_empty(), "seed {seed}: {id} on {account} was cancelled and stands there"),
+            State::Failed | State::Expired => {
+                assert!(mine.is_empty(), "seed {seed}: {id} on {account} is {:?} ({:?}) and stands there", row.state, row.reason);
+            }
+            other => panic!("seed {seed}: {id} on {account} rests as {other:?}"),
+        }
+        for post in mine {
+            assert!(post.created >= row.at, "seed {seed}: {id} on {account} was early");
+        }
+        if let Some(receipt) = row.receipt.as_ref().filter(|r| !r.post_id.is_empty()) {
+            let theirs = posts.iter().any(|p| p.account == row.account.as_str() && p.id == receipt.post_id);
+            assert!(theirs, "seed {seed}: the receipt of {id} on {account} is no post");
+        }
+    }
+    let records = daemon.inner.ledger.events(0, 1_000_000).await.unwrap();
+    let (mut seq, mut hash) = (0, GENESIS.to_owned());
+    for record in records {
+        assert!(record.follows(seq, &hash), "seed {seed}: the chain breaks at {}", record.seq);
+        (seq, hash) = (record.seq, record.hash);
+    }
+}
+
+/// R1, R7, R8, R24 over many seeds.
+#[test]
+fn r01_nothing_is_posted_twice_and_everything_ends_whatever_crashes() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let kept = include_str!("seeds.txt").lines().filter_map(|l| l.split_whitespace().next()?.parse().ok());
+    let seeds: Vec<u64> = match number("FABU_SEED") {
+        Some(seed) => vec![seed],
+        None => kept.chain(1..=number("FABU_SEEDS").unwrap_or(60)).collect(),
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| simulate(run(seed)));
+        assert!(outcome.is_ok(), "run again with FABU_SEED={seed} cargo test --test sim");
+    }
+}

@@ -1,0 +1,212 @@
+//! A small world for tests: a sample city, a queue folder, the sandbox in process, simulated time.
+//!
+//! Everything but the network and the clock is the real thing: the reader, the ledger on a real file,
+//! the daemon. Time runs ahead while everybody waits, so a test of hours takes a second.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fabu::clock::{Clock, Time};
+use fabu::core::delivery::{Delivery, State};
+use fabu::daemon::config::{self, Config, Env};
+use fabu::daemon::{Daemon, World};
+use fabu::ledger::sqlite::Sqlite;
+use fabu::ledger::{Filter, LedgerError};
+use fabu::platform::{Http, Lane, Lost};
+use fabu::sandbox::{Cut, FaultRule, Latency, Sandbox, Setup};
+use http::{Request, Response};
+use tempfile::TempDir;
+
+/// The platforms of the sandbox as a network.
+pub struct InProcess {
+    pub sandbox: Sandbox,
+    pub clock: Clock,
+}
+
+#[async_trait]
+impl Http for InProcess {
+    async fn send(
+        &self,
+        platform: &str,
+        _lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        match self.clock.timeout(timeout, self.sandbox.exchange(platform, request)).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(Cut::BeforeSend)) => Err(Lost::BeforeSend("refused".to_owned())),
+            Some(Err(Cut::AfterSend)) => Err(Lost::AfterSend("reset".to_owned())),
+            None => Err(Lost::AfterSend("timed out".to_owned())),
+        }
+    }
+}
+
+pub const UNITS: [(&str, &str, &str); 5] = [
+    ("shanghai", "lead", "sina tencent eastday xinmin"),
+    ("shanghai/pudong", "district", "sina tencent eastday xinmin"),
+    ("shanghai/pudong/lujiazui", "street", "sina tencent"),
+    ("shanghai/metro", "transport", "sina eastday xinmin"),
+    ("shanghai/weather", "weather", "sina tencent"),
+];
+
+/// A configuration, its accounts and an empty queue in a folder of their own.
+pub struct City {
+    pub folder: TempDir,
+    pub clock: Clock,
+    pub sandbox: Sandbox,
+}
+
+fn env() -> Env {
+    Arc::new(|name: &str| name.strip_prefix("T_").map(|rest| format!("token-{}", rest.to_lowercase())))
+}
+
+pub fn accounts_yaml() -> String {
+    let mut text = "units:\n".to_owned();
+    for (n, (id, tag, platforms)) in UNITS.iter().enumerate() {
+        text += &format!("- id: {id}\n  name: {id}\n  tags: [{tag}]\n  accounts:\n");
+        for platform in platforms.split(' ') {
+            let name = format!("{platform}_{}", id.replace('/', "_")).to_uppercase();
+            text += &format!("    {platform}: {{handle: h{n}, uid: \"10000{n}\", token: \"env:T_{name}\"}}\n");
+        }
+    }
+    text
+}
+
+impl City {
+    /// `start` on the wall clock, chance from `seed`; `more` is added to the configuration.
+    pub fn new(start: &str, seed: u64, more: &str) -> City {
+        let folder = tempfile::tempdir().unwrap();
+        let base = "http://127.0.0.1";
+        let platforms = format!(
+            "platforms:\n  sina: {{api: weibo, base_url: \"{base}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off}}}}\n  \
+             tencent: {{api: tencent-weibo, base_url: \"{base}\"}}\n  eastday: {{api: statuses, base_url: \"{base}\"}}\n  \
+             xinmin: {{api: mastodon, base_url: \"{base}\"}}\n"
+        );
+        std::fs::write(folder.path().join("fabu.yaml"), format!("timezone: Asia/Shanghai\n{platforms}{more}")).unwrap();
+        std::fs::write(folder.path().join("accounts.yaml"), accounts_yaml()).unwrap();
+        std::fs::create_dir(folder.path().join("queue")).unwrap();
+        let clock = Clock::simulated(start.parse().unwrap(), seed);
+        let sandbox = sandbox(&config_of(folder.path()), seed, &clock);
+        City { folder, clock, sandbox }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn queue(&self, name: &str) -> PathBuf {
+        self.path().join("queue").join(name)
+    }
+
+    /// Saves a queue file as an editor does: written beside, then renamed.
+    pub fn save(&self, name: &str, text: &str) {
+        let path = self.queue(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let beside = path.with_extension("tmp");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, path).unwrap();
+    }
+
+    pub fn config(&self) -> Config {
+        config_of(self.path())
+    }
+
+    /// Opens the ledger, waiting until the one before has let go of it.
+    pub async fn ledger(&self) -> Sqlite {
+        let path = self.path().join("state/fabu.db");
+        for _ in 0..1000 {
+            match Sqlite::open(&path, &self.clock) {
+                Ok(ledger) => return ledger,
+                Err(LedgerError::InUse(_)) => self.clock.sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the ledger is still in use");
+    }
+
+    pub async fn start(&self) -> Daemon {
+        let ledger = self.ledger().await;
+        let trust = ledger.trust().clone();
+        let world = World {
+            clock: self.clock.clone(),
+            http: Arc::new(InProcess { sandbox: self.sandbox.clone(), clock: self.clock.clone() }),
+            ledger: Arc::new(ledger),
+            trust,
+            config: self.config(),
+            faults: Vec::new(),
+            env: env(),
+        };
+        Daemon::start(world).await.unwrap()
+    }
+
+    pub async fn sleep(&self, seconds: u64) {
+        self.clock.sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// Posts that exist now, by account and text.
+    pub fn posts(&self) -> BTreeMap<(String, String), u32> {
+        let mut found = BTreeMap::new();
+        for post in self.sandbox.posts().into_iter().filter(|p| !p.deleted) {
+            *found.entry((post.account, post.text)).or_default() += 1;
+        }
+        found
+    }
+}
+
+fn config_of(folder: &Path) -> Config {
+    let (config, faults) = config::read(&folder.join("fabu.yaml"), &env(), true);
+    config.unwrap_or_else(|| panic!("{faults:?}"))
+}
+
+fn sandbox(config: &Config, seed: u64, clock: &Clock) -> Sandbox {
+    let mut setup: Setup = fabu::cli::world::setup_of(config);
+    setup.seed = seed;
+    setup.limits = false;
+    setup.latency = Latency::Jitter(Duration::from_millis(5), Duration::from_millis(60));
+    for platform in &mut setup.platforms {
+        // The filter for repeated texts would hide a double post.
+        platform.settings["duplicates"] = "off".into();
+    }
+    Sandbox::new(setup, clock.clone())
+}
+
+pub fn fault(value: serde_json::Value) -> FaultRule {
+    serde_json::from_value(value).unwrap()
+}
+
+pub async fn all(daemon: &Daemon) -> Vec<Delivery> {
+    daemon.inner.ledger.deliveries(Filter { max: 100_000, ..Filter::default() }).await.unwrap()
+}
+
+/// Waits (in simulated time) until no delivery has anything due any more.
+pub async fn settled(city: &City, daemon: &Daemon, within: Duration) -> bool {
+    let end = city.clock.mono().0 + within;
+    while city.clock.mono().0 < end {
+        let due = daemon.inner.ledger.next_due(fabu::clock::from_micros(0)).await.unwrap();
+        if due.is_none() {
+            return true;
+        }
+        city.clock.sleep(Duration::from_secs(5)).await;
+    }
+    false
+}
+
+pub fn in_state(rows: &[Delivery], state: State) -> usize {
+    rows.iter().filter(|d| d.state == state).count()
+}
+
+pub fn utc(text: &str) -> Time {
+    text.parse().unwrap()
+}
+
+/// Runs a test on paused time; the seed of its chance is the caller's.
+pub fn simulate<F: Future<Output = ()>>(work: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(work);
+}
