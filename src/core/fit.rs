@@ -157,14 +157,7 @@ fn picture_misfits(images: &[Image], platform: &str, rules: &Rules) -> Vec<Misfi
         found.push(Misfit { field, code: "picture", message, hint, is_warning: false });
     };
     let (count, most) = (images.len(), rules.images);
-    if count > most {
-        misfit(
-            format!("images[{most}]"),
-            words!("{platform} 最多 {most} 张图片，这里有 {count} 张", "{platform} takes {most} pictures at most, here are {count}"),
-            words!("减少图片，或不发往 {platform}", "leave some out, or do not send it to {platform}"),
-        );
-    }
-    for (n, image) in images.iter().enumerate() {
+    for (n, image) in images.iter().take(most).enumerate() {
         let (kind, size, limit) = (&image.kind, image.bytes, rules.image_bytes);
         if !rules.image_kinds.contains(&kind.as_str()) {
             let kinds = rules.image_kinds.join(", ");
@@ -181,6 +174,16 @@ fn picture_misfits(images: &[Image], platform: &str, rules: &Rules) -> Vec<Misfi
                 words!("压缩图片", "make the picture smaller"),
             );
         }
+    }
+    if count > most {
+        // Platforms take different numbers of pictures; what goes where is said, and the first ones go.
+        found.push(Misfit {
+            field: format!("images[{most}]"),
+            code: "pictures_left_out",
+            message: words!("{platform} 最多 {most} 张图片，这里有 {count} 张：只发前 {most} 张", "{platform} takes {most} pictures at most, here are {count}: the first {most} go there"),
+            hint: words!("把最要紧的图放在前面", "put the picture that matters most first"),
+            is_warning: true,
+        });
     }
     found
 }

@@ -250,7 +250,8 @@ async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result
 fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
     let platform = row.account.platform();
     let body = &content.body;
-    let pictures = body.images.iter().map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone())).collect::<Result<_, _>>()?;
+    let most = inner.config().rules.get(platform).map_or(0, |r| r.images);
+    let pictures = body.images.iter().take(most).map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone())).collect::<Result<_, _>>()?;
     Ok(Post {
         text: fit::full_text(body.text_for(platform), body.link.as_deref()),
         title: body.title_for(platform).map(str::to_owned),

@@ -37,7 +37,7 @@ pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> R
     reading.files = files.len();
     let mut entries: Vec<Entry> = Vec::new();
     for (path, name) in files {
-        let shown_path = shown(&root.join(&path).display().to_string());
+        let shown_path = path.display().to_string();
         let source = match read_text(&path, &shown_path) {
             Ok(source) => source,
             Err(fault) => {

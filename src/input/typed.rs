@@ -30,6 +30,14 @@ pub fn read<T: DeserializeOwned>(source: &Arc<Source>, node: &Node, faults: &mut
         }
         let said = error.into_inner().to_string();
         let unknown = unknown_field(&said);
+        if let Some((name, _)) = &unknown {
+            // The path may lead to the key itself; what is wanted is the map it stands in.
+            path = match path.strip_suffix(name.as_str()) {
+                Some("") => String::new(),
+                Some(parent) if parent.ends_with('.') => parent.trim_end_matches('.').to_owned(),
+                _ => path,
+            };
+        }
         let fault = match &unknown {
             Some((name, known)) => unknown_key(source, node.at(&path), name, known),
             None => wrong_value(source, node.at(&path), &said),

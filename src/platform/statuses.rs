@@ -53,18 +53,16 @@ impl Statuses {
         } else {
             (Counting::Points { url: weight }, limit)
         };
-        // The picture's address stands behind the text after a blank, and is counted as any other.
-        let image_url = match &counting {
-            Counting::Weibo { url_half } => *url_half,
-            _ => weight.unwrap_or(settings.base_url.len() + "/attachment/12345678".len()),
-        };
+        // GNU social puts the picture's address behind the text after a blank, and counts it; sites that
+        // count as Sina does keep pictures apart from the text, as Sina does.
+        let image_url = if width { 0 } else { 1 + weight.unwrap_or(settings.base_url.len() + "/attachment/12345678".len()) };
         let rules = Rules {
             counting,
             limit,
             images: 1,
             image_bytes: 5_000_000,
             image_kinds: &["png", "jpeg", "gif"],
-            image_url: image_url + 1,
+            image_url,
             link_domain: None,
             commands: true,
             title: None,
@@ -268,6 +266,9 @@ impl Platform for Statuses {
         // One that cannot be read might be ours: then nothing is proved by the others.
         let listed: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        if let Some(newest) = listed.first() {
+            self.seen(call, &newest.id);
+        }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         Ok(timeline::look(&listed, wanted, true, PAGE, skew))
     }

@@ -106,8 +106,18 @@ fn is_seen(sent: &str, shown: &str, truncated: bool) -> bool {
         (None, true) => seen.as_str(),
         (None, false) => return false,
     };
-    let start = start.trim_end();
+    let start = before_cut_link(start.trim_end());
     start.chars().count() >= 40 && sent.starts_with(start)
+}
+
+/// A cut may go through a link: its scheme alone is no link any more, and a dot at its end no part of one.
+fn before_cut_link(start: &str) -> &str {
+    let within_host = start.trim_end_matches(['.', ',', ';', ':', '!', '?', ')']);
+    if within_host.ends_with("⟨u⟩") {
+        return within_host;
+    }
+    let schemes = ["https://", "https:/", "https:", "https", "http://", "http:/", "http:", "http", "htt", "ht", "h"];
+    schemes.iter().find_map(|cut| start.strip_suffix(cut)).unwrap_or(start).trim_end()
 }
 
 /// The form both sides are compared in.
@@ -224,6 +234,8 @@ mod tests {
             ("&amp;lt; 上海", "&lt; 上海"),
             (long.as_str(), format!("{cut}…全文").as_str()),
             (long.as_str(), format!("{cut}...").as_str()),
+            (format!("{cut} https://a.cn/b 请看").as_str(), format!("{cut} htt…全文").as_str()),
+            (format!("{cut} https://a.cn/b 请看").as_str(), format!("{cut} https://a.…全文").as_str()),
         ] {
             assert!(same_text(sent, seen, false), "{sent} / {seen}");
         }

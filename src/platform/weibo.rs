@@ -230,7 +230,9 @@ impl Platform for Weibo {
         let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE).query("page", 1);
         let (reply, json) = self.ask(call, ask).await?;
         let statuses = json.get("statuses").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
-        let listed: Vec<Shown> = statuses.iter().filter_map(|s| self.shown(call, s)).collect();
+        // One that cannot be read might be ours: then nothing is proved by the others.
+        let listed: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
+        let listed = listed.ok_or_else(|| reply.unclear(call))?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         Ok(timeline::look(&listed, wanted, true, PAGE, skew))
     }

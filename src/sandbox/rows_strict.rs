@@ -135,7 +135,8 @@ async fn the_statuses_dialect_has_its_manners() {
     let made = w.ask("eastday", east(" 看 &amp;lt; ")).await;
     assert_eq!(made["text"], "看 &lt;");
     let picture = multipart("/api/statuses/update.json", "media", EAST);
-    assert!(w.ask("eastday", picture).await["text"].as_str().unwrap().contains(" http://eastday.example/url/"));
+    // This site counts as Sina does, and keeps its pictures apart from the text.
+    assert!(!w.ask("eastday", picture).await["text"].as_str().unwrap().contains("http://"));
     let id = made["id"].as_u64().unwrap();
     let gone = |method: Method| {
         let request = Request::builder().method(method).uri(format!("/api/statuses/destroy/{id}.json"));

@@ -149,7 +149,9 @@ fn post(ctx: &mut Ctx<'_>) -> Reply {
         Ok(images) => images,
         Err(refused) => return refused,
     };
-    let shown = images.iter().fold(stored, |text, url| format!("{text} {url}"));
+    // Sites that count as Sina does keep their pictures apart from the text.
+    let inline: &[String] = if ctx.site.settings.width { &[] } else { &images };
+    let shown = inline.iter().fold(stored, |text, url| format!("{text} {url}"));
     let limit = ctx.site.settings.text_limit;
     if limit > 0 && length(ctx, &shown) > limit {
         return error(ctx, 413, &format!("Maximum notice size is {limit} {TOO_LONG}"));

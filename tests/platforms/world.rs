@@ -229,7 +229,8 @@ impl World {
     pub fn post(&self, text: &str) -> Post {
         // An article needs a cover.
         let pictures = if self.case.api == "wechat" { vec![picture()] } else { Vec::new() };
-        let key = text.chars().take(8).map(|c| format!("{:x}", u32::from(c))).collect();
+        let start: String = text.chars().take(6).map(|c| format!("{:x}", u32::from(c))).collect();
+        let key = format!("{start}-{}", text.len());
         Post { text: text.to_owned(), title: None, pictures, key }
     }
 
