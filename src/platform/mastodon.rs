@@ -228,9 +228,7 @@ fn classify(call: &Call<'_>, reply: &Reply, json: &Value, picture: bool) -> Fail
     let why = reply.quoted(call, status, format!("{text} {more}").trim());
     match status {
         401 | 403 => Failure::Credential(Scope::Account, why),
-        422 if text.contains("not finished processing") => {
-            Failure::Later(Duration::from_secs(5), Scope::Account, why)
-        }
+        422 if text.contains("not finished processing") => Failure::Later(Duration::from_secs(5), Scope::Account, why),
         413 | 415 | 422 if picture => Failure::Refused(Class::Media, why),
         422 => Failure::Refused(Class::Content, why),
         429 => Failure::Later(until_reset(call, reply), Scope::Account, why),

@@ -149,7 +149,9 @@ fn multipart(fields: &[(String, String)], files: &[(String, Picture)]) -> (Optio
     let boundary = format!("----fabu{mark}");
     let mut body = Vec::new();
     for (name, value) in fields {
-        body.extend(format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        body.extend(
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes(),
+        );
     }
     for (name, picture) in files {
         let kind = &picture.kind;
@@ -218,7 +220,10 @@ impl Reply {
     pub fn unclear(&self, call: &Call<'_>) -> Failure {
         let status = self.status.as_u16();
         let text: String = self.said(call, &String::from_utf8_lossy(&self.body)).chars().take(200).collect();
-        Failure::Unclear(words!("看不懂平台的回答（{status}）：{text}", "an answer that cannot be relied on ({status}): {text}"))
+        Failure::Unclear(words!(
+            "看不懂平台的回答（{status}）：{text}",
+            "an answer that cannot be relied on ({status}): {text}"
+        ))
     }
 }
 
@@ -293,7 +298,9 @@ pub fn sane_id(id: String) -> Option<String> {
 /// A URL a platform gave, kept only if it is one a browser may open.
 pub fn sane_url(url: Option<String>) -> Option<String> {
     url.filter(|u| {
-        (u.starts_with("https://") || u.starts_with("http://")) && u.len() < 500 && !u.contains(|c: char| c.is_control() || c == ' ' || c == '<' || c == '"')
+        (u.starts_with("https://") || u.starts_with("http://"))
+            && u.len() < 500
+            && !u.contains(|c: char| c.is_control() || c == ' ' || c == '<' || c == '"')
     })
 }
 

@@ -15,6 +15,7 @@ use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id,
 use super::statuses_auth::authorize;
 use super::timeline::{self, Shown, newer, ruby_date, same_text, text_of_html};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
@@ -55,7 +56,8 @@ impl Statuses {
         };
         // GNU social puts the picture's address behind the text after a blank, and counts it; sites that
         // count as Sina does keep pictures apart from the text, as Sina does.
-        let image_url = if width { 0 } else { 1 + weight.unwrap_or(settings.base_url.len() + "/attachment/12345678".len()) };
+        let image_url =
+            if width { 0 } else { 1 + weight.unwrap_or(settings.base_url.len() + "/attachment/12345678".len()) };
         let rules = Rules {
             counting,
             limit,
@@ -92,10 +94,10 @@ impl Statuses {
             let skew = date - call.clock.now();
             self.known().skew = if skew.abs() > SIGNABLE { skew } else { TimeDelta::zero() };
         }
-        if reply.status.is_success() {
-            if let Some(json) = reply.json.clone().filter(|json| !is_error(json)) {
-                return Ok((reply, json));
-            }
+        if reply.status.is_success()
+            && let Some(json) = reply.json.clone().filter(|json| !is_error(json))
+        {
+            return Ok((reply, json));
         }
         let failure = match classify(call, &reply, picture) {
             // The signature's time was wrong, and this answer's date has told the right one.
@@ -111,7 +113,8 @@ impl Statuses {
         let id = text_of(status, "id").or_else(|| text_of(status, "id_str")).and_then(sane_id)?;
         let text = text_of(status, "text");
         let html = || text_of(status, "statusnet_html").map(|html| text_of_html(&html));
-        let truncated = status.get("truncated").is_some_and(|t| t.as_bool() == Some(true) || t.as_str() == Some("true"));
+        let truncated =
+            status.get("truncated").is_some_and(|t| t.as_bool() == Some(true) || t.as_str() == Some("true"));
         Some(Shown {
             url: self.post_url(status, &id),
             id,
@@ -133,9 +136,9 @@ impl Statuses {
     }
 
     /// Whether an answer shows the post that was just sent, and not the one before it.
-    fn is_new(&self, call: &Call<'_>, post: &Prepared, shown: &Shown, begun: crate::clock::Time, skew: TimeDelta) -> bool {
-        let before = self.known().newest.get(&call.account.id).cloned();
-        [post.baseline.as_ref(), before.as_ref()].into_iter().flatten().all(|known| newer(&shown.id, known))
+    /// `before` is the newest id known when the request began: two posts of one account may be under way at once.
+    fn is_new(post: &Prepared, shown: &Shown, before: Option<&String>, begun: Time, skew: TimeDelta) -> bool {
+        [post.baseline.as_ref(), before].into_iter().flatten().all(|known| newer(&shown.id, known))
             && shown.created.is_none_or(|created| created - skew >= begun - BEFORE)
             && same_text(&post.text, &shown.text, shown.truncated)
     }
@@ -238,11 +241,12 @@ impl Platform for Statuses {
             None => Ask::post(self.url("statuses/update.json")).form(fields),
         };
         let begun = call.clock.now();
+        let before = self.known().newest.get(&call.account.id).cloned();
         let with_picture = !pictures.is_empty() || !post.media.is_empty();
         let (reply, json) = self.ask(call, ask, with_picture).await?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let Some(shown) = self.shown(&json) else { return Err(reply.unclear(call)) };
-        if !self.is_new(call, post, &shown, begun, skew) {
+        if !Self::is_new(post, &shown, before.as_ref(), begun, skew) {
             return Err(Failure::Unclear(Words::new(
                 "平台回的是另一条，可能把文字当作指令了",
                 "answered with another status; the text may have been taken for a command",

@@ -47,10 +47,15 @@ pub fn authorize(call: &Call<'_>, wanted: Option<&str>, now: Time, ask: Ask) -> 
 fn credential(secret: &Secret, wanted: Option<&str>) -> Credential {
     let line = secret.expose();
     if !line.trim_start().starts_with('{') {
-        return if line.contains(':') { Credential::Basic(line.to_owned()) } else { Credential::Bearer(line.to_owned()) };
+        return if line.contains(':') {
+            Credential::Basic(line.to_owned())
+        } else {
+            Credential::Bearer(line.to_owned())
+        };
     }
     let field = |names: &[&str]| names.iter().find_map(|name| secret.field(name));
-    let pair = field(&["user", "username"]).zip(field(&["password"])).map(|(user, password)| format!("{user}:{password}"));
+    let pair =
+        field(&["user", "username"]).zip(field(&["password"])).map(|(user, password)| format!("{user}:{password}"));
     let basic = pair.map(Credential::Basic);
     let keys = || {
         Some(Credential::OAuth1(Keys {

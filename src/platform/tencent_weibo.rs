@@ -256,7 +256,8 @@ impl Platform for TencentWeibo {
     }
 
     async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
-        let pages = [("pageflag", 0), ("pagetime", 0), ("reqnum", PAGE), ("lastid", 0), ("type", 0), ("contenttype", 0)];
+        let pages =
+            [("pageflag", 0), ("pagetime", 0), ("reqnum", PAGE), ("lastid", 0), ("type", 0), ("contenttype", 0)];
         let query: Vec<(&str, String)> = pages.iter().map(|(key, value)| (*key, value.to_string())).collect();
         let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
         let listed = records(&json).ok_or_else(|| reply.unclear(call))?;

@@ -35,9 +35,9 @@ const AFTER: TimeDelta = TimeDelta::minutes(15);
 /// `grows`: ids grow with time, so that the newest known one is a better line than any clock.
 /// `page`: how many the platform lists at most; a full page may hide what lies below it.
 pub fn look(listed: &[Shown], wanted: &Wanted, grows: bool, page: usize, skew: TimeDelta) -> Look {
-    let candidates = listed.iter().filter(|p| is_after(p, wanted, grows, skew)).filter(|p| is_ours(p, wanted));
+    let mut candidates = listed.iter().filter(|p| is_after(p, wanted, grows, skew)).filter(|p| is_ours(p, wanted));
     // Of two the earliest after the send: a later one is another occurrence's.
-    if let Some(found) = candidates.last() {
+    if let Some(found) = candidates.next_back() {
         return Look::Found(Receipt {
             post_id: found.id.clone(),
             url: found.url.clone(),
@@ -239,7 +239,9 @@ mod tests {
         ] {
             assert!(same_text(sent, seen, false), "{sent} / {seen}");
         }
-        for (sent, seen) in [("早安，上海！", "早安，上海"), ("早安", "早安，上海！"), ("停水", "停电"), ("早安…", "早")] {
+        for (sent, seen) in
+            [("早安，上海！", "早安，上海"), ("早安", "早安，上海！"), ("停水", "停电"), ("早安…", "早")]
+        {
             assert!(!same_text(sent, seen, false), "{sent} / {seen}");
         }
     }
@@ -251,7 +253,9 @@ mod tests {
         assert_eq!(look(&listed, &wanted("早安，上海！", None), true, 5, none), Look::Absent);
         assert_eq!(look(&listed, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Absent);
         let today = [post("91", "早安，上海！", "2026-11-24T00:00:01Z"), listed[0].clone()];
-        assert!(matches!(look(&today, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Found(r) if r.post_id == "91"));
+        assert!(
+            matches!(look(&today, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Found(r) if r.post_id == "91")
+        );
         let mut taken = wanted("早安，上海！", Some("90"));
         taken.taken.push("91".to_owned());
         assert_eq!(look(&today, &taken, true, 5, none), Look::Absent);

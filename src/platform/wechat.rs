@@ -159,7 +159,9 @@ impl WeChat {
         let turned = |class, zh: &str, en: &str| Ok(Look::TurnedDown(class, Words::new(zh, en)));
         match code_of(&json, "publish_status") {
             Some(0) => {}
-            Some(1) => return Ok(Look::Unproven(Words::new("已提交，尚未发布完成", "submitted, and not published yet"))),
+            Some(1) => {
+                return Ok(Look::Unproven(Words::new("已提交，尚未发布完成", "submitted, and not published yet")));
+            }
             Some(2) => return turned(Class::Policy, "原创审核未通过", "the check for originality failed"),
             Some(3) => return turned(Class::Policy, "平台发布失败", "the platform failed to publish it"),
             Some(4) => return turned(Class::Policy, "平台审核未通过", "refused by the platform's review"),
@@ -386,7 +388,8 @@ impl Platform for WeChat {
             return wechat_mass::push(self, call, post).await;
         }
         let Some(draft) = post.media.first() else {
-            let why = Words::new("没有草稿：发布方式改动过，请重试", "there is no draft: `publish:` was changed; try again");
+            let why =
+                Words::new("没有草稿：发布方式改动过，请重试", "there is no draft: `publish:` was changed; try again");
             return Err(Failure::Refused(Class::Platform, why));
         };
         let asked = Asked::publishing("freepublish/submit", json!({ "media_id": draft }));

@@ -61,7 +61,8 @@ impl Weibo {
             None if settings.base_url == "https://api.weibo.com" => live.to_owned(),
             None => settings.base_url.clone(),
         };
-        let (upload, biz) = (other("upload_url", "https://upload.api.weibo.com"), other("biz_url", "https://c.api.weibo.com"));
+        let (upload, biz) =
+            (other("upload_url", "https://upload.api.weibo.com"), other("biz_url", "https://c.api.weibo.com"));
         Weibo { settings, rules, mode, upload, biz }
     }
 
@@ -103,10 +104,8 @@ impl Weibo {
 
     fn shown(&self, call: &Call<'_>, status: &Value) -> Option<Shown> {
         let id = post_id(status)?;
-        let key = status
-            .get("annotations")
-            .and_then(Value::as_array)
-            .and_then(|a| a.iter().find_map(|a| text_of(a, "fabu")));
+        let key =
+            status.get("annotations").and_then(Value::as_array).and_then(|a| a.iter().find_map(|a| text_of(a, "fabu")));
         let user = status.get("user").and_then(|u| text_of(u, "idstr").or_else(|| text_of(u, "id")));
         let url = self.status_url(user.as_deref().or(call.account.uid.as_deref()), &id);
         let truncated = ["truncated", "isLongText"].iter().any(|k| status.get(*k).is_some_and(is_true));

@@ -24,7 +24,8 @@ pub fn word(outcome: &Result<Receipt, Failure>) -> String {
 /// What publishing comes to when the platform says this.
 async fn said(name: &str, params: Value) -> String {
     let w = world(&case(name));
-    let (_, sent) = w.under(json!({"behaviour": "error", "operation": "post", "params": params}), &w.post(&text(1))).await;
+    let (_, sent) =
+        w.under(json!({"behaviour": "error", "operation": "post", "params": params}), &w.post(&text(1))).await;
     assert_eq!(w.live(), 0, "{name} {params}");
     word(&sent)
 }
@@ -106,7 +107,11 @@ async fn r08_wechats_codes_have_their_class() {
         ("unclear", "not_sent", "-1"),
         ("unclear", "content", "99999 40003"),
         ("not_sent", "not_sent", "40001 40014 42001"),
-        ("credential account", "", "40002 40013 40125 41001 41002 41004 48001 48004 48005 48006 50002 50005 61004 61007"),
+        (
+            "credential account",
+            "",
+            "40002 40013 40125 41001 41002 41004 48001 48004 48005 48006 50002 50005 61004 61007",
+        ),
         ("credential platform", "", "40164"),
         ("media", "", "40004 40005 40006 40007 40008 40009 40137 45001"),
         ("content", "", "40035 40038 43002 44002 44003 47001 45002 45003 45004 45005 45008 45028 45067 61500"),
@@ -126,7 +131,13 @@ async fn r08_wechats_codes_have_their_class() {
             w.fault(json!({"behaviour": "error", "operation": "draft", "params": {"code": code}}));
             let refused = w.prepare(&w.post(&text(1))).await.map(|_| panic!("{code}"));
             // The cover was uploaded a moment ago: gone by now, it is uploaded again.
-            let ahead = if code == 40007 { "not_sent" } else if ahead.is_empty() { class } else { ahead };
+            let ahead = if code == 40007 {
+                "not_sent"
+            } else if ahead.is_empty() {
+                class
+            } else {
+                ahead
+            };
             assert_eq!(word(&refused), ahead, "draft {code}");
         }
     }
@@ -223,7 +234,8 @@ async fn a_refusal_is_told_in_the_platforms_own_words() {
     for name in ["weibo update", "tencent-weibo", "wechat freepublish", "statuses bearer", "mastodon"] {
         let w = world(&case(name));
         let params = json!({"status": 422, "code": 45166, "errcode": 3, "message": "含有敏感词\u{1b}[2J<script>"});
-        let (_, sent) = w.under(json!({"behaviour": "error", "operation": "post", "params": params}), &w.post(&text(1))).await;
+        let (_, sent) =
+            w.under(json!({"behaviour": "error", "operation": "post", "params": params}), &w.post(&text(1))).await;
         let said = sent.unwrap_err().words().clone();
         for words in [&said.zh, &said.en] {
             assert!(words.contains("含有敏感词") && !words.contains('\u{1b}'), "{name}: {words}");

@@ -237,7 +237,9 @@ async fn a_credential_that_dies_in_mid_run_stops_the_account() {
             let prepared = w.prepare(&w.post(&text(1))).await.unwrap();
             assert!(w.sandbox.set_standing("site:a", standing, None));
             assert_eq!(word(&w.publish(&prepared).await), "credential account", "{} {standing}", case.name);
-            assert!(matches!(w.platform.check(&w.call()).await, Err(f) if word(&Err(f.clone())) == "credential account"));
+            assert!(
+                matches!(w.platform.check(&w.call()).await, Err(f) if word(&Err(f.clone())) == "credential account")
+            );
         }
     }
     for (name, class) in [

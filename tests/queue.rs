@@ -1,0 +1,211 @@
+//! The queue folder: what saving, moving, removing and breaking files does, and does not do.
+
+mod support;
+
+use std::time::Duration;
+
+use fabu::core::delivery::State;
+use serde_json::json;
+use support::{City, all, in_state, settled, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+
+fn one(id: &str, text: &str, at: &str) -> String {
+    format!("  - id: {id}\n    text: {text}\n    at: {at}\n    to: [shanghai]\n")
+}
+
+fn file(entries: &[String]) -> String {
+    format!("announcements:\n{}", entries.concat())
+}
+
+#[test]
+fn an_announcement_goes_out_at_its_hour_on_all_platforms_with_a_receipt_each() {
+    simulate(async {
+        let city = City::new(START, 1, "");
+        city.save("a.yaml", &file(&[one("a", "早安，上海！", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Published), 4);
+        assert!(rows.iter().all(|d| d.receipt.is_some() && d.lateness_ms.is_some_and(|ms| (0.0..50.0).contains(&ms))));
+        let posts = city.sandbox.posts();
+        assert_eq!(posts.len(), 4);
+        assert!(posts.iter().all(|p| p.text == "早安，上海！" && p.created >= support::utc("2026-11-24T00:10:00Z")));
+    });
+}
+
+#[test]
+fn r03_an_edit_before_its_hour_replaces_and_after_it_changes_nothing() {
+    simulate(async {
+        let city = City::new(START, 2, "");
+        city.save("a.yaml", &file(&[one("a", "旧", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        city.save("a.yaml", &file(&[one("a", "新", "2026-11-24 08:12")]));
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        assert!(city.sandbox.posts().iter().all(|p| p.text == "新" && p.created >= support::utc("2026-11-24T00:12:00Z")));
+        city.save("a.yaml", &file(&[one("a", "更新", "2026-11-24 09:00")]));
+        daemon.rescan().await;
+        city.sleep(7200).await;
+        assert_eq!(city.sandbox.posts().len(), 4, "never published again");
+        let events = daemon.inner.ledger.events(0, 10_000).await.unwrap();
+        assert_eq!(events.iter().filter(|e| e.kind == "edited_after_publication").count(), 1);
+    });
+}
+
+#[test]
+fn an_edit_while_it_is_prepared_goes_out_as_edited() {
+    simulate(async {
+        let city = City::new(START, 3, "");
+        city.save("a.yaml", &file(&[one("a", "旧", "2026-11-24 08:02")]));
+        let daemon = city.start().await;
+        city.sleep(100).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Ready), 4, "the lead has begun");
+        city.save("a.yaml", &file(&[one("a", "新", "2026-11-24 08:02")]));
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        assert!(city.sandbox.posts().iter().all(|p| p.text == "新"));
+        assert_eq!(city.sandbox.posts().len(), 4);
+    });
+}
+
+#[test]
+fn r03_a_removed_one_is_cancelled_and_one_that_comes_back_goes() {
+    simulate(async {
+        let city = City::new(START, 4, "");
+        let (a, b) = (one("a", "甲", "2026-11-24 08:10"), one("b", "乙", "2026-11-24 08:10"));
+        city.save("a.yaml", &file(&[a.clone(), b.clone()]));
+        let daemon = city.start().await;
+        city.save("a.yaml", &file(std::slice::from_ref(&b)));
+        daemon.rescan().await;
+        assert_eq!(in_state(&all(&daemon).await, State::Cancelled), 4);
+        city.save("other/c.yml", &file(&[a]));
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
+    });
+}
+
+#[test]
+fn r03_a_folder_emptied_removed_or_unreadable_cancels_nothing() {
+    simulate(async {
+        let city = City::new(START, 5, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        daemon.rescan().await;
+        assert_eq!(daemon.inner.health()["degraded"], json!(["awaiting_prune"]));
+        std::fs::rename(city.path().join("queue"), city.path().join("away")).unwrap();
+        daemon.rescan().await;
+        assert!(daemon.inner.health()["degraded"].as_array().unwrap().contains(&json!("queue_folder")));
+        std::fs::write(city.path().join("queue"), "a file now").unwrap();
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 4, "what was planned goes out");
+    });
+}
+
+#[test]
+fn a_prune_that_is_accepted_cancels() {
+    simulate(async {
+        let city = City::new(START, 6, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        daemon.rescan().await;
+        let hash = fabu_prune(&daemon);
+        let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
+        assert!(daemon.inner.prune(&by, true, "another").await.is_err());
+        daemon.inner.prune(&by, true, &hash).await.unwrap();
+        assert_eq!(in_state(&all(&daemon).await, State::Cancelled), 4);
+    });
+}
+
+fn fabu_prune(daemon: &fabu::daemon::Daemon) -> String {
+    daemon.inner.state.lock().unwrap().prune.clone().unwrap().hash
+}
+
+#[test]
+fn r03_a_broken_file_leaves_its_last_good_version_and_its_neighbours_stand() {
+    simulate(async {
+        let city = City::new(START, 7, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:10")]));
+        city.save("b.yaml", &file(&[one("b", "乙", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        city.save("a.yaml", "announcements:\n  - id: a\n    text: \"unclosed\n");
+        city.save("b.yaml", &file(&[one("b", "乙改", "2026-11-24 08:10"), "  - id: c\n    txet: x\n    to: [shanghai]\n".to_owned()]));
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        let mut texts: Vec<String> = city.sandbox.posts().into_iter().map(|p| p.text).collect();
+        texts.sort();
+        texts.dedup();
+        assert_eq!(texts, ["乙改", "甲"]);
+    });
+}
+
+#[test]
+fn r10_a_repeat_comes_each_day_once_whatever_the_clock_does() {
+    simulate(async {
+        let city = City::new(START, 8, "");
+        let repeat = "  - id: m\n    text: 早安\n    repeat: \"0 9 * * *\"\n    to: [\"eastday:shanghai\"]\n".to_owned();
+        city.save("a.yaml", &file(&[repeat]));
+        let daemon = city.start().await;
+        city.sleep(3600 + 600).await;
+        assert_eq!(city.sandbox.posts().len(), 1);
+        city.clock.step(chrono::TimeDelta::hours(-1));
+        city.sleep(2 * 3600).await;
+        assert_eq!(city.sandbox.posts().len(), 1, "the clock went back, the occurrence did not");
+        city.sleep(24 * 3600).await;
+        assert_eq!(city.sandbox.posts().len(), 2);
+        drop(daemon);
+    });
+}
+
+#[test]
+fn r11_what_was_missed_goes_within_catch_up_and_not_later() {
+    simulate(async {
+        let city = City::new(START, 9, "");
+        let soon = one("soon", "赶上", "2026-11-24 08:10") + "    catch_up: 2h\n";
+        let late = one("late", "错过", "2026-11-24 08:10") + "    expires_after: 20m\n";
+        city.save("a.yaml", &file(&[soon, late]));
+        drop(city.start().await);
+        city.sleep(3600).await;
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        assert!(city.sandbox.posts().iter().all(|p| p.text == "赶上"));
+        let rows = all(&daemon).await;
+        assert_eq!((in_state(&rows, State::Published), in_state(&rows, State::Expired)), (4, 4));
+    });
+}
+
+#[test]
+fn what_is_superseded_is_taken_down_account_by_account_once_the_new_one_is_out() {
+    simulate(async {
+        let city = City::new(START, 10, "");
+        let old = "  - id: old\n    text: 旧通知\n    at: 2026-11-24 08:05\n    to: [shanghai, shanghai/pudong]\n".to_owned();
+        let new = one("new", "新通知", "2026-11-24 08:10") + "    supersedes: old\n";
+        city.save("a.yaml", &file(&[old, new]));
+        city.sandbox.set_faults(vec![support::fault(
+            json!({ "behaviour": "error", "platform": "sina", "operation": "post", "text": "新通知", "params": { "code": 20018 } }),
+        )]);
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(2400)).await);
+        let standing: Vec<(String, String)> = city.posts().into_keys().collect();
+        let has = |account: &str, text: &str| standing.contains(&(account.to_owned(), text.to_owned()));
+        assert!(has("sina:shanghai", "旧通知"), "the new one is not there, so the old one stays");
+        assert!(!has("tencent:shanghai", "旧通知") && has("tencent:shanghai", "新通知"));
+        assert!(has("tencent:shanghai/pudong", "旧通知"), "the new one does not reach it");
+    });
+}
+
+#[test]
+fn an_emergency_in_the_queue_is_not_sent_without_its_persons() {
+    simulate(async {
+        let city = City::new(START, 11, "");
+        city.save("a.yaml", &file(&[one("e", "紧急", "2026-11-24 08:05") + "    priority: emergency\n"]));
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(7200)).await);
+        assert_eq!(city.sandbox.posts().len(), 0);
+        assert_eq!(in_state(&all(&daemon).await, State::Expired), 4);
+    });
+}
