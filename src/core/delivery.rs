@@ -464,6 +464,12 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             let why = crate::words!("与已发的 {url} 内容相同，请改动文字", "same text as {url}; vary it");
             row.end(Failed, Some(Class::Content), why);
         }
+        (Unknown | Accepted, Event::Found(receipt)) if !receipt.shown => {
+            // It is there and under review: looked for until it is shown or turned down.
+            row.receipt = Some(receipt);
+            row.look_again(now, policy);
+            row.state = Accepted;
+        }
         (Unknown | Accepted, Event::Found(receipt)) => row.published(receipt, now),
         (Unknown, Event::Absent) => row.absent(now, policy),
         (Accepted, Event::Absent) => row.look_again(now, policy),
@@ -497,7 +503,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 _ => policy.backoff(row.looks),
             };
             row.reason = Some(failure.words().clone());
-            row.next_at = Some(now + wait);
+            // A platform that says it never will is not asked again; a person sees why it still stands.
+            row.next_at = (!matches!(failure, Failure::Refused(..))).then_some(now + wait);
         }
         _ => return Err(illegal),
     }

@@ -60,6 +60,9 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     let event = match answer {
         Ok(Look::Found(receipt)) => Event::Found(receipt),
         Ok(Look::Absent) => Event::Absent,
+        Ok(Look::SendAgain) if row.wish == Wish::Out && row.expires_at.is_none_or(|e| e > inner.clock.now()) => Event::Absent,
+        // Not to be sent any more, and so not to be asked that way: whether it is out, a person has to see.
+        Ok(Look::SendAgain) => Event::Unseen(Words::new("只能重发才知道，而它已撤回或过期", "only sending again would tell, and it is withdrawn or expired")),
         Ok(Look::Unproven(why)) => Event::Unseen(why),
         Ok(Look::TurnedDown(class, why)) if row.state == State::Accepted => Event::TurnedDown(class, why),
         Ok(Look::TurnedDown(_, why)) => Event::Unseen(why),

@@ -84,6 +84,8 @@ pub enum Look {
     Found(Receipt),
     /// Read, reaching back to the send, and not there.
     Absent,
+    /// The platform keeps our key: sending the same again is how one looks, and posts nothing twice.
+    SendAgain,
     /// Read, but it proves nothing: it does not reach back far enough, or was taken and is not shown yet.
     Unproven(Words),
     /// The platform turned it down after taking it.

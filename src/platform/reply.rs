@@ -240,7 +240,9 @@ fn parse(body: &[u8]) -> Option<Value> {
     if !trimmed.starts_with(['{', '[']) {
         return None;
     }
-    // serde_json stops at a depth of 128; an answer of a platform has four or five.
+    if too_deep(trimmed) {
+        return None;
+    }
     serde_json::Deserializer::from_str(trimmed).into_iter::<Value>().next()?.ok()
 }
 
@@ -266,6 +268,26 @@ fn masked(text: &str, secret: &str, derived: &[String]) -> String {
     }
     // Cut last: a secret that straddles the cut would leave its beginning.
     shown(text.trim().chars().take(400).collect::<String>().trim())
+}
+
+/// R28: an answer of a platform has four or five levels; one of more than 64 is no answer.
+fn too_deep(text: &str) -> bool {
+    const DEEPEST: usize = 64;
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return true;
+        }
+    }
+    false
 }
 
 /// Text of a field that is a string or a number; numbers keep every digit.
@@ -336,7 +358,8 @@ mod tests {
         ] {
             assert_eq!(parse(body), Some(serde_json::json!({"ret": 0})));
         }
-        for body in ["<html>", "", "nothing", "{\"ret\":"] {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
+        for body in ["<html>", "", "nothing", "{\"ret\":", deep.as_str()] {
             assert_eq!(parse(body.as_bytes()), None, "{body}");
         }
     }

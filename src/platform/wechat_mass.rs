@@ -89,7 +89,7 @@ pub async fn status(wechat: &WeChat, call: &Call<'_>, ticket: &str) -> Result<Lo
 /// Without a ticket there is nothing to ask: sending again with the same key is what tells.
 pub fn look(call: &Call<'_>, wanted: &Wanted) -> Look {
     if call.clock.now() - wanted.since < KEY_KEPT {
-        return Look::Absent;
+        return Look::SendAgain;
     }
     Look::Unproven(Words::new(
         "平台只记 24 小时的 clientmsgid，再发可能重复",

@@ -1,0 +1,250 @@
+//! The binary itself: real processes, real sockets, real `kill -9`, judged by what stands on the sandbox.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fabu::clock::Clock;
+use fabu::platform::http::install_crypto;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fabu");
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(|_| ()).unwrap_or_default();
+    }
+}
+
+struct City {
+    folder: TempDir,
+    control: String,
+    clock: Clock,
+    http: reqwest::Client,
+    _sandbox: Running,
+}
+
+/// Two hundred units on four platforms.
+const UNITS: usize = 200;
+
+fn accounts() -> String {
+    let mut text = "units:\n- id: city\n  name: city\n  units:\n".to_owned();
+    for n in 0..UNITS {
+        text += &format!("  - id: u{n}\n    name: u{n}\n    accounts:\n");
+        for platform in ["sina", "tencent", "eastday", "xinmin"] {
+            text += &format!("      {platform}: {{handle: h{n}, uid: \"1{n:06}\", token: \"env:K_{platform}_{n}\"}}\n");
+        }
+    }
+    text
+}
+
+fn secrets(command: &mut Command) -> &mut Command {
+    for n in 0..UNITS {
+        for platform in ["sina", "tencent", "eastday", "xinmin"] {
+            command.env(format!("K_{platform}_{n}"), format!("secret-{platform}-{n}"));
+        }
+    }
+    command.env_remove("RUST_BACKTRACE")
+}
+
+fn config(ports: &BTreeMap<String, String>) -> String {
+    let mut text = "queue: queue\naccounts: accounts.yaml\npublish: {lead: 2s, retry: {first: 200ms, max: 1s, tries: 40}}\nplatforms:\n".to_owned();
+    for (name, api) in [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "statuses")] {
+        let url = ports.get(name).map_or("http://127.0.0.1:1".to_owned(), |p| format!("http://{p}"));
+        text += &format!(
+            "  {name}: {{api: {api}, base_url: \"{url}\", timeout: 2s, read_back: {{after: [500ms, 1s], settle: 3s}}, \
+             limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off, connections: 100}}}}\n"
+        );
+    }
+    text
+}
+
+impl City {
+    async fn new(more: &[&str]) -> City {
+        install_crypto();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("queue")).unwrap();
+        std::fs::write(folder.path().join("accounts.yaml"), accounts()).unwrap();
+        std::fs::write(folder.path().join("fabu.yaml"), config(&BTreeMap::new())).unwrap();
+        let mut command = Command::new(BINARY);
+        secrets(&mut command).args(["--json", "--config"]).arg(folder.path().join("fabu.yaml"));
+        command.args(["sandbox", "--limits", "off", "--duplicates", "off", "--latency", "5ms..40ms"]).args(more);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let ports: BTreeMap<String, String> = serde_json::from_value(said["platforms"].clone()).unwrap();
+        std::fs::write(folder.path().join("fabu.yaml"), config(&ports)).unwrap();
+        City {
+            folder,
+            control: said["control"].as_str().unwrap().to_owned(),
+            clock: Clock::real(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            _sandbox: Running(child),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        secrets(&mut command).arg("--config").arg(self.path("fabu.yaml")).args(arguments);
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    async fn start(&self) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = self.command(&["run"]).env("FABU_LOG", "warn").stderr(log).spawn().unwrap();
+        let running = Running(child);
+        let socket = self.path("state/fabu.sock");
+        for _ in 0..1000 {
+            if health(&socket).await {
+                return running;
+            }
+            self.clock.sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the daemon does not answer: {}", std::fs::read_to_string(self.path("log")).unwrap());
+    }
+
+    fn save(&self, name: &str, text: &str) {
+        let beside = self.path("queue/.new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.path("queue").join(name)).unwrap();
+    }
+
+    async fn posts(&self) -> Vec<Value> {
+        let url = format!("http://{}/_sandbox/posts", self.control);
+        let bytes = self.http.get(url).send().await.unwrap().bytes().await.unwrap();
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        value.as_array().or(value["posts"].as_array()).unwrap().clone()
+    }
+
+    /// Waits until every delivery has settled; what is still open after that is returned.
+    async fn settled(&self) -> Vec<Value> {
+        let client = fabu::api::client::Client::new(&self.path("state/fabu.sock"));
+        let mut open = Vec::new();
+        for _ in 0..240 {
+            let status = client.get("/v1/status").await.unwrap();
+            let deliveries = status["deliveries"].as_object().unwrap();
+            let count = |states: &[&str]| states.iter().filter_map(|s| deliveries.get(*s)?.as_u64()).sum::<u64>();
+            if count(&["scheduled", "ready", "sending", "retrying", "unknown", "accepted", "held"]) == 0 {
+                return Vec::new();
+            }
+            open = vec![status["deliveries"].clone()];
+            self.clock.sleep(Duration::from_millis(250)).await;
+        }
+        open
+    }
+}
+
+async fn health(socket: &Path) -> bool {
+    fabu::api::client::Client::new(socket).get("/v1/health").await.is_ok()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A release of 800 killed in its middle again and again, while answers are lost. `FABU_KILLS` sets how often.
+#[test]
+fn r01_kill_9_in_the_middle_of_a_release_of_800_loses_and_doubles_nothing() {
+    runtime().block_on(async {
+        let kills: usize = std::env::var("FABU_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
+        let lost = json!({ "behaviour": "reset_after", "operation": "post", "probability": 0.05, "seed": 7 }).to_string();
+        let city = City::new(&["--fault", &lost]).await;
+        let mut daemon = city.start().await;
+        for n in 0..kills {
+            let at = city.clock.now() + chrono::TimeDelta::milliseconds(3500);
+            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            city.save(&format!("{n}.yaml"), &format!("announcements:\n  - {{id: a{n}, text: 第{n}号【{n}】, at: \"{at}\", to: [\"**\"]}}\n"));
+            // Somewhere between the arming and the last receipt.
+            let into = 3200 + city.clock.random() % 700;
+            city.clock.sleep(Duration::from_millis(into)).await;
+            daemon.0.kill().unwrap();
+            daemon.0.wait().unwrap();
+            daemon = city.start().await;
+        }
+        let open = city.settled().await;
+        assert!(open.is_empty(), "not everything ended: {open:?}");
+        let mut count: BTreeMap<(String, String), u32> = BTreeMap::new();
+        for post in city.posts().await {
+            let text = |key: &str| post[key].as_str().unwrap().to_owned();
+            *count.entry((text("account"), text("text"))).or_default() += 1;
+        }
+        let twice: Vec<_> = count.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "posted twice: {twice:?}");
+        assert_eq!(count.len(), kills * UNITS * 4, "missing");
+        let verified = city.command(&["audit", "verify"]).output().unwrap();
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    });
+}
+
+#[test]
+fn r20_a_second_daemon_ends_within_a_second_and_touches_nothing() {
+    runtime().block_on(async {
+        let city = City::new(&[]).await;
+        let _daemon = city.start().await;
+        let begun = city.clock.mono().0;
+        let second = city.command(&["run"]).output().unwrap();
+        assert_eq!(second.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&second.stderr).contains("another daemon uses the ledger"));
+        assert!(city.clock.mono().0 - begun < Duration::from_secs(5), "a second, and room for a busy machine");
+        assert!(health(&city.path("state/fabu.sock")).await, "the first one answers as before");
+    });
+}
+
+#[test]
+fn r30_sigterm_ends_cleanly_and_a_bad_reload_leaves_the_old_configuration() {
+    runtime().block_on(async {
+        let city = City::new(&[]).await;
+        let mut daemon = city.start().await;
+        let good = std::fs::read_to_string(city.path("fabu.yaml")).unwrap();
+        std::fs::write(city.path("fabu.yaml"), good.clone() + "timezone: Mars/Phobos\n").unwrap();
+        signal(&daemon, "HUP");
+        let client = fabu::api::client::Client::new(&city.path("state/fabu.sock"));
+        let mut degraded = Value::Null;
+        for _ in 0..200 {
+            degraded = client.get("/v1/health").await.unwrap()["degraded"].clone();
+            if degraded != json!([]) {
+                break;
+            }
+            city.clock.sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(degraded, json!(["configuration"]));
+        signal(&daemon, "TERM");
+        assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+        assert!(!city.path("state/fabu.sock").exists());
+        std::fs::write(city.path("fabu.yaml"), good).unwrap();
+    });
+}
+
+fn signal(daemon: &Running, name: &str) {
+    let pid = daemon.0.id().to_string();
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+}
+
+#[test]
+fn r17_a_ledger_that_is_no_ledger_is_left_alone_and_nothing_is_published() {
+    runtime().block_on(async {
+        let city = City::new(&[]).await;
+        std::fs::create_dir(city.path("state")).unwrap();
+        for bytes in [&b""[..], &[7u8; 4096][..]] {
+            std::fs::write(city.path("state/fabu.db"), bytes).unwrap();
+            let ended = city.command(&["run"]).output().unwrap();
+            assert_eq!(ended.status.code(), Some(1));
+            assert!(String::from_utf8_lossy(&ended.stderr).contains("not to be trusted"));
+            assert_eq!(std::fs::read(city.path("state/fabu.db")).unwrap(), bytes, "not a byte changed");
+        }
+        assert!(city.posts().await.is_empty());
+    });
+}
