@@ -157,8 +157,11 @@ pub fn read(source: &Arc<Source>, name: &str, context: &Context<'_>) -> Read {
         None => {}
         Some(Node { kind: Kind::Null, .. }) => {}
         Some(Node { kind: Kind::List(items), .. }) => {
-            for item in items {
-                entry(source, name, item, context, &mut read);
+            for (n, item) in items.iter().enumerate() {
+                // What the parser found wrong on the way belongs to the entry it stands in.
+                let end = items.get(n + 1).map_or(usize::MAX, |next| next.span.start);
+                let broken = read.faults.iter().any(|f| f.is_error() && (item.span.start..end).contains(&f.span.start));
+                entry(source, name, item, broken, context, &mut read);
             }
         }
         Some(other) => {
@@ -170,10 +173,10 @@ pub fn read(source: &Arc<Source>, name: &str, context: &Context<'_>) -> Read {
     read
 }
 
-fn entry(source: &Arc<Source>, name: &str, node: &Node, context: &Context<'_>, read: &mut Read) {
+fn entry(source: &Arc<Source>, name: &str, node: &Node, broken: bool, context: &Context<'_>, read: &mut Read) {
     let mut reader = Reader { source, node, context, faults: Vec::new() };
     let announcement = reader.announcement(name);
-    let failed = reader.faults.iter().any(Fault::is_error);
+    let failed = broken || reader.faults.iter().any(Fault::is_error);
     read.faults.append(&mut reader.faults);
     match announcement {
         Some(announcement) if !failed => read.announcements.push(Entry {
