@@ -83,13 +83,19 @@ fn inputs_1_to_6_empty_files_encodings_and_syntax() {
     }
     let cut = queue("announcements:\n  - id: a\n    to: [shanghai]\n    text: |\n      第一行\n      第二".as_bytes());
     assert_eq!(cut.desired.announcements["a"].content.body.text, "第一行\n第二", "3");
-    for (text, line) in [("announcements:\n\t- id: a\n", 2), ("announcements:\n  - id: \"a\n", 2), ("announcements:\n  - id: a\n    text: x: y\n", 3)] {
+    for (text, line) in [
+        ("announcements:\n\t- id: a\n", 2),
+        ("announcements:\n  - id: \"a\n", 2),
+        ("announcements:\n  - id: a\n    text: x: y\n", 3),
+    ] {
         let reading = queue(text.as_bytes());
         assert_eq!(codes(&reading)[0], ("syntax", line), "4: {text:?}");
         assert!(reading.faults[0].hint.is_some());
     }
     let utf16: Vec<u8> = "announcements:".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    for bytes in [[&[0xff, 0xfe][..], &utf16].concat(), b"announcements:\n  - id: \xd4\xe7".to_vec(), b"a: \xe9\n".to_vec()] {
+    for bytes in
+        [[&[0xff, 0xfe][..], &utf16].concat(), b"announcements:\n  - id: \xd4\xe7".to_vec(), b"a: \xe9\n".to_vec()]
+    {
         assert_eq!(codes(&queue(&bytes))[0].0, "not_utf8", "5");
     }
     let plain = "announcements:\n  - id: a\n    text: 早\n    to: [shanghai]\n";
@@ -159,7 +165,10 @@ fn inputs_16_to_19_ids_and_empty_texts() {
 #[test]
 fn inputs_20_to_30_texts() {
     fault(&rest(&format!("text: {}", "长".repeat(141))), "too_long");
-    let variants = format!("text: {}\nvariants: {{sina: {{text: 短}}, tencent: {{text: 短}}, eastday: {{text: 短}}}}", "长".repeat(141));
+    let variants = format!(
+        "text: {}\nvariants: {{sina: {{text: 短}}, tencent: {{text: 短}}, eastday: {{text: 短}}}}",
+        "长".repeat(141)
+    );
     fine(&rest(&variants));
     let city = city();
     std::fs::write(city.queue("big.yaml"), vec![b'a'; (1 << 20) + 1]).unwrap();
@@ -174,7 +183,9 @@ fn inputs_20_to_30_texts() {
     for (line, warning) in [("text: \"p\\u0430ypal\"", "look_alike"), ("text: 见 https://ɡov.cn", "look_alike")] {
         assert!(warned(&fine(&rest(line))).contains(&warning), "26: {line}");
     }
-    for text in ["<script>alert(1)</script>", "\"><img onerror=x>", "=HYPERLINK(1)", "%s %n {} ${jndi:x} $(id) ; rm -rf"] {
+    for text in
+        ["<script>alert(1)</script>", "\"><img onerror=x>", "=HYPERLINK(1)", "%s %n {} ${jndi:x} $(id) ; rm -rf"]
+    {
         let reading = fine(&rest(&format!("text: '{}'", text)));
         assert_eq!(reading.desired.announcements["a"].content.body.text, text, "27 to 29");
     }
@@ -183,7 +194,13 @@ fn inputs_20_to_30_texts() {
 #[test]
 fn inputs_31_to_39_times() {
     for at in [
-        "2026-02-30 08:00", "2026-11-24 25:00", "2026-11-24 08:60", "2026-11-24T08:00+99:00", "2026-11-24T08:00Z+08:00", "tomorrow", "8",
+        "2026-02-30 08:00",
+        "2026-11-24 25:00",
+        "2026-11-24 08:60",
+        "2026-11-24T08:00+99:00",
+        "2026-11-24T08:00Z+08:00",
+        "tomorrow",
+        "8",
     ] {
         fault(&format!("text: x\nat: {at}\nto: [shanghai]"), "time");
     }
@@ -195,7 +212,9 @@ fn inputs_31_to_39_times() {
         fault(&format!("text: x\nrepeat: \"{repeat}\"\nto: [shanghai]"), "repeat");
     }
     let often = City::new(NOW, 1, "");
-    let text = std::fs::read_to_string(often.path().join("fabu.yaml")).unwrap().replace("account_per_hour: off", "account_per_hour: 30");
+    let text = std::fs::read_to_string(often.path().join("fabu.yaml"))
+        .unwrap()
+        .replace("account_per_hour: off", "account_per_hour: 30");
     std::fs::write(often.path().join("fabu.yaml"), text).unwrap();
     often.save("a.yaml", "announcements:\n  - {id: a, text: x, repeat: \"* * * * * *\", to: [\"**\"]}\n");
     assert_eq!(codes(&read(&often)), [("too_often", 2)], "38");
@@ -217,9 +236,17 @@ fn inputs_40_to_44_targets_priorities_and_spans() {
     ] {
         fault(&format!("text: x\nat: 2027-01-01 08:00\n{to}"), code);
     }
-    let one = fine("text: x\nat: 2027-01-01 08:00\nto: [shanghai, \"shanghai/**\", \"**\", \"#lead\", \"sina:shanghai\"]");
+    let one =
+        fine("text: x\nat: 2027-01-01 08:00\nto: [shanghai, \"shanghai/**\", \"**\", \"#lead\", \"sina:shanghai\"]");
     assert_eq!(one.desired.announcements["a"].content.accounts.len(), 15, "42: each account once");
-    for line in ["priority: EMERGENCY", "priority: 9", "expires_after: -1h", "expires_after: 0", "expires_after: 2 fortnights", "expires_after: 9e99h"] {
+    for line in [
+        "priority: EMERGENCY",
+        "priority: 9",
+        "expires_after: -1h",
+        "expires_after: 0",
+        "expires_after: 2 fortnights",
+        "expires_after: 9e99h",
+    ] {
         fault(&rest(&format!("text: x\n{line}")), "value");
     }
 }
@@ -227,7 +254,8 @@ fn inputs_40_to_44_targets_priorities_and_spans() {
 /// A 1×1 PNG, whole by its frame.
 fn png(width: u32) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
-    let head: Vec<u8> = [width.to_be_bytes(), width.to_be_bytes()].concat().into_iter().chain([8, 0, 0, 0, 0]).collect();
+    let head: Vec<u8> =
+        [width.to_be_bytes(), width.to_be_bytes()].concat().into_iter().chain([8, 0, 0, 0, 0]).collect();
     for (kind, data) in [(b"IHDR", head.as_slice()), (b"IDAT", &[0x78, 0x9c, 0x63, 0, 0, 0, 2, 0, 1]), (b"IEND", &[])] {
         bytes.extend((data.len() as u32).to_be_bytes());
         bytes.extend(kind);
@@ -254,13 +282,28 @@ fn inputs_45_to_50_pictures() {
     let _listener = std::os::unix::net::UnixListener::bind(queue.join("socket.png")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(queue.join("pipe.png")).status().unwrap().success());
     let of = |images: &str| {
-        city.save("a.yaml", &format!("announcements:\n  - {{id: a, text: x, to: [\"sina:shanghai\"], images: {images}}}\n"));
+        city.save(
+            "a.yaml",
+            &format!("announcements:\n  - {{id: a, text: x, to: [\"sina:shanghai\"], images: {images}}}\n"),
+        );
         codes(&read(&city))
     };
     assert_eq!(of("[good.png]"), []);
     for bad in [
-        "/etc/passwd", "../outside.png", "img/../../x", "link.png", "folder.png", "socket.png", "pipe.png", "bomb.png", "text.jpg", "svg.svg",
-        "empty.png", "cut.jpg", "giant.png", "missing.png",
+        "/etc/passwd",
+        "../outside.png",
+        "img/../../x",
+        "link.png",
+        "folder.png",
+        "socket.png",
+        "pipe.png",
+        "bomb.png",
+        "text.jpg",
+        "svg.svg",
+        "empty.png",
+        "cut.jpg",
+        "giant.png",
+        "missing.png",
     ] {
         assert_eq!(of(&format!("[{bad}]")), [("picture", 2)], "{bad}");
     }
@@ -321,7 +364,8 @@ fn input_58_many_announcements_are_read() {
     for file in 0..40 {
         let mut text = "announcements:\n".to_owned();
         for n in 0..100 {
-            text += &format!("  - {{id: a{file}-{n}, text: 第{file}号{n}, at: \"2027-01-01 08:00\", to: [shanghai]}}\n");
+            text +=
+                &format!("  - {{id: a{file}-{n}, text: 第{file}号{n}, at: \"2027-01-01 08:00\", to: [shanghai]}}\n");
         }
         city.save(&format!("f{file}.yaml"), &text);
     }
@@ -356,9 +400,13 @@ fn inputs_61_to_64_accounts_and_addresses() {
         assert_eq!(found(&faults), ["secret"], "62: {token}");
         assert!(config.unwrap().city.accounts["sina:u"].secret.is_none(), "only this account is out");
     }
-    let (_, faults) = read("units:\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n");
+    let (_, faults) = read(
+        "units:\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n",
+    );
     assert_eq!(found(&faults), ["unit_twice"], "63");
-    let (_, faults) = read("units:\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n- {id: v, accounts: {sina: {token: \"env:SET\"}}}\n");
+    let (_, faults) = read(
+        "units:\n- {id: u, accounts: {sina: {token: \"env:SET\"}}}\n- {id: v, accounts: {sina: {token: \"env:SET\"}}}\n",
+    );
     assert!(faults.iter().any(|f| f.code == "token_twice" && !f.is_error()), "63");
     for url in ["http://example.org", "ftp://x", "https://u:p@x.cn", "https://x.cn/#a"] {
         write("fabu.yaml", &format!("platforms: {{sina: {{base_url: \"{url}\"}}}}\n"));

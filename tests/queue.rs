@@ -43,7 +43,9 @@ fn r03_an_edit_before_its_hour_replaces_and_after_it_changes_nothing() {
         city.save("a.yaml", &file(&[one("a", "新", "2026-11-24 08:12")]));
         daemon.rescan().await;
         assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
-        assert!(city.sandbox.posts().iter().all(|p| p.text == "新" && p.created >= support::utc("2026-11-24T00:12:00Z")));
+        assert!(
+            city.sandbox.posts().iter().all(|p| p.text == "新" && p.created >= support::utc("2026-11-24T00:12:00Z"))
+        );
         city.save("a.yaml", &file(&[one("a", "更新", "2026-11-24 09:00")]));
         daemon.rescan().await;
         city.sleep(7200).await;
@@ -133,7 +135,10 @@ fn r03_a_broken_file_leaves_its_last_good_version_and_its_neighbours_stand() {
         city.save("b.yaml", &file(&[one("b", "乙", "2026-11-24 08:10")]));
         let daemon = city.start().await;
         city.save("a.yaml", "announcements:\n  - id: a\n    text: \"unclosed\n");
-        city.save("b.yaml", &file(&[one("b", "乙改", "2026-11-24 08:10"), "  - id: c\n    txet: x\n    to: [shanghai]\n".to_owned()]));
+        city.save(
+            "b.yaml",
+            &file(&[one("b", "乙改", "2026-11-24 08:10"), "  - id: c\n    txet: x\n    to: [shanghai]\n".to_owned()]),
+        );
         daemon.rescan().await;
         assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
         let mut texts: Vec<String> = city.sandbox.posts().into_iter().map(|p| p.text).collect();
@@ -147,7 +152,8 @@ fn r03_a_broken_file_leaves_its_last_good_version_and_its_neighbours_stand() {
 fn r10_a_repeat_comes_each_day_once_whatever_the_clock_does() {
     simulate(async {
         let city = City::new(START, 8, "");
-        let repeat = "  - id: m\n    text: 早安\n    repeat: \"0 9 * * *\"\n    to: [\"eastday:shanghai\"]\n".to_owned();
+        let repeat =
+            "  - id: m\n    text: 早安\n    repeat: \"0 9 * * *\"\n    to: [\"eastday:shanghai\"]\n".to_owned();
         city.save("a.yaml", &file(&[repeat]));
         let daemon = city.start().await;
         city.sleep(3600 + 600).await;
@@ -182,7 +188,8 @@ fn r11_what_was_missed_goes_within_catch_up_and_not_later() {
 fn what_is_superseded_is_taken_down_account_by_account_once_the_new_one_is_out() {
     simulate(async {
         let city = City::new(START, 10, "");
-        let old = "  - id: old\n    text: 旧通知\n    at: 2026-11-24 08:05\n    to: [shanghai, shanghai/pudong]\n".to_owned();
+        let old =
+            "  - id: old\n    text: 旧通知\n    at: 2026-11-24 08:05\n    to: [shanghai, shanghai/pudong]\n".to_owned();
         let new = one("new", "新通知", "2026-11-24 08:10") + "    supersedes: old\n";
         city.save("a.yaml", &file(&[old, new]));
         city.sandbox.set_faults(vec![support::fault(

@@ -56,7 +56,9 @@ fn secrets(command: &mut Command) -> &mut Command {
 
 fn config(ports: &BTreeMap<String, String>) -> String {
     let mut text = "queue: queue\naccounts: accounts.yaml\npublish: {lead: 2s, retry: {first: 200ms, max: 1s, tries: 40}}\nplatforms:\n".to_owned();
-    for (name, api) in [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "statuses")] {
+    for (name, api) in
+        [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "statuses")]
+    {
         let url = ports.get(name).map_or("http://127.0.0.1:1".to_owned(), |p| format!("http://{p}"));
         text += &format!(
             "  {name}: {{api: {api}, base_url: \"{url}\", timeout: 2s, read_back: {{after: [500ms, 1s], settle: 3s}}, \
@@ -160,13 +162,17 @@ fn runtime() -> tokio::runtime::Runtime {
 fn r01_kill_9_in_the_middle_of_a_release_of_800_loses_and_doubles_nothing() {
     runtime().block_on(async {
         let kills: usize = std::env::var("FABU_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
-        let lost = json!({ "behaviour": "reset_after", "operation": "post", "probability": 0.05, "seed": 7 }).to_string();
+        let lost =
+            json!({ "behaviour": "reset_after", "operation": "post", "probability": 0.05, "seed": 7 }).to_string();
         let city = City::new(&["--fault", &lost]).await;
         let mut daemon = city.start().await;
         for n in 0..kills {
             let at = city.clock.now() + chrono::TimeDelta::milliseconds(3500);
             let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-            city.save(&format!("{n}.yaml"), &format!("announcements:\n  - {{id: a{n}, text: 第{n}号【{n}】, at: \"{at}\", to: [\"**\"]}}\n"));
+            city.save(
+                &format!("{n}.yaml"),
+                &format!("announcements:\n  - {{id: a{n}, text: 第{n}号【{n}】, at: \"{at}\", to: [\"**\"]}}\n"),
+            );
             // Somewhere between the arming and the last receipt.
             let into = 3200 + city.clock.random() % 700;
             city.clock.sleep(Duration::from_millis(into)).await;

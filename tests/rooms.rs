@@ -16,7 +16,17 @@ const MAY: [(&str, &[&str]); 9] = [
 ];
 /// Crates that the pure room may use.
 const PURE: [&str; 12] = [
-    "std", "chrono", "chrono_tz", "serde", "serde_json", "croner", "sha2", "hex", "secrecy", "thiserror", "unicode_normalization",
+    "std",
+    "chrono",
+    "chrono_tz",
+    "serde",
+    "serde_json",
+    "croner",
+    "sha2",
+    "hex",
+    "secrecy",
+    "thiserror",
+    "unicode_normalization",
     "unicode_segmentation",
 ];
 

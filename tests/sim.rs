@@ -21,12 +21,16 @@ const SPAN_MIN: i64 = 20;
 /// A queue of one-time announcements over the span, each text unique, some superseding, some edited later.
 fn queue(dice: &Clock) -> String {
     let mut text = "announcements:\n".to_owned();
-    let targets = ["[\"**\"]", "[shanghai, \"#district\"]", "[\"sina:**\"]", "[\"shanghai/pudong/**\"]", "[shanghai/metro]"];
+    let targets =
+        ["[\"**\"]", "[shanghai, \"#district\"]", "[\"sina:**\"]", "[\"shanghai/pudong/**\"]", "[shanghai/metro]"];
     for n in 0..8 {
         let second = 60 + dice.random() % (SPAN_MIN as u64 * 60);
         let at = fabu::clock::from_micros(support::utc(START).timestamp_micros() + second as i64 * 1_000_000);
         let to = targets[(dice.random() % targets.len() as u64) as usize];
-        text += &format!("  - id: a{n}\n    text: 第{n}号通知【{n}】请注意\n    at: {}\n    to: {to}\n    expires_after: 2h\n    catch_up: 2h\n", at.to_rfc3339());
+        text += &format!(
+            "  - id: a{n}\n    text: 第{n}号通知【{n}】请注意\n    at: {}\n    to: {to}\n    expires_after: 2h\n    catch_up: 2h\n",
+            at.to_rfc3339()
+        );
         if n == 6 {
             text += "    supersedes: a2\n";
         }
@@ -36,7 +40,9 @@ fn queue(dice: &Clock) -> String {
 
 fn faults(seed: u64) -> Vec<fabu::sandbox::FaultRule> {
     let rule = |behaviour: &str, probability: f64, params: serde_json::Value| {
-        fault(json!({ "behaviour": behaviour, "operation": "post", "probability": probability, "seed": seed, "params": params }))
+        fault(
+            json!({ "behaviour": behaviour, "operation": "post", "probability": probability, "seed": seed, "params": params }),
+        )
     };
     vec![
         rule("reset_after", 0.06, json!({})),
@@ -71,7 +77,8 @@ async fn run(seed: u64) {
     city.sandbox.clear();
     let ended = support::settled(&city, &daemon, Duration::from_secs(3600)).await;
     let rows = all(&daemon).await;
-    let open: Vec<_> = rows.iter().filter(|d| d.next_at.is_some()).map(|d| (&d.account, d.state, d.reason.clone())).collect();
+    let open: Vec<_> =
+        rows.iter().filter(|d| d.next_at.is_some()).map(|d| (&d.account, d.state, d.reason.clone())).collect();
     assert!(ended, "seed {seed}: not everything ended: {open:?}");
     check(&city, &daemon, &rows, seed).await;
 }
@@ -80,7 +87,8 @@ async fn check(city: &City, daemon: &Daemon, rows: &[Delivery], seed: u64) {
     let posts = city.sandbox.posts();
     for row in rows {
         let mark = format!("【{}】", row.announcement.as_str().trim_start_matches('a'));
-        let mine: Vec<_> = posts.iter().filter(|p| p.account == row.account.as_str() && p.text.contains(&mark)).collect();
+        let mine: Vec<_> =
+            posts.iter().filter(|p| p.account == row.account.as_str() && p.text.contains(&mark)).collect();
         let (account, id) = (&row.account, &row.announcement);
         assert!(mine.len() <= 1, "seed {seed}: {id} stands {} times on {account}", mine.len());
         match row.state {
@@ -90,9 +98,16 @@ async fn check(city: &City, daemon: &Daemon, rows: &[Delivery], seed: u64) {
             }
             State::Deleted => assert!(mine[0].deleted, "seed {seed}: {id} on {account} was not taken down"),
             State::Unknown => assert!(row.next_at.is_none(), "seed {seed}"),
-            State::Cancelled => assert!(mine.is_empty(), "seed {seed}: {id} on {account} was cancelled and stands there"),
+            State::Cancelled => {
+                assert!(mine.is_empty(), "seed {seed}: {id} on {account} was cancelled and stands there")
+            }
             State::Failed | State::Expired => {
-                assert!(mine.is_empty(), "seed {seed}: {id} on {account} is {:?} ({:?}) and stands there", row.state, row.reason);
+                assert!(
+                    mine.is_empty(),
+                    "seed {seed}: {id} on {account} is {:?} ({:?}) and stands there",
+                    row.state,
+                    row.reason
+                );
             }
             other => panic!("seed {seed}: {id} on {account} rests as {other:?}"),
         }

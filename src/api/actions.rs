@@ -25,7 +25,8 @@ fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, said));
     }
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| Problem::malformed(words!("正文读不懂：{error}", "the body cannot be read: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::malformed(words!("正文读不懂：{error}", "the body cannot be read: {error}")))
 }
 
 #[derive(Deserialize)]
@@ -104,7 +105,8 @@ pub async fn resolve(
     bytes: Bytes,
 ) -> Answer {
     let Resolve { published } = body(&headers, &bytes)?;
-    let id: i64 = id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
+    let id: i64 =
+        id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
     let row = inner.ledger.load(vec![DeliveryId(id)]).await?.into_iter().next();
     if let Some(row) = row
         && row.priority == Priority::Emergency

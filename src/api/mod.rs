@@ -79,10 +79,16 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(failed("making the folder of"))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(folder)
+            .map_err(failed("making the folder of"))?;
     }
     match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path).map_err(failed("replacing the stale socket"))?,
+        Ok(meta) if meta.file_type().is_socket() => {
+            std::fs::remove_file(path).map_err(failed("replacing the stale socket"))?
+        }
         Ok(_) => return Err(SocketError::NotASocket(name)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed("looking at the socket")(error)),

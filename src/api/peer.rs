@@ -71,8 +71,12 @@ impl Peer {
                 _ => false,
             })
         };
-        let roles =
-            [(Role::Admin, &access.admin), (Role::Duty, &access.duty), (Role::Edit, &access.edit), (Role::View, &access.view)];
+        let roles = [
+            (Role::Admin, &access.admin),
+            (Role::Duty, &access.duty),
+            (Role::Edit, &access.edit),
+            (Role::View, &access.view),
+        ];
         roles.into_iter().find(|(_, names)| named(names)).map_or(Role::None, |(role, _)| role)
     }
 

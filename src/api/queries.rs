@@ -184,5 +184,8 @@ pub async fn nothing(_: Allowed<VIEW>) -> Problem {
 }
 
 pub async fn wrong_method(_: Allowed<VIEW>) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, Words::new("这个路径不接受这种方法", "this path does not take this method"))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Words::new("这个路径不接受这种方法", "this path does not take this method"),
+    )
 }

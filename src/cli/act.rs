@@ -77,7 +77,8 @@ pub async fn resolve(config: &Path, resolve: &Resolve, voice: Voice) -> Exit {
         Ok(found) => found,
         Err(error) => return refused(&error, voice),
     };
-    let Some(delivery) = found["items"].as_array().and_then(|items| items.first()).and_then(|d| d["id"].as_str()) else {
+    let Some(delivery) = found["items"].as_array().and_then(|items| items.first()).and_then(|d| d["id"].as_str())
+    else {
         let (account, id) = (&resolve.account, &resolve.id);
         voice.error(&words!("{account} 上的 {id} 并非结果不明", "nothing of {id} on {account} is unknown"));
         return Exit::Failed;

@@ -129,16 +129,26 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
         voice.pick("文字", "text"),
     ]);
     for release in &releases {
-        let at = release["at"].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| voice.time(t, zone, now));
+        let at =
+            release["at"].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| voice.time(t, zone, now));
         let text: String = release["text"].as_str().unwrap_or("").chars().take(28).collect();
         let cell = |key: &str| release[key].as_str().map_or_else(|| release[key].to_string(), str::to_owned);
-        table.add_row(vec![at, cell("occurrence"), cell("accounts"), cell("platforms"), crate::core::words::shown(&text)]);
+        table.add_row(vec![
+            at,
+            cell("occurrence"),
+            cell("accounts"),
+            cell("platforms"),
+            crate::core::words::shown(&text),
+        ]);
     }
     voice.out(table);
     changes(against.as_ref(), voice);
     let errors = reading.faults.iter().filter(|f| f.is_error()).count();
     if errors > 0 {
-        voice.error(&words!("队列里有 {errors} 个错误，见 fabu check", "the queue has {errors} errors: see `fabu check`"));
+        voice.error(&words!(
+            "队列里有 {errors} 个错误，见 fabu check",
+            "the queue has {errors} errors: see `fabu check`"
+        ));
         return Exit::Failed;
     }
     Exit::Done
@@ -146,7 +156,9 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
 
 fn changes(against: Option<&Value>, voice: Voice) {
     let Some(value) = against else {
-        return voice.note(voice.pick("守护进程没有运行：以上只按文件", "no daemon is running: the above is from the files alone"));
+        return voice.note(
+            voice.pick("守护进程没有运行：以上只按文件", "no daemon is running: the above is from the files alone"),
+        );
     };
     let changes = value["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
     if changes.is_empty() {

@@ -22,8 +22,8 @@ use crate::core::words::{Words, shown, words};
 use crate::daemon::config::{self, Env};
 use crate::daemon::status::delivery_json;
 use crate::daemon::{Daemon, World};
-use crate::ledger::sqlite::Sqlite;
 use crate::ledger::Filter;
+use crate::ledger::sqlite::Sqlite;
 use crate::platform::http::Net;
 use crate::sandbox::{FaultRule, Sandbox, Served};
 
@@ -80,8 +80,9 @@ async fn staged(folder: &Path, voice: Voice) -> Result<Demo, Words> {
     let sandbox = Sandbox::new(setup, clock.clone());
     sandbox.set_standing(demo_queue::EXPIRED, "expired", None);
     let (account, text) = demo_queue::LOST;
-    let lost: Result<FaultRule, _> =
-        serde_json::from_value(json!({ "behaviour": "reset_after", "account": account, "operation": "post", "text": text, "times": 1 }));
+    let lost: Result<FaultRule, _> = serde_json::from_value(
+        json!({ "behaviour": "reset_after", "account": account, "operation": "post", "text": text, "times": 1 }),
+    );
     sandbox.set_faults(vec![lost.map_err(|e| words!("故障：{e}", "the fault: {e}"))?]);
     let served = sandbox.serve(None).await.map_err(failed("sandbox"))?;
     let start = clock.now();
@@ -95,7 +96,8 @@ async fn staged(folder: &Path, voice: Voice) -> Result<Demo, Words> {
     let trust = ledger.trust().clone();
     let net = Net::new(clock.clone(), &config.connections()).map_err(|e| words!("网络：{e}", "{e}"))?;
     let listener = api::bind(&config.settings.socket).map_err(|e| words!("套接字：{e}", "{e}"))?;
-    let world = World { clock: clock.clone(), http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
+    let world =
+        World { clock: clock.clone(), http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|e| words!("账本：{e}", "{e}"))?;
     daemon.attend().await;
     tokio::spawn(api::serve(daemon.inner.clone(), listener));
@@ -108,12 +110,21 @@ impl Demo {
         let config = self.daemon.inner.config();
         let (accounts, units) = (config.city.accounts.len(), config.city.units.len());
         if !voice.json {
-            voice.out(voice.paint(STRONG, voice.say(&words!(
-                "fabu 演示：{units} 个单位、{accounts} 个账号，四个平台都在本机沙箱里",
-                "fabu demo: {units} units, {accounts} accounts, the four platforms in a sandbox on this machine"
-            ))));
+            voice.out(voice.paint(
+                STRONG,
+                voice.say(&words!(
+                    "fabu 演示：{units} 个单位、{accounts} 个账号，四个平台都在本机沙箱里",
+                    "fabu demo: {units} units, {accounts} accounts, the four platforms in a sandbox on this machine"
+                )),
+            ));
             let control = self.served.control;
-            voice.out(voice.paint(QUIET, voice.say(&words!("时间线：http://{control}/ （演示期间可打开）", "timelines: http://{control}/ (open it while this runs)"))));
+            voice.out(voice.paint(
+                QUIET,
+                voice.say(&words!(
+                    "时间线：http://{control}/ （演示期间可打开）",
+                    "timelines: http://{control}/ (open it while this runs)"
+                )),
+            ));
             voice.out("");
         }
         self.watch().await;
@@ -140,7 +151,8 @@ impl Demo {
                 }
             }
             let passed = self.clock.now() - self.start;
-            let resting = passed > SHORTEST && ledger.next_due(crate::clock::from_micros(0)).await.ok().flatten().is_none();
+            let resting =
+                passed > SHORTEST && ledger.next_due(crate::clock::from_micros(0)).await.ok().flatten().is_none();
             if resting || passed > LONGEST {
                 return;
             }
@@ -170,12 +182,22 @@ impl Demo {
             }
             (_, Some("answered"), Some("unknown")) => {
                 let account = text("account");
-                let why = voice.say(&words!("{account}：回答丢失，去时间线上找", "{account}: the answer was lost; looking on the timeline")).to_owned();
+                let why = voice
+                    .say(&words!(
+                        "{account}：回答丢失，去时间线上找",
+                        "{account}: the answer was lost; looking on the timeline"
+                    ))
+                    .to_owned();
                 format!("{} {why}", voice.paint(CARE, voice.pick("不明", "unknown ")))
             }
             (_, Some("found"), _) if record.subject == "city-projects" => {
                 let (account, url) = (text("account"), text("url"));
-                let why = voice.say(&words!("{account}：找到了，没有重发 {url}", "{account}: it is there, and was not sent twice {url}")).to_owned();
+                let why = voice
+                    .say(&words!(
+                        "{account}：找到了，没有重发 {url}",
+                        "{account}: it is there, and was not sent twice {url}"
+                    ))
+                    .to_owned();
                 format!("{} {why}", voice.paint(GOOD, voice.pick("找回", "found   ")))
             }
             (_, Some("taken_down"), _) => {
@@ -197,7 +219,11 @@ impl Demo {
         let ms = |key: &str| closing[key].as_f64().unwrap_or(0.0);
         let (late, skew, id) = (ms("lateness_ms"), ms("skew_ms"), shown(occurrence));
         let (zh, en) = ("误差", "late");
-        format!("{id}  {platforms}  {} {late:.1} ms, {} {skew:.1} ms", self.voice.pick(zh, en), self.voice.pick("先后", "skew"))
+        format!(
+            "{id}  {platforms}  {} {late:.1} ms, {} {skew:.1} ms",
+            self.voice.pick(zh, en),
+            self.voice.pick("先后", "skew")
+        )
     }
 
     async fn deliveries(&self) -> Vec<Delivery> {
@@ -207,7 +233,10 @@ impl Demo {
     async fn summary(&self, deliveries: &[Delivery]) {
         let voice = self.voice;
         let ledger = &self.daemon.inner.ledger;
-        let occurrences = ledger.occurrences(self.start - TimeDelta::minutes(1), self.start + TimeDelta::minutes(5)).await.unwrap_or_default();
+        let occurrences = ledger
+            .occurrences(self.start - TimeDelta::minutes(1), self.start + TimeDelta::minutes(5))
+            .await
+            .unwrap_or_default();
         if voice.json {
             let releases: Vec<Value> = occurrences.iter().map(crate::daemon::status::occurrence_json).collect();
             return voice.data(&json!({ "releases": releases, "deliveries": deliveries.iter().map(delivery_json).collect::<Vec<_>>() }));
@@ -245,7 +274,8 @@ impl Demo {
         voice.out(table);
         let published = deliveries.iter().filter(|d| matches!(d.state, State::Published | State::Deleted)).count();
         let failed = deliveries.iter().filter(|d| d.state == State::Failed).count();
-        let found = deliveries.iter().filter(|d| d.receipt.as_ref().is_some_and(|r| r.read_back) && d.attempt > 0).count();
+        let found =
+            deliveries.iter().filter(|d| d.receipt.as_ref().is_some_and(|r| r.read_back) && d.attempt > 0).count();
         voice.out(voice.say(&words!(
             "{published} 条发布（其中 {found} 条由回读找回），{failed} 条失败：令牌过期的账号等人更新凭据",
             "{published} published ({found} of them found by read-back), {failed} failed: the account with the expired token waits for a person"

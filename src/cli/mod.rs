@@ -159,10 +159,11 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
 
 fn wished_language(arguments: &[std::ffi::OsString]) -> Option<String> {
     let texts: Vec<&str> = arguments.iter().filter_map(|a| a.to_str()).collect();
-    texts
-        .iter()
-        .enumerate()
-        .find_map(|(n, a)| a.strip_prefix("--lang=").map(str::to_owned).or_else(|| (*a == "--lang").then(|| texts.get(n + 1).map(|v| (*v).to_owned())).flatten()))
+    texts.iter().enumerate().find_map(|(n, a)| {
+        a.strip_prefix("--lang=")
+            .map(str::to_owned)
+            .or_else(|| (*a == "--lang").then(|| texts.get(n + 1).map(|v| (*v).to_owned())).flatten())
+    })
 }
 
 /// The command line, its help in the language asked for.
@@ -216,7 +217,9 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Resolve(resolve) => act::resolve(&config, &resolve, voice).await,
         Command::Prune { answer } => act::prune(&config, answer, voice).await,
         Command::Audit { what: None } => show::audit(&config, voice).await,
-        Command::Audit { what: Some(AuditCommand::Verify { head }) } => show::verify(&config, head.as_deref(), voice).await,
+        Command::Audit { what: Some(AuditCommand::Verify { head }) } => {
+            show::verify(&config, head.as_deref(), voice).await
+        }
         Command::Sandbox(options) => world::sandbox(&config, &options, voice, &env).await,
         Command::Schema { what } => check::schema(what, voice),
         Command::Completions { shell } => {
@@ -245,7 +248,10 @@ pub fn refused(error: &ClientError, voice: Voice) -> Exit {
     match error {
         ClientError::Unreachable(socket) => {
             voice.error(&words!("连不上守护进程：{socket}", "no daemon answers on {socket}"));
-            voice.hint(&Words::new("先运行 fabu run，或用 --config 指明配置", "start it with `fabu run`, or name its configuration with --config"));
+            voice.hint(&Words::new(
+                "先运行 fabu run，或用 --config 指明配置",
+                "start it with `fabu run`, or name its configuration with --config",
+            ));
             Exit::Unreachable
         }
         ClientError::Refused { status, en, zh } => {

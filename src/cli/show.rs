@@ -126,7 +126,8 @@ fn tell_all(value: &Value, voice: Voice) {
     }
     for fault in value["configuration"]["rejected"].as_array().into_iter().flatten() {
         let said = fault[voice.pick("message_zh", "message")].as_str().unwrap_or("");
-        let line = voice.pick("新配置不能用，旧的仍有效：", "the changed configuration cannot be used, the old one is in force: ");
+        let line = voice
+            .pick("新配置不能用，旧的仍有效：", "the changed configuration cannot be used, the old one is in force: ");
         voice.out(voice.paint(BAD, format_args!("{line}{said}")));
     }
     for account in value["bad_credentials"].as_array().into_iter().flatten() {
@@ -137,9 +138,20 @@ fn tell_all(value: &Value, voice: Voice) {
     let errors: Vec<&Value> = faults.iter().filter(|f| text(f, "severity") == "error").collect();
     for fault in errors.iter().take(10) {
         let said = fault[voice.pick("message_zh", "message")].as_str().unwrap_or("");
-        voice.out(format_args!("{} {}:{}:{} {}", voice.paint(BAD, "✗"), text(fault, "file"), fault["line"], fault["column"], shown(said)));
+        voice.out(format_args!(
+            "{} {}:{}:{} {}",
+            voice.paint(BAD, "✗"),
+            text(fault, "file"),
+            fault["line"],
+            fault["column"],
+            shown(said)
+        ));
     }
-    voice.out(format_args!("{} {}", voice.paint(STRONG, voice.pick("投递", "deliveries")), counts(&value["deliveries"], voice)));
+    voice.out(format_args!(
+        "{} {}",
+        voice.paint(STRONG, voice.pick("投递", "deliveries")),
+        counts(&value["deliveries"], voice)
+    ));
     for (key, zh, en) in [("recent", "最近", "recent"), ("coming", "接下来", "coming")] {
         let rows = value[key].as_array().map(Vec::as_slice).unwrap_or_default();
         if rows.is_empty() {
@@ -155,7 +167,13 @@ fn tell_all(value: &Value, voice: Voice) {
         for row in rows.iter().take(15) {
             let figure = |k: &str| row["closing"][k].as_f64().map_or_else(String::new, |ms| format!("{ms:.1}"));
             let at = when(row, "release", zone, now, voice);
-            table.add_row(vec![at, text(row, "id").to_owned(), counts(&row["deliveries"], voice), figure("lateness_ms"), figure("skew_ms")]);
+            table.add_row(vec![
+                at,
+                text(row, "id").to_owned(),
+                counts(&row["deliveries"], voice),
+                figure("lateness_ms"),
+                figure("skew_ms"),
+            ]);
         }
         voice.out(table);
     }
@@ -220,7 +238,13 @@ pub fn accounts(file: &Path, voice: Voice, env: &Env) -> Exit {
         let platforms: Vec<String> = mine
             .map(|a| {
                 let resting = a.status != Status::Active || unit.status != Status::Active;
-                let style = if a.secret.is_none() { BAD } else if resting { QUIET } else { GOOD };
+                let style = if a.secret.is_none() {
+                    BAD
+                } else if resting {
+                    QUIET
+                } else {
+                    GOOD
+                };
                 voice.paint(style, a.id.platform())
             })
             .collect();
@@ -265,7 +289,9 @@ pub async fn accounts_check(file: &Path, voice: Voice, env: &Env) -> Exit {
         let items: Vec<Value> = results
             .iter()
             .map(|(account, result)| match result {
-                Ok(standing) => json!({ "account": account.id, "good": true, "uid": standing.uid, "expires": standing.expires }),
+                Ok(standing) => {
+                    json!({ "account": account.id, "good": true, "uid": standing.uid, "expires": standing.expires })
+                }
                 Err(why) => json!({ "account": account.id, "good": false, "reason": voice.say(why) }),
             })
             .collect();
@@ -276,7 +302,8 @@ pub async fn accounts_check(file: &Path, voice: Voice, env: &Env) -> Exit {
             let (sign, said) = match result {
                 Ok(standing) => {
                     let days = standing.expires.map(|e| (e - now).num_days());
-                    let left = days.map_or_else(String::new, |d| voice.say(&words!("还有 {d} 天", "{d} days left")).to_owned());
+                    let left = days
+                        .map_or_else(String::new, |d| voice.say(&words!("还有 {d} 天", "{d} days left")).to_owned());
                     (voice.paint(GOOD, "✓"), left)
                 }
                 Err(why) => (voice.paint(BAD, "✗"), shown(voice.say(why))),
@@ -332,7 +359,14 @@ pub async fn audit(config: &Path, voice: Voice) -> Exit {
     }
     for record in &records {
         let at = record.at.format("%Y-%m-%dT%H:%M:%S%.3fZ");
-        voice.out(format_args!("{} {at} {} {} {} {}", record.seq, record.actor, record.kind, shown(&record.subject), shown(&record.body)));
+        voice.out(format_args!(
+            "{} {at} {} {} {} {}",
+            record.seq,
+            record.actor,
+            record.kind,
+            shown(&record.subject),
+            shown(&record.body)
+        ));
     }
     Exit::Done
 }
@@ -344,14 +378,15 @@ pub async fn verify(config: &Path, head: Option<&str>, voice: Voice) -> Exit {
         Err(exit) => return exit,
     };
     let (mut seq, mut hash) = (0, GENESIS.to_owned());
-    let mut exported = match head.map(|h| h.split_once(':').and_then(|(s, h)| Some((s.parse::<i64>().ok()?, h.to_owned())))) {
-        None => None,
-        Some(Some(head)) => Some(head),
-        Some(None) => {
-            voice.error(&Words::new("--head 写作 序号:哈希", "write --head as SEQ:HASH"));
-            return Exit::Usage;
-        }
-    };
+    let mut exported =
+        match head.map(|h| h.split_once(':').and_then(|(s, h)| Some((s.parse::<i64>().ok()?, h.to_owned())))) {
+            None => None,
+            Some(Some(head)) => Some(head),
+            Some(None) => {
+                voice.error(&Words::new("--head 写作 序号:哈希", "write --head as SEQ:HASH"));
+                return Exit::Usage;
+            }
+        };
     let broken = |at: i64| {
         voice.error(&words!("审计链在第 {at} 条断开", "the audit chain breaks at record {at}"));
         Exit::Failed
@@ -371,14 +406,20 @@ pub async fn verify(config: &Path, head: Option<&str>, voice: Voice) -> Exit {
         }
     }
     if let Some((at, _)) = exported {
-        voice.error(&words!("审计链只到第 {seq} 条，导出的链头是第 {at} 条：尾部被截", "the chain ends at record {seq}, and the exported head is {at}: its tail was cut"));
+        voice.error(&words!(
+            "审计链只到第 {seq} 条，导出的链头是第 {at} 条：尾部被截",
+            "the chain ends at record {seq}, and the exported head is {at}: its tail was cut"
+        ));
         return Exit::Failed;
     }
     if voice.json {
         voice.data(&json!({ "ok": true, "seq": seq, "head": hash }));
     } else {
         let sign = voice.paint(GOOD, "✓");
-        voice.out(format_args!("{sign} {}", voice.say(&words!("{seq} 条记录完整，链头 {seq}:{hash}", "{seq} records are whole, head {seq}:{hash}"))));
+        voice.out(format_args!(
+            "{sign} {}",
+            voice.say(&words!("{seq} 条记录完整，链头 {seq}:{hash}", "{seq} records are whole, head {seq}:{hash}"))
+        ));
     }
     Exit::Done
 }

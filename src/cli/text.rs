@@ -81,7 +81,11 @@ impl Voice {
     pub fn table(&self, head: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_content_arrangement(if self.terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+        table.set_content_arrangement(if self.terminal {
+            ContentArrangement::Dynamic
+        } else {
+            ContentArrangement::Disabled
+        });
         table.set_header(head.iter().map(|h| (*h).to_owned()).collect::<Vec<String>>());
         table
     }
@@ -110,7 +114,8 @@ impl Voice {
             // One line is enough to point at; a caret needs at least one character to stand under.
             let start = fault.span.start.min(text.len());
             let end = text[start..end].find('\n').map_or(end, |n| start + n).max(start);
-            let snippet = Snippet::source(text.as_str()).path(path).annotation(AnnotationKind::Primary.span(start..end));
+            let snippet =
+                Snippet::source(text.as_str()).path(path).annotation(AnnotationKind::Primary.span(start..end));
             renderer.render(&[Group::with_title(title).element(snippet)])
         };
         match &fault.hint {
@@ -145,7 +150,8 @@ mod tests {
         let voice = Voice { lang: Lang::Zh, json: false, colour: false, terminal: false };
         let source = Source::new("queue/metro.yaml", "announcements:\n  - id: a\n    text: 早安，\u{1b}上海\n");
         let at = source.text.find('\u{1b}').unwrap();
-        let fault = source.fault(at..at + 1, "hidden", words!("看不见的字符", "hidden")).hint(words!("删去它", "delete it"));
+        let fault =
+            source.fault(at..at + 1, "hidden", words!("看不见的字符", "hidden")).hint(words!("删去它", "delete it"));
         let drawn = voice.fault(&fault);
         assert!(drawn.contains("queue/metro.yaml:3:14"), "{drawn}");
         assert!(!drawn.contains('\u{1b}'), "{drawn}");

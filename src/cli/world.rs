@@ -15,8 +15,8 @@ use crate::core::words::{Words, words};
 use crate::daemon::config::{self, Config, Env};
 use crate::daemon::{Daemon, World};
 use crate::input::Fault;
-use crate::ledger::sqlite::Sqlite;
 use crate::ledger::LedgerError;
+use crate::ledger::sqlite::Sqlite;
 use crate::platform::http::Net;
 use crate::sandbox::{AccountSetup, FaultRule, Latency, PlatformSetup, Sandbox, Setup};
 
@@ -56,8 +56,7 @@ async fn started(config: Config, faults: Vec<Fault>, env: Env) -> Result<(), Wor
     let socket = config.settings.socket.clone();
     let net = Net::new(clock.clone(), &config.connections()).map_err(|e| words!("网络：{e}", "the network: {e}"))?;
     let (accounts, units) = (config.city.accounts.len(), config.city.units.len());
-    let world =
-        World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
+    let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|error| ledger_words(&error))?;
     daemon.attend().await;
     let serving = tokio::spawn(api::serve(daemon.inner.clone(), listener));
@@ -244,12 +243,15 @@ pub async fn sandbox(file: &Path, options: &SandboxOptions, voice: Voice, env: &
     if voice.json {
         voice.data(&json!({ "control": control.to_string(), "platforms": served.platforms.iter().map(|(n, a)| (n.clone(), a.to_string())).collect::<std::collections::BTreeMap<_, _>>() }));
     } else {
-        voice.note(voice.paint(STRONG, voice.pick("沙箱已就绪；配置里写：", "the sandbox is up; for the configuration:")));
+        voice.note(
+            voice.paint(STRONG, voice.pick("沙箱已就绪；配置里写：", "the sandbox is up; for the configuration:")),
+        );
         voice.out(served.platforms_block().trim_end());
         voice.note(format_args!("{} http://{control}/", voice.paint(GOOD, voice.pick("时间线", "timelines"))));
     }
     let stopped = async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             return;
         };
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }

@@ -173,7 +173,9 @@ impl Selector {
         match &self.whom {
             Whom::All => true,
             Whom::Unit(id) => unit == id.as_str(),
-            Whom::Below(id) => unit.strip_prefix(id.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Whom::Below(id) => {
+                unit.strip_prefix(id.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Whom::Tag(tag) => city.units.get(unit).is_some_and(|u| u.tags.contains(tag)),
         }
     }
@@ -228,7 +230,8 @@ impl City {
         match &selector.whom {
             Whom::All => Words::new("没有任何账号", "there are no accounts"),
             Whom::Tag(tag) => {
-                let tags: BTreeSet<&str> = self.units.values().flat_map(|u| u.tags.iter().map(String::as_str)).collect();
+                let tags: BTreeSet<&str> =
+                    self.units.values().flat_map(|u| u.tags.iter().map(String::as_str)).collect();
                 let none = words!("没有账号带标签 `#{tag}`", "no account has the tag `#{tag}`");
                 if tags.contains(tag.as_str()) { none } else { did_you_mean(none, nearest(tag, tags), "#") }
             }
@@ -316,7 +319,9 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_or_matches_nobody_is_refused_with_a_hint() {
-        for bad in ["", "sina:", "../**", "shanghai/../**", "shanghai/", "#", "*", "a b", "(a+)+$", ":x", "sina:tencent:x"] {
+        for bad in
+            ["", "sina:", "../**", "shanghai/../**", "shanghai/", "#", "*", "a b", "(a+)+$", ":x", "sina:tencent:x"]
+        {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }
         let city = city();

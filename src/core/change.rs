@@ -77,19 +77,40 @@ pub enum Change {
     Content(ContentHash, Box<Content>),
     Announcement(Box<AnnouncementRow>),
     /// An occurrence; one that exists gets the new content and instant.
-    Occurrence { id: OccurrenceId, announcement: AnnouncementId, content: ContentHash, release: Time },
+    Occurrence {
+        id: OccurrenceId,
+        announcement: AnnouncementId,
+        content: ContentHash,
+        release: Time,
+    },
     Closed(OccurrenceId, Closing),
     /// A new delivery; its `id` is the ledger's to give. An (occurrence, account) that exists is left alone.
     Add(Box<Delivery>),
     /// A step of a delivery, refused when the row is not the one it was computed from.
     Step(Box<Step>),
     /// Calls counted against a window of an account's or host's budget.
-    Spend { key: String, window: i64, calls: u32 },
+    Spend {
+        key: String,
+        window: i64,
+        calls: u32,
+    },
     /// The newest post id known of an account.
-    Seen { account: AccountId, post_id: String },
+    Seen {
+        account: AccountId,
+        post_id: String,
+    },
     /// Whether an account's credential was good, and when that was seen.
-    Standing { account: AccountId, good: bool, words: String, uid: Option<String>, expires: Option<Time> },
-    Meta { key: String, value: Option<String> },
+    Standing {
+        account: AccountId,
+        good: bool,
+        words: String,
+        uid: Option<String>,
+        expires: Option<Time>,
+    },
+    Meta {
+        key: String,
+        value: Option<String>,
+    },
     Note(Note),
 }
 
@@ -102,7 +123,7 @@ pub struct Note {
 }
 
 impl Note {
-    pub fn new(kind: &str, subject: impl ToString, body: serde_json::Value) -> Change {
+    pub fn change(kind: &str, subject: impl ToString, body: serde_json::Value) -> Change {
         Change::Note(Note { kind: kind.to_owned(), subject: subject.to_string(), body })
     }
 }

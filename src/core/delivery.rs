@@ -396,10 +396,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         (Held, Event::Prepared(prepared)) => row.prepared = Some(prepared),
         (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
 
-        (
-            Scheduled | Ready | Held | Retrying | Cancelled | Expired,
-            Event::Edited { content, at, expires_at },
-        ) => {
+        (Scheduled | Ready | Held | Retrying | Cancelled | Expired, Event::Edited { content, at, expires_at }) => {
             row.content = content;
             row.begin_again(at, expires_at);
         }
@@ -418,7 +415,9 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.end(Expired, None, Words::new("过了有效期", "it expired before it could go out"));
         }
 
-        (Scheduled | Ready | Retrying | Held, Event::Armed { slot, timeout, baseline }) if before.prepared.is_some() => {
+        (Scheduled | Ready | Retrying | Held, Event::Armed { slot, timeout, baseline })
+            if before.prepared.is_some() =>
+        {
             // An earlier attempt may be out there after all: looking starts below the first of them.
             if let (0, Some(prepared)) = (before.attempt, &mut row.prepared) {
                 prepared.baseline = baseline;
@@ -558,13 +557,7 @@ impl Delivery {
         }
     }
 
-    fn answered(
-        &mut self,
-        answer: Result<Receipt, Failure>,
-        begun: Time,
-        now: Time,
-        policy: &Policy,
-    ) -> Outcome {
+    fn answered(&mut self, answer: Result<Receipt, Failure>, begun: Time, now: Time, policy: &Policy) -> Outcome {
         // Looking starts at the deadline, or now if the answer came sooner and said nothing.
         let failure = match answer {
             Ok(receipt) => {
@@ -705,9 +698,7 @@ impl Policy {
             Some(wait) => Some(from + *wait),
             None if n == after.len() => self.read_back.settle.map(|s| from + s),
             // A timeline that failed at the settling time is asked a few times more before a person is.
-            None if n < after.len() + 4 => {
-                self.read_back.settle.map(|s| from + s + s * (n - after.len()) as u32)
-            }
+            None if n < after.len() + 4 => self.read_back.settle.map(|s| from + s + s * (n - after.len()) as u32),
             None => None,
         }
     }

@@ -95,7 +95,10 @@ pub fn misfits(body: &Body, platform: &str, rules: &Rules) -> Vec<Misfit> {
             &field,
             "too_long",
             false,
-            words!("{platform} 上超长 {over}：{size} {unit_zh}，上限 {limit}", "too long for {platform} by {over}: {size} {unit_en}, the limit is {limit}"),
+            words!(
+                "{platform} 上超长 {over}：{size} {unit_zh}，上限 {limit}",
+                "too long for {platform} by {over}: {size} {unit_en}, the limit is {limit}"
+            ),
             words!("缩短文字，或给 `variants.{platform}.text`", "shorten it, or give `variants.{platform}.text`"),
         );
     } else if matches!(rules.counting, Counting::Weibo { .. }) && rules.limit > 0 && size + 1 >= limit {
@@ -104,7 +107,10 @@ pub fn misfits(body: &Body, platform: &str, rules: &Rules) -> Vec<Misfit> {
             "at_the_limit",
             true,
             words!("{platform} 上 {size} 字，已到上限边缘", "{size} characters on {platform}, at the very limit"),
-            words!("服务器的算法未公开，可能略有出入；最好留出一两字", "the server's own count is not published and may differ by a little: leave a character or two"),
+            words!(
+                "服务器的算法未公开，可能略有出入；最好留出一两字",
+                "the server's own count is not published and may differ by a little: leave a character or two"
+            ),
         );
     }
     if let Some(domain) = &rules.link_domain
@@ -114,7 +120,10 @@ pub fn misfits(body: &Body, platform: &str, rules: &Rules) -> Vec<Misfit> {
             "text",
             "no_domain_link",
             false,
-            words!("{platform} 的分享接口要求有 {domain} 下的链接", "{platform} in `share` mode takes only a post with a link under {domain}"),
+            words!(
+                "{platform} 的分享接口要求有 {domain} 下的链接",
+                "{platform} in `share` mode takes only a post with a link under {domain}"
+            ),
             words!("加 `link: https://{domain}/…`", "add `link: https://{domain}/…`"),
         );
     }
@@ -132,7 +141,10 @@ pub fn misfits(body: &Body, platform: &str, rules: &Rules) -> Vec<Misfit> {
             &field,
             "command_word",
             false,
-            words!("{platform} 会把这段文字当作指令，不会发布", "{platform} would obey this text as a command instead of posting it"),
+            words!(
+                "{platform} 会把这段文字当作指令，不会发布",
+                "{platform} would obey this text as a command instead of posting it"
+            ),
             words!("换一个开头", "begin with another word"),
         );
     }
@@ -170,7 +182,10 @@ fn picture_misfits(images: &[Image], platform: &str, rules: &Rules) -> Vec<Misfi
         if size >= limit {
             misfit(
                 format!("images[{n}]"),
-                words!("图片 {size} 字节，{platform} 要求小于 {limit}", "the picture has {size} bytes, {platform} takes less than {limit}"),
+                words!(
+                    "图片 {size} 字节，{platform} 要求小于 {limit}",
+                    "the picture has {size} bytes, {platform} takes less than {limit}"
+                ),
                 words!("压缩图片", "make the picture smaller"),
             );
         }
@@ -180,7 +195,10 @@ fn picture_misfits(images: &[Image], platform: &str, rules: &Rules) -> Vec<Misfi
         found.push(Misfit {
             field: format!("images[{most}]"),
             code: "pictures_left_out",
-            message: words!("{platform} 最多 {most} 张图片，这里有 {count} 张：只发前 {most} 张", "{platform} takes {most} pictures at most, here are {count}: the first {most} go there"),
+            message: words!(
+                "{platform} 最多 {most} 张图片，这里有 {count} 张：只发前 {most} 张",
+                "{platform} takes {most} pictures at most, here are {count}: the first {most} go there"
+            ),
             hint: words!("把最要紧的图放在前面", "put the picture that matters most first"),
             is_warning: true,
         });
@@ -192,7 +210,9 @@ impl Rules {
     /// A measure and the limit in the unit people know: Sina's half-width units are two to a 字.
     fn in_its_unit(&self, size: usize) -> (&'static str, &'static str, usize, usize) {
         match self.counting {
-            Counting::Weibo { .. } => ("字", "characters (half-width ones count half)", size.div_ceil(2), self.limit / 2),
+            Counting::Weibo { .. } => {
+                ("字", "characters (half-width ones count half)", size.div_ceil(2), self.limit / 2)
+            }
             Counting::Bytes { .. } => ("字节", "bytes", size, self.limit),
             Counting::Points { .. } | Counting::Graphemes { .. } => ("字", "characters", size, self.limit),
         }
@@ -324,8 +344,20 @@ fn is_host_under(host: &str, domain: &str) -> bool {
 pub fn is_command(text: &str) -> bool {
     let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
     let alone = [
-        "help", "login", "lose", "subscribers", "subscriptions", "groups", "on", "off", "stop", "quit", "stats",
-        "untracks", "tracks", "tracking",
+        "help",
+        "login",
+        "lose",
+        "subscribers",
+        "subscriptions",
+        "groups",
+        "on",
+        "off",
+        "stop",
+        "quit",
+        "stats",
+        "untracks",
+        "tracks",
+        "tracking",
     ];
     let with_one = [
         "join", "drop", "follow", "sub", "leave", "unsub", "get", "last", "whois", "nudge", "invite", "list", "track",

@@ -64,12 +64,21 @@ pub struct KnownOccurrence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Write the announcement's present version, and these occurrences with it.
-    Put { id: AnnouncementId, occurrences: Vec<(OccurrenceId, Time)>, is_new: bool, planned_to: Option<Time> },
+    Put {
+        id: AnnouncementId,
+        occurrences: Vec<(OccurrenceId, Time)>,
+        is_new: bool,
+        planned_to: Option<Time>,
+    },
     /// The announcement is where it is in the folder now; nothing else changed.
     Moved(AnnouncementId),
     EditedAfterPublication(AnnouncementId, ContentHash),
     /// The folder no longer has it, or it has moved to another hour.
-    Withdraw { id: AnnouncementId, occurrences: Vec<OccurrenceId>, whole: bool },
+    Withdraw {
+        id: AnnouncementId,
+        occurrences: Vec<OccurrenceId>,
+        whole: bool,
+    },
     /// Missed, and a newer occurrence of the same repeat goes instead.
     Missed(Vec<OccurrenceId>),
 }
@@ -205,8 +214,12 @@ fn changed(
     }
     occurrences.retain(|(o, _)| !released(o));
     let wanted_ids: BTreeSet<&OccurrenceId> = occurrences.iter().map(|(o, _)| o).collect();
-    let gone: Vec<OccurrenceId> =
-        known.occurrences.iter().filter(|(o, k)| k.pending > 0 && !wanted_ids.contains(o)).map(|(o, _)| o.clone()).collect();
+    let gone: Vec<OccurrenceId> = known
+        .occurrences
+        .iter()
+        .filter(|(o, k)| k.pending > 0 && !wanted_ids.contains(o))
+        .map(|(o, _)| o.clone())
+        .collect();
     if !gone.is_empty() {
         actions.push(Action::Withdraw { id: id.clone(), occurrences: gone, whole: false });
     }
@@ -219,7 +232,8 @@ fn changed(
 fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
     known.row.planned_to?;
     let missed = |k: &KnownOccurrence| k.pending > 0 && k.out == 0 && k.release + rules.publish.grace < now;
-    let mut overdue: Vec<_> = known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
+    let mut overdue: Vec<_> =
+        known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
     overdue.sort();
     overdue.pop();
     (!overdue.is_empty()).then(|| Action::Missed(overdue.into_iter().map(|(_, o)| o).collect()))

@@ -62,11 +62,18 @@ impl PlatformSettings {
 
     /// Whether the platform is on this machine: the sandbox, or a test.
     pub fn is_loopback(&self) -> bool {
-        ["http://127.0.0.1", "https://127.0.0.1", "http://[::1]", "https://[::1]", "http://localhost", "https://localhost"]
-            .iter()
-            .any(|start| {
-                self.base_url.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-            })
+        [
+            "http://127.0.0.1",
+            "https://127.0.0.1",
+            "http://[::1]",
+            "https://[::1]",
+            "http://localhost",
+            "https://localhost",
+        ]
+        .iter()
+        .any(|start| {
+            self.base_url.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+        })
     }
 }
 

@@ -77,7 +77,7 @@ pub fn is_hidden(c: char) -> bool {
         | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f // zero width, line separators, bidi
         | 0xfeff | 0xfff9..=0xfffd
         | 0xe000..=0xf8ff | 0xf0000..=0x10ffff             // private use
-        | 0xe0000..=0xe0fff)                                 // tags
+        | 0xe0000..=0xe0fff) // tags
 }
 
 /// U+200D between two pictographs is part of one emoji, and nothing hidden.

@@ -70,7 +70,9 @@ impl Inner {
         let (zh, en) = if wish == Wish::Gone { ("撤下", "deleted") } else { ("取消", "cancelled") };
         let why = words!("由 {by} {zh}", "{en} by {by}");
         for row in &rows {
-            if row.state == State::Published && wish == Wish::Stop || row.state.is_settled() && row.state != State::Published {
+            if row.state == State::Published && wish == Wish::Stop
+                || row.state.is_settled() && row.state != State::Published
+            {
                 settled += 1;
                 continue;
             }
@@ -91,7 +93,7 @@ impl Inner {
 
     /// Its file may still be there: an announcement a person withdrew does not come back with it.
     async fn mark_withdrawn(&self, by: &Actor, rows: &[Delivery], id: &str, kind: &str) -> Result<(), ActError> {
-        let note = Note::new(kind, id, json!({ "by": by.to_string() }));
+        let note = Note::change(kind, id, json!({ "by": by.to_string() }));
         let mut changes = vec![note];
         let whole = rows.first().is_some_and(|d| d.announcement.as_str() == id);
         if whole && let Some(row) = self.announcement_row(&rows[0].announcement).await? {
@@ -144,12 +146,18 @@ impl Inner {
     }
 
     /// A person says what became of an `unknown` delivery.
-    pub async fn resolve(self: &Arc<Self>, by: &Actor, id: DeliveryId, published: Option<String>) -> Result<Value, ActError> {
+    pub async fn resolve(
+        self: &Arc<Self>,
+        by: &Actor,
+        id: DeliveryId,
+        published: Option<String>,
+    ) -> Result<Value, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
         let event = match published {
             Some(url) => {
-                let fine = (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace);
+                let fine =
+                    (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace);
                 if !fine || url.len() > 500 {
                     let said = Words::new("须为 http(s) 地址", "it has to be an http(s) address");
                     return Err(ActError::Invalid("published", said));
@@ -178,7 +186,7 @@ impl Inner {
         let word = if accept { "prune_accepted" } else { "prune_refused" };
         let changes = vec![
             Change::Meta { key: key.to_owned(), value: Some(prune.hash.clone()) },
-            Note::new(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })),
+            Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })),
         ];
         self.ledger.commit(by, changes).await?;
         self.rescan_now().await;
@@ -203,13 +211,21 @@ impl Inner {
                 state.rejected.clear();
             }
             Some(_) => {
-                tracing::error!("`ledger` and `socket` cannot change while the daemon runs; the old configuration stays in force");
+                tracing::error!(
+                    "`ledger` and `socket` cannot change while the daemon runs; the old configuration stays in force"
+                );
                 let source = crate::input::Source::new(self.config().settings.file.display().to_string(), "");
-                let said = Words::new("`ledger` 和 `socket` 运行中不能改，请重启", "`ledger` and `socket` cannot change while the daemon runs: restart it");
+                let said = Words::new(
+                    "`ledger` 和 `socket` 运行中不能改，请重启",
+                    "`ledger` and `socket` cannot change while the daemon runs: restart it",
+                );
                 lock(&self.state).rejected = vec![source.fault(0..0, "restart_needed", said)];
             }
             None => {
-                tracing::error!(faults = faults.len(), "the changed configuration cannot be used; the old one stays in force");
+                tracing::error!(
+                    faults = faults.len(),
+                    "the changed configuration cannot be used; the old one stays in force"
+                );
                 lock(&self.state).rejected = faults;
             }
         }

@@ -109,7 +109,10 @@ fn remarks(settings: &Settings, city: &City) -> Vec<Fault> {
             _ => &[],
         };
         for key in wanted.iter().filter(|k| platform.text(k).is_none()) {
-            let said = words!("平台 {name} 没有 `{key}`，请求里会缺它", "the platform {name} has no `{key}`; requests go without it");
+            let said = words!(
+                "平台 {name} 没有 `{key}`，请求里会缺它",
+                "the platform {name} has no `{key}`; requests go without it"
+            );
             found.push(source.fault(0..0, "not_configured", said).warning());
         }
         if let Some(said) = platform::weibo::unaudited(platform) {

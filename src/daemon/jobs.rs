@@ -76,7 +76,7 @@ async fn watch_the_clock(inner: &Inner) {
         if jump.abs() > TimeDelta::seconds(5) {
             let seconds = jump.num_milliseconds() as f64 / 1000.0;
             tracing::error!(seconds, "the wall clock was stepped");
-            let note: Change = Note::new("clock_stepped", "clock", serde_json::json!({ "seconds": seconds }));
+            let note: Change = Note::change("clock_stepped", "clock", serde_json::json!({ "seconds": seconds }));
             if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
                 tracing::error!(%error, "the step was not recorded");
             }

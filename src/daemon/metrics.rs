@@ -66,15 +66,31 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock().expect("nothing panics while it holds the registry");
-        registry.register("release_lateness_seconds", "From a release's instant to its first request", self.lateness.clone());
+        registry.register(
+            "release_lateness_seconds",
+            "From a release's instant to its first request",
+            self.lateness.clone(),
+        );
         registry.register("release_skew_seconds", "From a release's first request to its last", self.skew.clone());
         registry.register("deliveries_missed", "Deliveries that expired before they could go out", self.missed.clone());
         registry.register("illegal_steps", "Events refused by the state machine", self.illegal.clone());
-        registry.register("deliveries_needing_a_person", "Deliveries whose fate has to be settled by a person", self.needs_person.clone());
+        registry.register(
+            "deliveries_needing_a_person",
+            "Deliveries whose fate has to be settled by a person",
+            self.needs_person.clone(),
+        );
         registry.register("deliveries", "Deliveries by state", self.deliveries.clone());
         registry.register("requests", "Requests to platforms by outcome", self.requests.clone());
-        registry.register("token_seconds_left", "Time until a platform's first credential expires", self.token_age.clone());
-        registry.register("account_calls_used_most", "Most calls any account of a platform used of its day", self.calls.clone());
+        registry.register(
+            "token_seconds_left",
+            "Time until a platform's first credential expires",
+            self.token_age.clone(),
+        );
+        registry.register(
+            "account_calls_used_most",
+            "Most calls any account of a platform used of its day",
+            self.calls.clone(),
+        );
     }
 
     pub fn released(&self, closing: &Closing) {

@@ -236,7 +236,12 @@ impl Inner {
     /// Until when this account, or its platform, has to wait.
     pub(crate) fn pause_of(&self, account: &AccountId, now: Time) -> Option<Time> {
         let pauses = lock(&self.pauses);
-        [account.as_str(), account.platform()].iter().filter_map(|k| pauses.get(*k)).max().filter(|t| **t > now).copied()
+        [account.as_str(), account.platform()]
+            .iter()
+            .filter_map(|k| pauses.get(*k))
+            .max()
+            .filter(|t| **t > now)
+            .copied()
     }
 
     pub(crate) fn pause(&self, key: &str, until: Time) {
@@ -250,7 +255,9 @@ impl Inner {
     /// Half of a platform's connections are for preparing.
     pub(crate) fn preparing(&self, platform: &str, connections: u32) -> Arc<Semaphore> {
         let mut all = lock(&self.preparing);
-        all.entry(platform.to_owned()).or_insert_with(|| Arc::new(Semaphore::new((connections as usize / 2).max(1)))).clone()
+        all.entry(platform.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new((connections as usize / 2).max(1))))
+            .clone()
     }
 
     /// Looks of one account take turns: two of them must not take one post for two receipts.
@@ -361,11 +368,7 @@ async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
     }
 }
 
-fn spawn(
-    inner: &Arc<Inner>,
-    driving: &mut JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)>,
-    row: Delivery,
-) {
+fn spawn(inner: &Arc<Inner>, driving: &mut JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)>, row: Delivery) {
     let id = row.id;
     let Some(nudged) = lock(&inner.in_hand).get(&id).cloned() else { return };
     let inner = inner.clone();

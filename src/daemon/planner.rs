@@ -145,8 +145,11 @@ impl Planner {
             let mut changes =
                 vec![Change::Meta { key: "prune".to_owned(), value: waiting.as_ref().map(ToString::to_string) }];
             if let Some(body) = waiting {
-                tracing::error!(announcements = plan.blocked.as_ref().map_or(0, |p| p.announcements.len()), "many announcements are gone from the queue; nothing is cancelled until `fabu prune`");
-                changes.push(Note::new("awaiting_prune", "queue", body));
+                tracing::error!(
+                    announcements = plan.blocked.as_ref().map_or(0, |p| p.announcements.len()),
+                    "many announcements are gone from the queue; nothing is cancelled until `fabu prune`"
+                );
+                changes.push(Note::change("awaiting_prune", "queue", body));
             }
             self.inner.ledger.commit(&Actor::Queue, changes).await?;
         }
@@ -168,14 +171,17 @@ impl Planner {
                 }
                 Action::Moved(id) => {
                     let (announcement, row) = (&desired[id], &known.announcements[id].row);
-                    let moved =
-                        AnnouncementRow { file: announcement.file.clone(), line: announcement.line as i64, ..row.clone() };
+                    let moved = AnnouncementRow {
+                        file: announcement.file.clone(),
+                        line: announcement.line as i64,
+                        ..row.clone()
+                    };
                     (vec![Change::Announcement(Box::new(moved))], Vec::new())
                 }
                 Action::EditedAfterPublication(id, hash) => {
                     let row = AnnouncementRow { edited: Some(hash.clone()), ..known.announcements[id].row.clone() };
                     tracing::warn!(announcement = %id, "edited after publication: what is out stays as it is");
-                    let note = Note::new("edited_after_publication", id, json!({ "content": hash }));
+                    let note = Note::change("edited_after_publication", id, json!({ "content": hash }));
                     (vec![Change::Announcement(Box::new(row)), note], Vec::new())
                 }
                 Action::Withdraw { id, occurrences, whole } => {
@@ -235,7 +241,7 @@ impl Planner {
         if is_new || before.is_some_and(|b| b.content != hash) {
             let kind = if is_new { "announced" } else { "replaced" };
             let body = json!({ "content": hash, "file": announcement.file, "accounts": content.accounts.len() });
-            changes.push(Note::new(kind, &announcement.id, body));
+            changes.push(Note::change(kind, &announcement.id, body));
         }
         Ok((changes, touched))
     }
@@ -277,7 +283,7 @@ impl Planner {
         if missed && existing.is_empty() {
             let (id, at) = (&announcement.id, release.to_rfc3339());
             tracing::warn!(announcement = %id, at, "already past when first seen, and not published");
-            changes.push(Note::new("missed", occurrence, json!({ "at": at })));
+            changes.push(Note::change("missed", occurrence, json!({ "at": at })));
         }
         for account in content.accounts.iter().filter(|a| !has.contains(a)) {
             let mut d = new_delivery(announcement, hash, occurrence, account, release, expires_at);
@@ -320,7 +326,7 @@ impl Planner {
         if let Some(row) = row {
             let gone = AnnouncementRow { withdrawn: Some("queue".to_owned()), ..row.clone() };
             changes.push(Change::Announcement(Box::new(gone)));
-            changes.push(Note::new("withdrawn", id, json!({ "by": "queue" })));
+            changes.push(Note::change("withdrawn", id, json!({ "by": "queue" })));
         }
         Ok((changes, touched))
     }
@@ -337,7 +343,7 @@ impl Planner {
                 }
             }
             let body = json!({ "why": words!("停机时错过，只补最新的一次", "missed while away; only the newest is caught up").en });
-            changes.push(Note::new("missed", occurrence, body));
+            changes.push(Note::change("missed", occurrence, body));
         }
         Ok((changes, touched))
     }
@@ -355,7 +361,12 @@ impl Inner {
         };
         let ids = reading.desired.announcements.keys().cloned().collect();
         let known = self.ledger.known(ids, now - COMPARED).await?;
-        let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, accepted: None, refused: None };
+        let rules = plan::Rules {
+            publish: &config.settings.publish,
+            zone: config.settings.zone,
+            accepted: None,
+            refused: None,
+        };
         let plan = plan::plan(&reading.desired, &known, now, &rules);
         let coming = self.ledger.occurrences(now, now + plan::AHEAD).await?;
         Ok(json!({
@@ -368,7 +379,8 @@ impl Inner {
 }
 
 pub fn action_json(action: &Action) -> serde_json::Value {
-    let list = |o: &[(OccurrenceId, Time)]| o.iter().map(|(id, at)| json!({ "occurrence": id, "at": at })).collect::<Vec<_>>();
+    let list =
+        |o: &[(OccurrenceId, Time)]| o.iter().map(|(id, at)| json!({ "occurrence": id, "at": at })).collect::<Vec<_>>();
     match action {
         Action::Put { id, occurrences, is_new, .. } => {
             json!({ "action": if *is_new { "add" } else { "replace" }, "announcement": id, "occurrences": list(occurrences) })
@@ -377,7 +389,9 @@ pub fn action_json(action: &Action) -> serde_json::Value {
         Action::EditedAfterPublication(id, hash) => {
             json!({ "action": "edited_after_publication", "announcement": id, "content": hash })
         }
-        Action::Withdraw { id, occurrences, .. } => json!({ "action": "cancel", "announcement": id, "occurrences": occurrences }),
+        Action::Withdraw { id, occurrences, .. } => {
+            json!({ "action": "cancel", "announcement": id, "occurrences": occurrences })
+        }
         Action::Missed(occurrences) => json!({ "action": "missed", "occurrences": occurrences }),
     }
 }

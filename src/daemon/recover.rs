@@ -24,17 +24,26 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     let found = sending.len();
     write(inner, sending, |_| Event::OwnerGone(gone())).await?;
     if let Trust::Behind { ledger, marker } = trust {
-        tracing::error!(ledger, marker, "the ledger knows less than the mark beside it; what was due is looked for first");
-        let why = || Words::new("账本比标记旧，先查是否已发", "the ledger is older than its mark: looking whether it is out already");
+        tracing::error!(
+            ledger,
+            marker,
+            "the ledger knows less than the mark beside it; what was due is looked for first"
+        );
+        let why = || {
+            Words::new(
+                "账本比标记旧，先查是否已发",
+                "the ledger is older than its mark: looking whether it is out already",
+            )
+        };
         for state in [State::Scheduled, State::Ready, State::Retrying, State::Held] {
             let due = inner.ledger.in_state(state, now).await?;
             write(inner, due, |_| Event::Doubted(why())).await?;
         }
-        let note = Note::new("ledger_behind", "ledger", json!({ "ledger": ledger, "mark": marker }));
+        let note = Note::change("ledger_behind", "ledger", json!({ "ledger": ledger, "mark": marker }));
         inner.ledger.commit(&Actor::Daemon, vec![note]).await?;
     }
     let body = json!({ "version": env!("CARGO_PKG_VERSION"), "sending": found });
-    inner.ledger.commit(&Actor::Daemon, vec![Note::new("started", "daemon", body)]).await?;
+    inner.ledger.commit(&Actor::Daemon, vec![Note::change("started", "daemon", body)]).await?;
     Ok(())
 }
 

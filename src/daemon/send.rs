@@ -199,7 +199,11 @@ async fn spend(inner: &Inner, row: &Delivery, means: &Means, publishes: bool) ->
         }
         Err(next) => {
             let wait = (next - now).to_std().unwrap_or_default();
-            Err(Failure::Later(wait, Scope::Account, Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up")))
+            Err(Failure::Later(
+                wait,
+                Scope::Account,
+                Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up"),
+            ))
         }
     }
 }
@@ -251,7 +255,12 @@ fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failur
     let platform = row.account.platform();
     let body = &content.body;
     let most = inner.config().rules.get(platform).map_or(0, |r| r.images);
-    let pictures = body.images.iter().take(most).map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone())).collect::<Result<_, _>>()?;
+    let pictures = body
+        .images
+        .iter()
+        .take(most)
+        .map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone()))
+        .collect::<Result<_, _>>()?;
     Ok(Post {
         text: fit::full_text(body.text_for(platform), body.link.as_deref()),
         title: body.title_for(platform).map(str::to_owned),
@@ -318,7 +327,17 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
             stepped(inner, row, Event::Expired).await
         }
         // What was held waits for a person's look.
-        Verdict::Go => stepped(inner, row, Event::GateClosed { until: None, why: Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it") }).await,
+        Verdict::Go => {
+            stepped(
+                inner,
+                row,
+                Event::GateClosed {
+                    until: None,
+                    why: Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it"),
+                },
+            )
+            .await
+        }
         Verdict::Closed { until, why } => stepped(inner, row, Event::GateClosed { until, why }).await,
         Verdict::Withdrawn => Ok(None),
     }
@@ -374,7 +393,8 @@ async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
 async fn postponed_by_budget(inner: &Inner, row: &Delivery, means: &Means) -> Driven {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
-    let probe = lock(&inner.budgets).clone().take(means.platform.settings(), &row.account, use_of(row), true, reserve, now);
+    let probe =
+        lock(&inner.budgets).clone().take(means.platform.settings(), &row.account, use_of(row), true, reserve, now);
     let until = probe.err().unwrap_or(now + TimeDelta::seconds(1));
     postponed(inner, row, until).await
 }
@@ -412,7 +432,8 @@ async fn fire(inner: &Arc<Inner>, row: Delivery, means: &Means, content: &Conten
     }
     if expired(&row, begun) {
         inner.metrics.missed();
-        return written(inner, &row, stopped(Words::new("过了有效期", "it expired before it could go out"), None)).await;
+        return written(inner, &row, stopped(Words::new("过了有效期", "it expired before it could go out"), None))
+            .await;
     }
     match verdict_of(inner, &row, content, begun) {
         Verdict::Go => {}
@@ -496,7 +517,7 @@ pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure) -> Vec<Cha
             let body = serde_json::json!({ "account": account, "reason": said });
             vec![
                 Change::Standing { account: account.clone(), good: false, words, uid: None, expires: None },
-                Note::new("credential", &account, body),
+                Note::change("credential", &account, body),
             ]
         }
         _ => Vec::new(),

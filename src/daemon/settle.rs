@@ -21,7 +21,8 @@ type Driven = Result<Option<Delivery>, StepError>;
 async fn paid(inner: &Inner, row: &Delivery, means: &Means) -> Option<Driven> {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
-    let use_ = if row.priority == crate::core::announcement::Priority::Emergency { Use::Emergency } else { Use::Settle };
+    let use_ =
+        if row.priority == crate::core::announcement::Priority::Emergency { Use::Emergency } else { Use::Settle };
     let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_, false, reserve, now);
     let until = match taken {
         Ok(changes) if changes.is_empty() => return None,
@@ -60,9 +61,14 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     let event = match answer {
         Ok(Look::Found(receipt)) => Event::Found(receipt),
         Ok(Look::Absent) => Event::Absent,
-        Ok(Look::SendAgain) if row.wish == Wish::Out && row.expires_at.is_none_or(|e| e > inner.clock.now()) => Event::Absent,
+        Ok(Look::SendAgain) if row.wish == Wish::Out && row.expires_at.is_none_or(|e| e > inner.clock.now()) => {
+            Event::Absent
+        }
         // Not to be sent any more, and so not to be asked that way: whether it is out, a person has to see.
-        Ok(Look::SendAgain) => Event::Unseen(Words::new("只能重发才知道，而它已撤回或过期", "only sending again would tell, and it is withdrawn or expired")),
+        Ok(Look::SendAgain) => Event::Unseen(Words::new(
+            "只能重发才知道，而它已撤回或过期",
+            "only sending again would tell, and it is withdrawn or expired",
+        )),
         Ok(Look::Unproven(why)) => Event::Unseen(why),
         Ok(Look::TurnedDown(class, why)) if row.state == State::Accepted => Event::TurnedDown(class, why),
         Ok(Look::TurnedDown(_, why)) => Event::Unseen(why),
@@ -91,7 +97,7 @@ async fn alarm(inner: &Inner, row: Option<&Delivery>) {
     let (account, announcement) = (&row.account, &row.announcement);
     tracing::error!(%account, %announcement, "nobody can tell whether it was published; settle it with `fabu resolve`");
     let body = serde_json::json!({ "delivery": row.id, "account": account, "announcement": announcement });
-    let note = Note::new("needs_person", &row.occurrence, body);
+    let note = Note::change("needs_person", &row.occurrence, body);
     if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
         tracing::error!(%error, "the alarm was not recorded");
     }

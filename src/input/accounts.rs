@@ -81,7 +81,7 @@ pub fn read(
     for file in files(path, &mut reader.faults) {
         match read_text(&file, &file.display().to_string()) {
             Ok(source) => reader.file(source),
-            Err(fault) => reader.faults.push(fault),
+            Err(fault) => reader.faults.push(*fault),
         }
     }
     reader.orphans();
@@ -148,7 +148,10 @@ impl Reader<'_> {
         if !is_path(&full) {
             let safe = shown(&given);
             let said = words!("`{safe}` 不能作单位 id", "`{safe}` cannot be a unit's id");
-            let hint = Words::new("用小写字母、数字、`-`、`_`，层级之间用 `/`", "use small letters, digits, `-` and `_`, with `/` between levels");
+            let hint = Words::new(
+                "用小写字母、数字、`-`、`_`，层级之间用 `/`",
+                "use small letters, digits, `-` and `_`, with `/` between levels",
+            );
             self.fault(node.get("id").unwrap_or(node), "unit_id", said, hint);
             return;
         }
@@ -211,7 +214,10 @@ impl Reader<'_> {
             let said = words!("没有名为 `{safe}` 的平台", "there is no platform `{safe}`");
             let hint = match nearest(platform, known.iter().copied()) {
                 Some(meant) => words!("是否指 `{meant}`？", "did you mean `{meant}`?"),
-                None => words!("在 fabu.yaml 的 `platforms:` 里加上它和 `base_url`", "add it to `platforms:` in fabu.yaml, with its `base_url`"),
+                None => words!(
+                    "在 fabu.yaml 的 `platforms:` 里加上它和 `base_url`",
+                    "add it to `platforms:` in fabu.yaml, with its `base_url`"
+                ),
             };
             self.fault(key, "platform", said, hint);
             return;
@@ -246,7 +252,8 @@ impl Reader<'_> {
             }
             return (None, None);
         };
-        let Some((kind, name)) = token.split_once(':').filter(|(k, n)| ["env", "file", "credential"].contains(k) && !n.is_empty())
+        let Some((kind, name)) =
+            token.split_once(':').filter(|(k, n)| ["env", "file", "credential"].contains(k) && !n.is_empty())
         else {
             // R35: neither the value nor its length is shown; the caret points to the key alone.
             let span = node.entry("token").map_or(node.span.clone(), |(key, _)| key.span.clone());
@@ -255,7 +262,10 @@ impl Reader<'_> {
                 "写作 env:变量名、file:路径 或 credential:名字，并更换这个密钥",
                 "write env:NAME, file:PATH or credential:NAME, and replace this secret: it has been in a file",
             );
-            self.faults.push(Fault { source: masked(&self.source, &place), ..self.source.fault(span, "literal_secret", said).hint(hint) });
+            self.faults.push(Fault {
+                source: masked(&self.source, &place),
+                ..self.source.fault(span, "literal_secret", said).hint(hint)
+            });
             return (None, None);
         };
         if let Some(other) = self.tokens.insert(token.to_owned(), id.clone()) {
@@ -286,15 +296,23 @@ impl Reader<'_> {
             "file" => images::read_secret(&self.secrets.folder.join(name)),
             _ => {
                 let folder = (self.secrets.env)("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    words!("没有 systemd 凭据 {safe}：未由 LoadCredential= 提供", "no systemd credential {safe}: none were given by LoadCredential=")
+                    words!(
+                        "没有 systemd 凭据 {safe}：未由 LoadCredential= 提供",
+                        "no systemd credential {safe}: none were given by LoadCredential="
+                    )
                 })?;
                 if name.contains('/') || name.starts_with('.') {
                     return Err(words!("`{safe}` 不是凭据名", "`{safe}` is no credential's name"));
                 }
-                let text = std::fs::read_to_string(Path::new(&folder).join(name))
-                    .map_err(|error| words!("凭据 {safe} 读不了：{error}", "the credential {safe} cannot be read: {error}"))?;
+                let text = std::fs::read_to_string(Path::new(&folder).join(name)).map_err(|error| {
+                    words!("凭据 {safe} 读不了：{error}", "the credential {safe} cannot be read: {error}")
+                })?;
                 let text = text.trim_end_matches(['\n', '\r']).to_owned();
-                if text.is_empty() { Err(words!("凭据 {safe} 是空的", "the credential {safe} is empty")) } else { Ok(text) }
+                if text.is_empty() {
+                    Err(words!("凭据 {safe} 是空的", "the credential {safe} is empty"))
+                } else {
+                    Ok(text)
+                }
             }
         }
     }

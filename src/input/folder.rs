@@ -41,7 +41,7 @@ pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> R
         let source = match read_text(&path, &shown_path) {
             Ok(source) => source,
             Err(fault) => {
-                reading.faults.push(fault);
+                reading.faults.push(*fault);
                 reading.desired.unread_files.insert(name);
                 continue;
             }
@@ -54,7 +54,10 @@ pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> R
         reading.desired.standing.append(&mut read.standing);
         entries.append(&mut read.announcements);
         if entries.len() > MOST_ANNOUNCEMENTS {
-            let said = words!("队列超过 {MOST_ANNOUNCEMENTS} 条公告", "the queue has more than {MOST_ANNOUNCEMENTS} announcements");
+            let said = words!(
+                "队列超过 {MOST_ANNOUNCEMENTS} 条公告",
+                "the queue has more than {MOST_ANNOUNCEMENTS} announcements"
+            );
             reading.faults.push(source.fault(0..0, "too_many", said));
             reading.desired.folder_gone = true;
             return reading;
@@ -149,7 +152,8 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &dyn Fn(&Announceme
         } else {
             words!("要取代的 `{safe}` 不存在", "`{safe}`, which it supersedes, does not exist")
         };
-        let fault = entry.source.fault(entry.supersedes_span.clone().unwrap_or(entry.id_span.clone()), "supersedes", said);
+        let fault =
+            entry.source.fault(entry.supersedes_span.clone().unwrap_or(entry.id_span.clone()), "supersedes", said);
         let near = crate::core::words::nearest(old.as_str(), ids.iter().map(AnnouncementId::as_str));
         reading.faults.push(match near.filter(|_| !ring) {
             Some(meant) => fault.hint(words!("是否指 `{meant}`？", "did you mean `{meant}`?")),
@@ -189,7 +193,10 @@ fn unreached(entries: &[Entry], reading: &mut Reading) {
         let Some(old) = content.body.supersedes.as_ref().and_then(|old| by_id.get(old)) else { continue };
         let left = old.announcement.content.accounts.difference(&content.accounts).count();
         if left > 0 {
-            let said = words!("旧的一条在 {left} 个账号上会留着：新的不发到那里", "the old one stays on {left} accounts, which the new one does not reach");
+            let said = words!(
+                "旧的一条在 {left} 个账号上会留着：新的不发到那里",
+                "the old one stays on {left} accounts, which the new one does not reach"
+            );
             let span = entry.supersedes_span.clone().unwrap_or(entry.id_span.clone());
             reading.faults.push(entry.source.fault(span, "unreached", said).warning());
         }
@@ -217,8 +224,12 @@ fn repeated(entries: &[Entry], reading: &mut Reading) {
                 && told.insert(&entry.announcement.id)
             {
                 let (id, account) = (&other.announcement.id, account.to_string());
-                let said = words!("一天内与 `{id}` 同样的文字发到 {account}", "the same text as `{id}` to {account} within a day");
-                let hint = Words::new("平台会当作重复而拒绝；改动文字", "the platform refuses it as a duplicate: vary it");
+                let said = words!(
+                    "一天内与 `{id}` 同样的文字发到 {account}",
+                    "the same text as `{id}` to {account} within a day"
+                );
+                let hint =
+                    Words::new("平台会当作重复而拒绝；改动文字", "the platform refuses it as a duplicate: vary it");
                 reading.faults.push(entry.source.fault(entry.id_span.clone(), "same_text", said).warning().hint(hint));
             }
             others.push(entry);

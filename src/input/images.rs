@@ -18,7 +18,8 @@ const MOST_PIXELS: usize = 100_000_000;
 
 /// Opens a regular file for reading; a FIFO, device, socket or folder is refused without waiting for it.
 pub fn open_regular(path: &Path) -> std::io::Result<File> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
+    let file =
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
     regular(File::from(file))
 }
 
@@ -48,9 +49,8 @@ pub fn load(root: &Path, file: &str) -> Result<(Image, Vec<u8>), Words> {
     if file.contains('\0') || file.starts_with('/') || file.split('/').any(|p| p == "..") {
         return Err(words!("图片 `{safe}` 在队列文件夹之外", "the picture `{safe}` lies outside the queue folder"));
     }
-    let opened = open_beneath(root, file).map_err(|error| {
-        words!("图片 `{safe}` 打不开：{error}", "the picture `{safe}` cannot be opened: {error}")
-    })?;
+    let opened = open_beneath(root, file)
+        .map_err(|error| words!("图片 `{safe}` 打不开：{error}", "the picture `{safe}` cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     let read = opened.take(MOST_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|error| words!("图片 `{safe}` 读不了：{error}", "the picture `{safe}` cannot be read: {error}"))?;
@@ -63,8 +63,8 @@ pub fn load(root: &Path, file: &str) -> Result<(Image, Vec<u8>), Words> {
     let kind = kind_of(&bytes).ok_or_else(|| {
         words!("`{safe}` 不是 PNG、JPEG、GIF、WebP 或 BMP 图片", "`{safe}` is no PNG, JPEG, GIF, WebP or BMP picture")
     })?;
-    let size = imagesize::blob_size(&bytes)
-        .map_err(|_| words!("图片 `{safe}` 已损坏", "the picture `{safe}` is damaged"))?;
+    let size =
+        imagesize::blob_size(&bytes).map_err(|_| words!("图片 `{safe}` 已损坏", "the picture `{safe}` is damaged"))?;
     if size.width.saturating_mul(size.height) > MOST_PIXELS {
         let (w, h) = (size.width, size.height);
         return Err(words!("图片 `{safe}` 有 {w}×{h} 像素，过大", "the picture `{safe}` has {w}×{h} pixels, too many"));
@@ -155,8 +155,11 @@ fn strip_png(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Why a secret file is not trusted: others can read it, or could put another in its place (R35).
 pub fn read_secret(path: &Path) -> Result<String, Words> {
     let name = shown(&path.display().to_string());
-    let unreadable = |error: std::io::Error| words!("密钥文件 {name} 读不了：{error}", "the secret file {name} cannot be read: {error}");
-    let link = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| unreadable(e.into()))?;
+    let unreadable = |error: std::io::Error| {
+        words!("密钥文件 {name} 读不了：{error}", "the secret file {name} cannot be read: {error}")
+    };
+    let link =
+        rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| unreadable(e.into()))?;
     if FileType::from_raw_mode(link.st_mode) != FileType::RegularFile {
         return Err(words!("密钥文件 {name} 不是普通文件", "the secret file {name} is not a regular file"));
     }
@@ -230,8 +233,18 @@ mod tests {
         assert_eq!(image.kind, "png");
         assert!(!bytes.windows(3).any(|w| w == b"GPS"));
         for bad in [
-            "../secret.png", "/etc/passwd", "link.png", "text.jpg", "cut.png", "empty.png", "folder.png", "pipe.png",
-            "bomb.png", "missing.png", "img/../../x", "a\0b",
+            "../secret.png",
+            "/etc/passwd",
+            "link.png",
+            "text.jpg",
+            "cut.png",
+            "empty.png",
+            "folder.png",
+            "pipe.png",
+            "bomb.png",
+            "missing.png",
+            "img/../../x",
+            "a\0b",
         ] {
             assert!(load(&root, bad).is_err(), "{bad}");
         }

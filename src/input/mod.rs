@@ -105,10 +105,10 @@ pub fn sort(faults: &mut [Fault]) {
 }
 
 /// A file's text; what is not UTF-8, too long or unreadable becomes a fault instead.
-pub fn read_text(path: &std::path::Path, name: &str) -> Result<Arc<Source>, Fault> {
+pub fn read_text(path: &std::path::Path, name: &str) -> Result<Arc<Source>, Box<Fault>> {
     /// R40: no file that people write by hand is larger.
     const MOST_BYTES: u64 = 1 << 20;
-    let broken = |code, message| Source::new(name, "").fault(0..0, code, message);
+    let broken = |code, message| Box::new(Source::new(name, "").fault(0..0, code, message));
     let unreadable = |error: std::io::Error| {
         broken("unreadable", crate::words!("无法读取 {name}：{error}", "{name} cannot be read: {error}"))
     };
@@ -116,14 +116,15 @@ pub fn read_text(path: &std::path::Path, name: &str) -> Result<Arc<Source>, Faul
     let size = file.metadata().map_err(unreadable)?.len();
     if size > MOST_BYTES {
         let said = crate::words!("{name} 有 {size} 字节，上限 1 MiB", "{name} has {size} bytes, the limit is 1 MiB");
-        return Err(broken("too_large", said).hint(Words::new("拆成几个文件", "split it into several files")));
+        let hint = Words::new("拆成几个文件", "split it into several files");
+        return Err(Box::new(broken("too_large", said).hint(hint)));
     }
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(file, MOST_BYTES + 1), &mut bytes).map_err(unreadable)?;
     decode(bytes, name)
 }
 
-fn decode(bytes: Vec<u8>, name: &str) -> Result<Arc<Source>, Fault> {
+fn decode(bytes: Vec<u8>, name: &str) -> Result<Arc<Source>, Box<Fault>> {
     match String::from_utf8(bytes) {
         Ok(text) => {
             // A byte order mark and the line ends of other systems are no part of what was written.
@@ -138,8 +139,11 @@ fn decode(bytes: Vec<u8>, name: &str) -> Result<Arc<Source>, Fault> {
             let likely = if utf16 { "UTF-16" } else { "GB18030" };
             let source = Source::new(name, String::from_utf8_lossy(&bytes[..at]));
             let said = crate::words!("第 {at} 个字节起不是 UTF-8", "not UTF-8 from byte {at} on");
-            let hint = crate::words!("文件像是 {likely} 编码，请另存为 UTF-8", "the file looks like {likely}: save it as UTF-8");
-            Err(source.fault(at..at, "not_utf8", said).hint(hint))
+            let hint = crate::words!(
+                "文件像是 {likely} 编码，请另存为 UTF-8",
+                "the file looks like {likely}: save it as UTF-8"
+            );
+            Err(Box::new(source.fault(at..at, "not_utf8", said).hint(hint)))
         }
     }
 }

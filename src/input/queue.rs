@@ -86,7 +86,9 @@ enum RawImage {
 impl<'de> Deserialize<'de> for RawImage {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         use serde_yaml::Value;
-        let bad = || Words::new("图片写作路径，或 {file: 路径, alt: 说明}", "a picture is a path, or {file: PATH, alt: WORDS}");
+        let bad = || {
+            Words::new("图片写作路径，或 {file: 路径, alt: 说明}", "a picture is a path, or {file: PATH, alt: WORDS}")
+        };
         match Value::deserialize(from)? {
             Value::String(path) => Ok(RawImage::Path(path)),
             Value::Mapping(map) => {
@@ -165,7 +167,10 @@ pub fn read(source: &Arc<Source>, name: &str, context: &Context<'_>) -> Read {
             }
         }
         Some(other) => {
-            let said = Words::new("`announcements` 应是列表，每项以 `- id:` 开头", "`announcements` has to be a list, each item beginning with `- id:`");
+            let said = Words::new(
+                "`announcements` 应是列表，每项以 `- id:` 开头",
+                "`announcements` has to be a list, each item beginning with `- id:`",
+            );
             read.faults.push(source.fault(other.span.clone(), "type", said));
             read.unread = true;
         }
@@ -225,7 +230,10 @@ impl Reader<'_> {
         let catch_up = self.catch_up(&raw);
         if raw.level.is_some() && raw.priority != Some(Priority::Emergency) {
             let said = Words::new("只有紧急发布才有 `level`", "only an emergency has a `level`");
-            self.push("level", "level", said).hint = Some(Words::new("加 `priority: emergency`，或去掉 `level`", "add `priority: emergency`, or take `level` out"));
+            self.push("level", "level", said).hint = Some(Words::new(
+                "加 `priority: emergency`，或去掉 `level`",
+                "add `priority: emergency`, or take `level` out",
+            ));
         }
         let flat = |list: &Option<Vec<Option<String>>>| list.iter().flatten().flatten().cloned().collect();
         let body = Body {
@@ -250,7 +258,12 @@ impl Reader<'_> {
     }
 
     fn id(&mut self, raw: &RawAnnouncement) -> Option<AnnouncementId> {
-        let hint = || Words::new("每条公告要有自己的 id，如 metro-line-9", "each announcement needs an id of its own, such as metro-line-9");
+        let hint = || {
+            Words::new(
+                "每条公告要有自己的 id，如 metro-line-9",
+                "each announcement needs an id of its own, such as metro-line-9",
+            )
+        };
         match &raw.id {
             None => {
                 // The span of a whole entry is too much to point at: its first line is enough.
@@ -285,7 +298,8 @@ impl Reader<'_> {
             && (text.parse::<f64>().is_ok() || matches!(text.as_str(), "no" | "yes" | "on" | "off"))
         {
             let said = words!("`{text}` 不是一段文字", "`{text}` is no text");
-            self.push("text", "type", said).hint = Some(Words::new("真要发它就加引号", "put it in quotes if that is what is meant"));
+            self.push("text", "type", said).hint =
+                Some(Words::new("真要发它就加引号", "put it in quotes if that is what is meant"));
         }
         self.safe("text", given);
         let text = fit::full_text(given, None);
@@ -295,7 +309,12 @@ impl Reader<'_> {
         }
         if values::looks_mixed(&text) {
             let hint = Words::new("看看是不是冒充的字母或域名", "look whether a letter or a host is not what it seems");
-            self.warn("text", "look_alike", Words::new("文字里混有形似的字母", "letters of scripts that look alike are mixed"), hint);
+            self.warn(
+                "text",
+                "look_alike",
+                Words::new("文字里混有形似的字母", "letters of scripts that look alike are mixed"),
+                hint,
+            );
         }
         text
     }
@@ -326,7 +345,10 @@ impl Reader<'_> {
         if self.node.get("to").is_none_or(|n| n.kind == Kind::Null || n.kind == Kind::List(Vec::new())) {
             let path = if self.node.get("to").is_some() { "to" } else { "id" };
             let fault = self.push(path, "missing", Words::new("没有写发给谁：`to` 是空的", "nobody is named in `to`"));
-            fault.hint = Some(Words::new("如 to: [shanghai, \"shanghai/pudong/**\"]", "for example to: [shanghai, \"shanghai/pudong/**\"]"));
+            fault.hint = Some(Words::new(
+                "如 to: [shanghai, \"shanghai/pudong/**\"]",
+                "for example to: [shanghai, \"shanghai/pudong/**\"]",
+            ));
         }
         for (field, list, adds) in [("to", &raw.to, true), ("except", &raw.except, false)] {
             for (n, text) in list.iter().flatten().enumerate() {
@@ -334,7 +356,8 @@ impl Reader<'_> {
                     let path = format!("{field}[{n}]");
                     if self.node.at(&path).kind == Kind::Null {
                         let said = Words::new("空的一项", "an empty item");
-                        self.push(&path, "value", said).hint = Some(Words::new("`#标签` 要加引号", "put a `#tag` in quotes"));
+                        self.push(&path, "value", said).hint =
+                            Some(Words::new("`#标签` 要加引号", "put a `#tag` in quotes"));
                     }
                     continue;
                 };
@@ -368,9 +391,15 @@ impl Reader<'_> {
             return None;
         }
         if raw.repeat.is_none() {
-            for (key, given) in [("from", raw.from.is_some()), ("until", raw.until.is_some()), ("skip", raw.skip.is_some())] {
+            for (key, given) in
+                [("from", raw.from.is_some()), ("until", raw.until.is_some()), ("skip", raw.skip.is_some())]
+            {
                 if given {
-                    self.push(key, "without_repeat", words!("`{key}` 只用于 `repeat`", "`{key}` goes with `repeat` only"));
+                    self.push(
+                        key,
+                        "without_repeat",
+                        words!("`{key}` 只用于 `repeat`", "`{key}` goes with `repeat` only"),
+                    );
                 }
             }
         }
@@ -389,8 +418,16 @@ impl Reader<'_> {
         match values::instant(text, self.context.zone) {
             Ok((at, twice)) => {
                 if twice {
-                    let said = Words::new("这个时刻在当地出现两次，取第一次", "this local time exists twice; the first is taken");
-                    self.warn(path, "twice", said, Words::new("写上偏移，如 +08:00", "write the offset, such as +08:00"));
+                    let said = Words::new(
+                        "这个时刻在当地出现两次，取第一次",
+                        "this local time exists twice; the first is taken",
+                    );
+                    self.warn(
+                        path,
+                        "twice",
+                        said,
+                        Words::new("写上偏移，如 +08:00", "write the offset, such as +08:00"),
+                    );
                 }
                 Some(at)
             }
@@ -432,15 +469,28 @@ impl Reader<'_> {
         let repeat = Repeat { cron: cron.to_owned(), from, until, skip };
         let (zone, now) = (self.context.zone, self.context.now);
         let start = from.unwrap_or(now).max(now);
-        if repeat::occurrences(&repeat, zone, start - TimeDelta::seconds(1), start + TimeDelta::days(3653), 1).is_empty() {
-            let hint = Words::new("不会再发布；看看 `from`、`until` 和 `skip`", "nothing is published any more: look at `from`, `until` and `skip`");
+        if repeat::occurrences(&repeat, zone, start - TimeDelta::seconds(1), start + TimeDelta::days(3653), 1)
+            .is_empty()
+        {
+            let hint = Words::new(
+                "不会再发布；看看 `from`、`until` 和 `skip`",
+                "nothing is published any more: look at `from`, `until` and `skip`",
+            );
             self.warn("repeat", "never", Words::new("以后没有一次", "it never comes again"), hint);
         }
         self.too_often(&repeat, start, accounts);
         let (body, title) = (raw.text.as_deref().unwrap_or(""), raw.variants.is_none());
         if title && !body.contains("{{") && accounts.iter().any(|a| a.platform() == "sina") {
-            let said = Words::new("每次文字相同，平台可能当作重复而拒绝", "the same words each time: a platform may refuse them as a duplicate");
-            self.warn("repeat", "same_text", said, Words::new("让文字有所变化，或用不同的链接", "let the text vary, or give each its own link"));
+            let said = Words::new(
+                "每次文字相同，平台可能当作重复而拒绝",
+                "the same words each time: a platform may refuse them as a duplicate",
+            );
+            self.warn(
+                "repeat",
+                "same_text",
+                said,
+                Words::new("让文字有所变化，或用不同的链接", "let the text vary, or give each its own link"),
+            );
         }
         Some(repeat)
     }
@@ -466,7 +516,10 @@ impl Reader<'_> {
                 && within.len() as u64 > u64::from(*limit)
             {
                 let n = within.len();
-                let said = words!("一小时 {n} 次，{platform} 每个账号每小时最多 {limit} 条", "{n} times an hour; {platform} takes {limit} posts of an account in an hour");
+                let said = words!(
+                    "一小时 {n} 次，{platform} 每个账号每小时最多 {limit} 条",
+                    "{n} times an hour; {platform} takes {limit} posts of an account in an hour"
+                );
                 self.push("repeat", "too_often", said);
                 return;
             }
@@ -492,7 +545,8 @@ impl Reader<'_> {
                 None => continue,
             };
             // An absolute path stays one, and is refused as such.
-            let below = if folder.is_empty() || path.starts_with('/') { path.clone() } else { format!("{folder}/{path}") };
+            let below =
+                if folder.is_empty() || path.starts_with('/') { path.clone() } else { format!("{folder}/{path}") };
             let below = normalised(&below).unwrap_or(below);
             match images::load(self.context.root, &below) {
                 Ok((image, _)) => found.push(Image { alt, ..image }),
@@ -509,12 +563,20 @@ impl Reader<'_> {
         match values::link(link) {
             Ok(private) => {
                 if private {
-                    let said = Words::new("链接指向内部地址，读者打不开", "the link leads to a private address that readers cannot open");
+                    let said = Words::new(
+                        "链接指向内部地址，读者打不开",
+                        "the link leads to a private address that readers cannot open",
+                    );
                     self.warn("link", "private_link", said, Words::new("换成公开的地址", "use a public one"));
                 }
                 if values::looks_mixed(link) {
                     let hint = Words::new("看看是不是冒充的域名", "look whether the host is what it seems");
-                    self.warn("link", "look_alike", Words::new("链接里有形似的字母", "the link has letters that look like others"), hint);
+                    self.warn(
+                        "link",
+                        "look_alike",
+                        Words::new("链接里有形似的字母", "the link has letters that look like others"),
+                        hint,
+                    );
                 }
                 Some(link.to_owned())
             }
@@ -531,9 +593,15 @@ impl Reader<'_> {
             let known = &self.context.city.platforms;
             if !known.contains(platform.as_str()) {
                 let safe = crate::core::words::shown(platform);
-                let near = crate::core::words::nearest(platform, known.iter().map(PlatformName::as_str)).map(str::to_owned);
-                let key = self.node.get("variants").and_then(|v| v.entry(platform)).map_or(0..0, |(k, _)| k.span.clone());
-                let fault = self.source.fault(key, "platform", words!("没有名为 `{safe}` 的平台", "there is no platform `{safe}`"));
+                let near =
+                    crate::core::words::nearest(platform, known.iter().map(PlatformName::as_str)).map(str::to_owned);
+                let key =
+                    self.node.get("variants").and_then(|v| v.entry(platform)).map_or(0..0, |(k, _)| k.span.clone());
+                let fault = self.source.fault(
+                    key,
+                    "platform",
+                    words!("没有名为 `{safe}` 的平台", "there is no platform `{safe}`"),
+                );
                 self.faults.push(match near {
                     Some(meant) => fault.hint(words!("是否指 `{meant}`？", "did you mean `{meant}`?")),
                     None => fault,
@@ -542,7 +610,12 @@ impl Reader<'_> {
             }
             if !accounts.is_empty() && !accounts.iter().any(|a| a.platform() == platform) {
                 let said = words!("`to` 里没有 {platform} 的账号", "no account of {platform} is in `to`");
-                self.warn(&format!("variants.{platform}"), "unused_variant", said, Words::new("这个变体用不上", "this variant is not used"));
+                self.warn(
+                    &format!("variants.{platform}"),
+                    "unused_variant",
+                    said,
+                    Words::new("这个变体用不上", "this variant is not used"),
+                );
             }
             let Some(variant) = variant else { continue };
             for (key, text) in [("text", &variant.text), ("title", &variant.title)] {
@@ -550,8 +623,12 @@ impl Reader<'_> {
                     self.safe(&format!("variants.{platform}.{key}"), text);
                 }
             }
-            let clean = |text: &Option<String>| text.as_deref().map(|t| fit::full_text(t, None)).filter(|t| !t.is_empty());
-            variants.insert(PlatformName(platform.clone()), Variant { title: clean(&variant.title), text: clean(&variant.text) });
+            let clean =
+                |text: &Option<String>| text.as_deref().map(|t| fit::full_text(t, None)).filter(|t| !t.is_empty());
+            variants.insert(
+                PlatformName(platform.clone()),
+                Variant { title: clean(&variant.title), text: clean(&variant.text) },
+            );
         }
         variants
     }

@@ -213,7 +213,7 @@ pub fn read_without_addresses(file: &Path) -> (Option<Settings>, Vec<Fault>) {
 fn read_as(file: &Path, addressed: bool) -> (Option<Settings>, Vec<Fault>) {
     let source = match read_text(file, &file.display().to_string()) {
         Ok(source) => source,
-        Err(fault) => return (None, vec![fault]),
+        Err(fault) => return (None, vec![*fault]),
     };
     let (node, mut faults) = yaml::parse(&source);
     let node = node.unwrap_or(Node { span: 0..0, kind: yaml::Kind::Map(Vec::new()) });
@@ -245,7 +245,10 @@ impl Reader<'_> {
         let zone = zone.parse::<Tz>().unwrap_or_else(|_| {
             let safe = shown(zone);
             let near = nearest(zone, chrono_tz::TZ_VARIANTS.iter().map(|z| z.name())).unwrap_or("Asia/Shanghai");
-            let (said, hint) = (words!("没有时区 `{safe}`", "there is no time zone `{safe}`"), words!("如 {near}", "for example {near}"));
+            let (said, hint) = (
+                words!("没有时区 `{safe}`", "there is no time zone `{safe}`"),
+                words!("如 {near}", "for example {near}"),
+            );
             self.fault("timezone", "timezone", said, hint);
             chrono_tz::Asia::Shanghai
         });
@@ -255,7 +258,12 @@ impl Reader<'_> {
             Some(path) if !path.is_empty() => folder.join(path),
             _ => {
                 let said = Words::new("账本须为 sqlite:路径", "the ledger has to be sqlite:PATH");
-                self.fault("ledger", "ledger", said, Words::new("如 sqlite:state/fabu.db", "for example sqlite:state/fabu.db"));
+                self.fault(
+                    "ledger",
+                    "ledger",
+                    said,
+                    Words::new("如 sqlite:state/fabu.db", "for example sqlite:state/fabu.db"),
+                );
                 folder.join("state/fabu.db")
             }
         };
@@ -278,9 +286,12 @@ impl Reader<'_> {
     }
 
     fn access(&mut self, access: &Access) {
-        for (role, names) in [("view", &access.view), ("edit", &access.edit), ("duty", &access.duty), ("admin", &access.admin)] {
+        for (role, names) in
+            [("view", &access.view), ("edit", &access.edit), ("duty", &access.duty), ("admin", &access.admin)]
+        {
             for (n, name) in names.iter().enumerate() {
-                if !name.strip_prefix("user:").or_else(|| name.strip_prefix("group:")).is_some_and(|n| !n.is_empty()) {
+                let named = name.strip_prefix("user:").or_else(|| name.strip_prefix("group:"));
+                if named.is_none_or(str::is_empty) {
                     let safe = shown(name);
                     let said = words!("`{safe}` 不是用户也不是组", "`{safe}` is neither a user nor a group");
                     let hint = Words::new("写作 user:名字 或 group:名字", "write user:NAME or group:NAME");
@@ -293,14 +304,14 @@ impl Reader<'_> {
     fn platforms(&mut self, raw: BTreeMap<String, Option<RawPlatform>>) -> BTreeMap<PlatformName, PlatformSettings> {
         let without_default: &[&str] = if self.addressed { &[] } else { &["eastday", "xinmin"] };
         let named = ["sina", "tencent"].iter().chain(without_default).copied();
-        let mut all: BTreeMap<String, Option<RawPlatform>> =
-            named.map(|name| (name.to_owned(), None)).collect();
+        let mut all: BTreeMap<String, Option<RawPlatform>> = named.map(|name| (name.to_owned(), None)).collect();
         all.extend(raw);
         let mut platforms = BTreeMap::new();
         for (name, raw) in all {
             if !is_name(&name) {
                 let safe = shown(&name);
-                let span = self.node.get("platforms").and_then(|p| p.entry(&name)).map_or(0..0, |(k, _)| k.span.clone());
+                let span =
+                    self.node.get("platforms").and_then(|p| p.entry(&name)).map_or(0..0, |(k, _)| k.span.clone());
                 let said = words!("`{safe}` 不能作平台名", "`{safe}` cannot name a platform");
                 self.faults.push(self.source.fault(span, "platform", said));
                 continue;
@@ -336,18 +347,25 @@ impl Reader<'_> {
         };
         let Some(base_url) = raw.base_url.clone().or(default_url.map(str::to_owned)) else {
             let said = words!("平台 {name} 没有 `base_url`", "the platform {name} has no `base_url`");
-            let hint = Words::new("写上平台的地址，如 https://t.example.cn", "give its address, such as https://t.example.cn");
+            let hint =
+                Words::new("写上平台的地址，如 https://t.example.cn", "give its address, such as https://t.example.cn");
             self.fault(&path, "base_url", said, hint);
             return None;
         };
         if let Err(said) = address(&base_url) {
-            let hint = Words::new("用 https://主机；http:// 只用于本机", "use https://HOST; http:// is for loopback only");
+            let hint =
+                Words::new("用 https://主机；http:// 只用于本机", "use https://HOST; http:// is for loopback only");
             self.fault(&format!("{path}.base_url"), "base_url", said, hint);
             return None;
         }
         for (key, url) in [("upload_url", &raw.upload_url), ("biz_url", &raw.biz_url)] {
             if let Some(Err(said)) = url.as_deref().map(address) {
-                self.fault(&format!("{path}.{key}"), "base_url", said, Words::new("用 https://主机", "use https://HOST"));
+                self.fault(
+                    &format!("{path}.{key}"),
+                    "base_url",
+                    said,
+                    Words::new("用 https://主机", "use https://HOST"),
+                );
             }
         }
         self.choices(&path, &raw);
@@ -391,14 +409,18 @@ pub fn address(url: &str) -> Result<(), Words> {
     };
     let authority = rest.split('/').next().unwrap_or("");
     if authority.is_empty() || url.contains(['@', '#', '?', ' ', '\n']) || url.parse::<http::Uri>().is_err() {
-        return Err(words!("`{safe}` 不能作地址：不得含用户名、`#`、`?`", "`{safe}` cannot be an address: no user, `#` or `?` in it"));
+        return Err(words!(
+            "`{safe}` 不能作地址：不得含用户名、`#`、`?`",
+            "`{safe}` cannot be an address: no user, `#` or `?` in it"
+        ));
     }
     let host = if authority.starts_with('[') {
         authority.split_inclusive(']').next().unwrap_or("")
     } else {
         authority.split(':').next().unwrap_or("")
     };
-    let loopback = matches!(host, "localhost" | "[::1]") || host.starts_with("127.") && host.parse::<std::net::Ipv4Addr>().is_ok();
+    let loopback =
+        matches!(host, "localhost" | "[::1]") || host.starts_with("127.") && host.parse::<std::net::Ipv4Addr>().is_ok();
     if plain && !loopback {
         return Err(words!("`{safe}` 不加密，令牌会泄露", "`{safe}` is not encrypted and would leak the token"));
     }
@@ -523,7 +545,15 @@ mod tests {
 
     #[test]
     fn addresses_that_would_leak_a_token_are_refused() {
-        for bad in ["http://example.org", "ftp://a", "https://u:p@a", "https://a/#x", "https://a?x", "http://127.0.0.1.example.org", "x"] {
+        for bad in [
+            "http://example.org",
+            "ftp://a",
+            "https://u:p@a",
+            "https://a/#x",
+            "https://a?x",
+            "http://127.0.0.1.example.org",
+            "x",
+        ] {
             assert!(address(bad).is_err(), "{bad}");
         }
         for good in ["https://api.weibo.com", "http://127.0.0.1:8080", "http://[::1]:80", "http://localhost:1/x"] {
@@ -541,7 +571,10 @@ mod tests {
         assert_eq!(faults, []);
         let settings = settings.unwrap();
         let names: Vec<_> = settings.platforms.values().map(|p| (p.name.as_str(), p.api.as_str())).collect();
-        assert_eq!(names, [("eastday", "statuses"), ("sina", "weibo"), ("tencent", "tencent-weibo"), ("weixin", "wechat")]);
+        assert_eq!(
+            names,
+            [("eastday", "statuses"), ("sina", "weibo"), ("tencent", "tencent-weibo"), ("weixin", "wechat")]
+        );
         assert_eq!(settings.platforms["sina"].limits.account_per_day, None);
         assert_eq!(settings.platforms["sina"].limits.account_per_hour, Some(30));
         assert_eq!(settings.platforms["eastday"].text("count"), Some("width"));
@@ -556,7 +589,8 @@ mod tests {
         let (settings, faults) = read(&file);
         assert!(settings.is_none());
         let places: Vec<_> = faults.iter().map(|f| (f.code, f.start().line)).collect();
-        let expected = [("timezone", 1), ("unknown_key", 2), ("base_url", 4), ("base_url", 5), ("value", 5), ("access", 6)];
+        let expected =
+            [("timezone", 1), ("unknown_key", 2), ("base_url", 4), ("base_url", 5), ("value", 5), ("access", 6)];
         assert_eq!(places, expected);
     }
 }

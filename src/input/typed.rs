@@ -92,7 +92,11 @@ fn wrong_value(source: &Arc<Source>, node: &Node, said: &str) -> Fault {
     if let Some((given, known)) = unknown_variant(said) {
         let given = shown(&given);
         let all = known.join(", ");
-        let fault = source.fault(node.span.clone(), "value", words!("不认识 `{given}`，应为：{all}", "`{given}` is none of: {all}"));
+        let fault = source.fault(
+            node.span.clone(),
+            "value",
+            words!("不认识 `{given}`，应为：{all}", "`{given}` is none of: {all}"),
+        );
         return match nearest(&given.to_lowercase(), known.iter().map(String::as_str)) {
             Some(meant) => fault.hint(words!("是否指 `{meant}`？", "did you mean `{meant}`?")),
             None => fault,
@@ -115,7 +119,11 @@ fn wrong_value(source: &Arc<Source>, node: &Node, said: &str) -> Fault {
     };
     let expected = if expected.starts_with("struct") { "a map of fields" } else { expected };
     let (zh, en) = kind;
-    source.fault(node.span.clone(), "type", words!("这里应为{expected_zh}，却是{zh}", "expected {expected} here, found {en}"))
+    source.fault(
+        node.span.clone(),
+        "type",
+        words!("这里应为{expected_zh}，却是{zh}", "expected {expected} here, found {en}"),
+    )
 }
 
 fn unknown_variant(said: &str) -> Option<(String, Vec<String>)> {
@@ -126,7 +134,8 @@ fn unknown_variant(said: &str) -> Option<(String, Vec<String>)> {
 
 /// Takes what a path leads to (or the key below it) out of a value; false if that is the value itself.
 fn remove(value: &mut Value, path: &str, key: Option<&str>) -> bool {
-    let mut parts: Vec<&str> = path.split(['.', '[']).filter(|p| !p.is_empty()).map(|p| p.trim_end_matches(']')).collect();
+    let mut parts: Vec<&str> =
+        path.split(['.', '[']).filter(|p| !p.is_empty()).map(|p| p.trim_end_matches(']')).collect();
     if let Some(key) = key {
         parts.push(key);
     }

@@ -130,9 +130,10 @@ pub fn in_zone(local: NaiveDateTime, zone: Tz) -> Result<(Time, bool), Words> {
     match zone.from_local_datetime(&local) {
         LocalResult::Single(at) => Ok((at.with_timezone(&Utc), false)),
         LocalResult::Ambiguous(first, _) => Ok((first.with_timezone(&Utc), true)),
-        LocalResult::None => {
-            Err(words!("{zone} 没有 {local} 这个时刻：时钟在此拨快", "{local} does not exist in {zone}: clocks are put forward there"))
-        }
+        LocalResult::None => Err(words!(
+            "{zone} 没有 {local} 这个时刻：时钟在此拨快",
+            "{local} does not exist in {zone}: clocks are put forward there"
+        )),
     }
 }
 
@@ -165,7 +166,9 @@ pub fn look(id: &str) -> String {
 /// The flag says that it leads to a machine of our own.
 pub fn link(text: &str) -> Result<bool, Words> {
     let safe = shown(&text.chars().take(80).collect::<String>());
-    let bad = || words!("`{safe}` 不能作链接：须为 http(s)://主机/…", "`{safe}` cannot be a link: it has to be http(s)://host/…");
+    let bad = || {
+        words!("`{safe}` 不能作链接：须为 http(s)://主机/…", "`{safe}` cannot be a link: it has to be http(s)://host/…")
+    };
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(bad)?;
     let host = rest.split(['/', '?', '#']).next().unwrap_or("");
     let clean = |c: char| !c.is_whitespace() && !c.is_control() && !crate::core::words::is_hidden(c);
@@ -184,7 +187,8 @@ pub fn looks_mixed(text: &str) -> bool {
     let odd_host = |text: &str| {
         let mut rest = text;
         while let Some(at) = rest.find("://") {
-            let host: String = rest[at + 3..].chars().take_while(|c| !c.is_whitespace() && !"/?#，。".contains(*c)).collect();
+            let host: String =
+                rest[at + 3..].chars().take_while(|c| !c.is_whitespace() && !"/?#，。".contains(*c)).collect();
             let latin = |c: char| !c.is_ascii() && c.is_alphabetic() && !('\u{4e00}'..='\u{9fff}').contains(&c);
             if host.chars().any(latin) || host.contains("xn--") {
                 return true;
@@ -214,14 +218,24 @@ mod tests {
     fn instants_are_local_or_carry_their_offset() {
         let zone = chrono_tz::Asia::Shanghai;
         let eight: Time = "2026-11-24T00:00:00Z".parse().unwrap();
-        for text in
-            ["2026-11-24 08:00", "2026-11-24 08:00:00", "2026-11-24T08:00+08:00", "2026-11-24T00:00:00Z", "2026-11-24T00:00Z"]
-        {
+        for text in [
+            "2026-11-24 08:00",
+            "2026-11-24 08:00:00",
+            "2026-11-24T08:00+08:00",
+            "2026-11-24T00:00:00Z",
+            "2026-11-24T00:00Z",
+        ] {
             assert_eq!(instant(text, zone).unwrap(), (eight, false), "{text}");
         }
         for bad in [
-            "2026-02-30 08:00", "2026-11-24 25:00", "2026-11-24 08:60", "2026-11-24T08:00+99:00", "2026-11-24T08:00Z+08:00",
-            "tomorrow", "8", "",
+            "2026-02-30 08:00",
+            "2026-11-24 25:00",
+            "2026-11-24 08:60",
+            "2026-11-24T08:00+99:00",
+            "2026-11-24T08:00Z+08:00",
+            "tomorrow",
+            "8",
+            "",
         ] {
             assert!(instant(bad, zone).is_err(), "{bad}");
         }
@@ -238,7 +252,15 @@ mod tests {
         assert!(id(&"x".repeat(10_000)).is_err());
         assert!(id("地铁-9号线_1.2").is_ok());
         assert_eq!(look("Metro"), look("ｍetro\u{200b}"));
-        for bad in ["javascript:alert(1)", "file:///etc/passwd", "data:x", "http://u:p@h/", "https://a/\r\nb", "https://", "a.cn"] {
+        for bad in [
+            "javascript:alert(1)",
+            "file:///etc/passwd",
+            "data:x",
+            "http://u:p@h/",
+            "https://a/\r\nb",
+            "https://",
+            "a.cn",
+        ] {
             assert!(link(bad).is_err(), "{bad:?}");
         }
         assert!(!link("https://www.shanghai.example/x").unwrap());

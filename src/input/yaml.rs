@@ -88,9 +88,7 @@ impl Node {
             Kind::Scalar { text, plain: true } if text == "false" => Value::Bool(false),
             Kind::Scalar { text, .. } => Value::String(text.clone()),
             Kind::List(items) => Value::Sequence(items.iter().map(Node::to_value).collect()),
-            Kind::Map(entries) => {
-                Value::Mapping(entries.iter().map(|(k, v)| (k.to_value(), v.to_value())).collect())
-            }
+            Kind::Map(entries) => Value::Mapping(entries.iter().map(|(k, v)| (k.to_value(), v.to_value())).collect()),
         }
     }
 }
@@ -177,11 +175,11 @@ impl<'s> Reader<'s> {
         }
         if let Some(tag) = event.tag() {
             let tag = shown(&tag.original());
-            self.faults.push(self.source.fault(
-                range.clone(),
-                "tag",
-                words!("不接受 YAML 标签 `{tag}`", "the tag `{tag}` is not taken"),
-            ).hint(Words::new("去掉 `!` 开头的标签；文字请加引号", "take the `!…` out; put text in quotes")));
+            self.faults.push(
+                self.source
+                    .fault(range.clone(), "tag", words!("不接受 YAML 标签 `{tag}`", "the tag `{tag}` is not taken"))
+                    .hint(Words::new("去掉 `!` 开头的标签；文字请加引号", "take the `!…` out; put text in quotes")),
+            );
         }
         let before = self.nodes;
         let anchor = event.anchor_id().filter(|id| *id > 0);
@@ -319,7 +317,10 @@ impl<'s> Reader<'s> {
                 return fault(base + column..base + column + length).hint(hint);
             }
         }
-        plain.hint(Words::new("看看缩进、引号和冒号后的空格", "look at the indentation, the quotes, and the space after each colon"))
+        plain.hint(Words::new(
+            "看看缩进、引号和冒号后的空格",
+            "look at the indentation, the quotes, and the space after each colon",
+        ))
     }
 }
 
@@ -339,7 +340,8 @@ fn likely(line: &str) -> Option<(usize, usize, Words)> {
     }
     for (sign, name) in [('：', "：→ `: `"), ('\u{3000}', "　→ 半角空格 / a plain space")] {
         if let Some(at) = line.find(sign).filter(|at| !line[..*at].contains(": ")) {
-            let hint = words!("全角符号要换成半角（{name}）", "a full-width sign stands where a plain one belongs ({name})");
+            let hint =
+                words!("全角符号要换成半角（{name}）", "a full-width sign stands where a plain one belongs ({name})");
             return Some((at, sign.len_utf8(), hint));
         }
     }
@@ -353,7 +355,11 @@ fn likely(line: &str) -> Option<(usize, usize, Words)> {
     let value_at = key.len() + 2;
     if !value.trim_start().starts_with(['"', '\'', '[', '{', '|', '>']) && value.contains(": ") {
         let colon = value.find(": ").expect("it was just found");
-        return Some((value_at + colon, 1, Words::new("值里有冒号：整个值放进引号", "there is a colon in the value: put the whole value in quotes")));
+        return Some((
+            value_at + colon,
+            1,
+            Words::new("值里有冒号：整个值放进引号", "there is a colon in the value: put the whole value in quotes"),
+        ));
     }
     None
 }

@@ -107,7 +107,10 @@ pub enum Trust {
     /// There was no ledger before.
     New,
     /// The marker beside it knows more than it: it was restored, cut or replaced.
-    Behind { ledger: Seq, marker: Seq },
+    Behind {
+        ledger: Seq,
+        marker: Seq,
+    },
 }
 
 #[async_trait]

@@ -137,11 +137,7 @@ pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {
         and(&mut values, "priority = ?", Box::new(rows::priority_number(priority)));
     }
     if let Some(since) = filter.since {
-        and(
-            &mut values,
-            "id IN (SELECT announcement FROM occurrences WHERE release >= ?)",
-            Box::new(micros(since)),
-        );
+        and(&mut values, "id IN (SELECT announcement FROM occurrences WHERE release >= ?)", Box::new(micros(since)));
     }
     if let Some(unit) = &filter.unit {
         let like = format!("%:{unit}");
@@ -165,7 +161,8 @@ pub fn occurrences(db: &Connection, since: Time, until: Time) -> Sql<Vec<Occurre
 }
 
 fn summaries(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<OccurrenceSummary>> {
-    let sql = format!("SELECT o.id, o.announcement, o.release, o.closing FROM occurrences o WHERE {condition} LIMIT 2000");
+    let sql =
+        format!("SELECT o.id, o.announcement, o.release, o.closing FROM occurrences o WHERE {condition} LIMIT 2000");
     let mut found = list(db, &sql, params_from_iter(values), |r| {
         Ok(OccurrenceSummary {
             id: OccurrenceId(r.get(0)?),
@@ -175,7 +172,8 @@ fn summaries(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql
             counts: BTreeMap::new(),
         })
     })?;
-    let mut counts = db.prepare_cached("SELECT state, count(*) FROM deliveries WHERE occurrence = $1 GROUP BY state")?;
+    let mut counts =
+        db.prepare_cached("SELECT state, count(*) FROM deliveries WHERE occurrence = $1 GROUP BY state")?;
     for occurrence in &mut found {
         let rows = counts.query_map([&occurrence.id.0], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?;
         for row in rows {
@@ -230,21 +228,16 @@ pub fn deliveries(db: &Connection, filter: &Filter) -> Sql<Vec<Delivery>> {
 }
 
 pub fn attempts(db: &Connection, id: DeliveryId) -> Sql<Vec<AttemptRow>> {
-    list(
-        db,
-        "SELECT n, slot, begun, ended, outcome, words FROM attempts WHERE delivery = $1 ORDER BY n",
-        [id.0],
-        |r| {
-            Ok(AttemptRow {
-                n: r.get(0)?,
-                slot: time(r, 1)?,
-                begun: time(r, 2)?,
-                ended: time(r, 3)?,
-                outcome: r.get(4)?,
-                words: r.get(5)?,
-            })
-        },
-    )
+    list(db, "SELECT n, slot, begun, ended, outcome, words FROM attempts WHERE delivery = $1 ORDER BY n", [id.0], |r| {
+        Ok(AttemptRow {
+            n: r.get(0)?,
+            slot: time(r, 1)?,
+            begun: time(r, 2)?,
+            ended: time(r, 3)?,
+            outcome: r.get(4)?,
+            words: r.get(5)?,
+        })
+    })
 }
 
 pub fn counts(db: &Connection) -> Sql<BTreeMap<State, u64>> {
@@ -274,13 +267,13 @@ pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
 }
 
 pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
-    let mut gate = Gate::default();
-    gate.holds = list(
+    let holds = list(
         db,
         "SELECT id, reason, until, accounts FROM holds WHERE ended IS NULL AND (until IS NULL OR until > $1)",
         [micros(now)],
         |r| Ok(Hold { id: r.get(0)?, reason: r.get(1)?, until: time(r, 2)?, accounts: rows::json(r, 3)? }),
     )?;
+    let mut gate = Gate { holds, ..Gate::default() };
     let confirms: Vec<(String, u32)> =
         list(db, "SELECT content, uid FROM confirms", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
     for (content, uid) in confirms {
@@ -308,7 +301,8 @@ fn account_row(r: &rusqlite::Row<'_>) -> Sql<(AccountId, AccountRow)> {
 }
 
 pub fn account(db: &Connection, id: &AccountId) -> Sql<AccountRow> {
-    let found = db.prepare_cached(&format!("{ACCOUNT} WHERE account = $1"))?.query_row([&id.0], account_row).optional()?;
+    let found =
+        db.prepare_cached(&format!("{ACCOUNT} WHERE account = $1"))?.query_row([&id.0], account_row).optional()?;
     Ok(found.map(|(_, row)| row).unwrap_or_default())
 }
 

@@ -13,7 +13,8 @@ use crate::core::delivery::{Class, Delivery, DeliveryId, State, Wish};
 pub const DELIVERY: &str = "occurrence, announcement, account, content, priority, state, next_at, at, expires_at, wish, \
      attempt, looks, asked_until, begun_at, flags, prepared, receipt, post_id, class, reason, lateness_us, fence";
 
-pub const ANNOUNCEMENT: &str = "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen";
+pub const ANNOUNCEMENT: &str =
+    "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen";
 
 const DUPLICATE: i64 = 1;
 const NEVER_ARMED: i64 = 2;

@@ -14,9 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::marker::{self, Marker};
 use super::write::{self, Head, wrong};
-use super::{
-    AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary, Trust, read,
-};
+use super::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary, Trust, read};
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
@@ -61,8 +59,8 @@ impl Sqlite {
         if existed {
             look_at(path)?;
         }
-        let (marker, marked) =
-            Marker::open(path, lock).map_err(|e| LedgerError::Unavailable(format!("the mark beside the ledger: {e}")))?;
+        let (marker, marked) = Marker::open(path, lock)
+            .map_err(|e| LedgerError::Unavailable(format!("the mark beside the ledger: {e}")))?;
         if !existed && marked.as_ref().is_some_and(|(seq, _)| *seq > 0) {
             let name = path.display();
             return Err(LedgerError::Broken(format!(
@@ -74,7 +72,9 @@ impl Sqlite {
         let head = verify_tail(&db)?;
         let trust = match &marked {
             Some((seq, _)) if *seq > head.seq => Trust::Behind { ledger: head.seq, marker: *seq },
-            Some((seq, hash)) if *seq == head.seq && *hash != head.hash => Trust::Behind { ledger: head.seq, marker: *seq },
+            Some((seq, hash)) if *seq == head.seq && *hash != head.hash => {
+                Trust::Behind { ledger: head.seq, marker: *seq }
+            }
             _ if head.seq == 0 => Trust::New,
             _ => Trust::Whole,
         };
@@ -173,13 +173,21 @@ fn connect(path: &Path, reading: bool) -> Result<Connection, LedgerError> {
         made.map_err(|e| LedgerError::Unavailable(format!("making {}: {e}", path.display())))?;
     }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let real = absolute.parent().and_then(|p| p.canonicalize().ok()).map_or(absolute.clone(), |p| p.join(absolute.file_name().unwrap_or_default()));
+    let real = absolute
+        .parent()
+        .and_then(|p| p.canonicalize().ok())
+        .map_or(absolute.clone(), |p| p.join(absolute.file_name().unwrap_or_default()));
     let db = Connection::open_with_flags(real, flags).map_err(wrong)?;
     db.set_prepared_statement_cache_capacity(64);
     let cache = if reading { "PRAGMA cache_size = -1024;" } else { "PRAGMA cache_size = -8192;" };
-    let setup = if reading { "" } else { "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;" };
+    let setup = if reading {
+        ""
+    } else {
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;"
+    };
     db.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrong)?;
-    db.execute_batch(&format!("{setup}{cache} PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")).map_err(wrong)?;
+    db.execute_batch(&format!("{setup}{cache} PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"))
+        .map_err(wrong)?;
     Ok(db)
 }
 

@@ -95,7 +95,9 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
     let columns = rows::ANNOUNCEMENT;
     exec(
         db,
-        &format!("INSERT OR REPLACE INTO announcements ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"),
+        &format!(
+            "INSERT OR REPLACE INTO announcements ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+        ),
         params![
             row.id.0,
             row.file,
@@ -115,7 +117,8 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
 fn add(db: &Connection, delivery: &Delivery) -> Result<(), LedgerError> {
     let columns = rows::DELIVERY;
     let marks = (1..=22).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let sql = format!("INSERT INTO deliveries ({columns}) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING");
+    let sql =
+        format!("INSERT INTO deliveries ({columns}) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING");
     let mut statement = db.prepare_cached(&sql).map_err(wrong)?;
     statement.execute(params_from_iter(rows::values(delivery))).map_err(wrong)?;
     Ok(())

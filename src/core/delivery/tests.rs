@@ -19,7 +19,14 @@ fn policy() -> Policy {
 }
 
 fn prepared() -> Prepared {
-    Prepared { text: "早安".to_owned(), title: None, media: vec![], attached: vec![], key: "k".to_owned(), baseline: None }
+    Prepared {
+        text: "早安".to_owned(),
+        title: None,
+        media: vec![],
+        attached: vec![],
+        key: "k".to_owned(),
+        baseline: None,
+    }
 }
 
 fn receipt(shown: bool) -> Receipt {
@@ -120,7 +127,9 @@ fn the_state_table_of_the_architecture_is_the_code() {
 
 #[test]
 fn r08_only_proof_of_refusal_is_retried() {
-    let sent = |answer| step(&delivery(State::Sending), Event::Answered { begun: now(), answer }, now(), &policy()).unwrap().row;
+    let sent = |answer| {
+        step(&delivery(State::Sending), Event::Answered { begun: now(), answer }, now(), &policy()).unwrap().row
+    };
     assert_eq!(sent(Err(Failure::NotSent(why()))).state, State::Retrying);
     let later = sent(Err(Failure::Later(Duration::from_secs(30), Scope::Account, why())));
     assert_eq!((later.state, later.next_at), (State::Retrying, Some(now() + TimeDelta::seconds(30))));
@@ -139,7 +148,10 @@ fn r08_absence_is_believed_at_the_settling_time_and_not_before() {
     assert_eq!((early.state, early.next_at), (State::Unknown, Some(now() + TimeDelta::seconds(15))));
     assert_eq!(at(60).state, State::Retrying);
     let late = Delivery { expires_at: Some(now() + TimeDelta::seconds(30)), ..unknown.clone() };
-    assert_eq!(step(&late, Event::Absent, now() + TimeDelta::seconds(60), &policy()).unwrap().row.state, State::Expired);
+    assert_eq!(
+        step(&late, Event::Absent, now() + TimeDelta::seconds(60), &policy()).unwrap().row.state,
+        State::Expired
+    );
     let never = Policy { read_back: ReadBack { after: vec![Duration::from_secs(3)], settle: None }, ..policy() };
     let parked = step(&unknown, Event::Absent, now() + TimeDelta::days(1), &never).unwrap().row;
     assert_eq!((parked.state, parked.next_at), (State::Unknown, None), "a person is needed");

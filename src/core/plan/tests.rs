@@ -80,8 +80,14 @@ fn planned(desired: &Desired, known: &Known, accepted: Option<&str>) -> Plan {
 fn a_new_one_is_added_and_the_same_one_left_alone() {
     let a = at("a", "x", 5);
     let plan = planned(&desired(std::slice::from_ref(&a)), &Known::default(), None);
-    assert!(matches!(plan.actions.as_slice(), [Action::Put { is_new: true, occurrences, .. }] if occurrences.len() == 1));
-    let again = planned(&desired(std::slice::from_ref(&a)), &known(vec![known_as(&a, now() + TimeDelta::hours(5), 1, 0, 0)]), None);
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Put { is_new: true, occurrences, .. }] if occurrences.len() == 1)
+    );
+    let again = planned(
+        &desired(std::slice::from_ref(&a)),
+        &known(vec![known_as(&a, now() + TimeDelta::hours(5), 1, 0, 0)]),
+        None,
+    );
     assert_eq!(again.actions, []);
 }
 
@@ -150,7 +156,10 @@ fn what_a_person_cancelled_does_not_come_back_and_what_the_queue_did_does() {
     was.row.withdrawn = Some("duty(1000)".to_owned());
     assert_eq!(planned(&desired(&[at("a", "edited", 5)]), &known(vec![was.clone()]), None).actions, []);
     was.row.withdrawn = Some("queue".to_owned());
-    assert!(matches!(planned(&desired(&[a]), &known(vec![was]), None).actions.as_slice(), [Action::Put { is_new: false, .. }]));
+    assert!(matches!(
+        planned(&desired(&[a]), &known(vec![was]), None).actions.as_slice(),
+        [Action::Put { is_new: false, .. }]
+    ));
 }
 
 #[test]
