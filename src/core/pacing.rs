@@ -67,9 +67,9 @@ impl Budgets {
         Ok(self.count(windows, now))
     }
 
-    /// Counts a call that is made whatever the budget says: a warm-up, a call already on the wire.
-    pub fn note(&mut self, settings: &PlatformSettings, account: &AccountId, now: Time) -> Vec<Change> {
-        let windows = windows(settings, account, false);
+    /// Counts a call without a token, made to open a connection: it costs the host's budget and no account's.
+    pub fn warmed(&mut self, settings: &PlatformSettings, account: &AccountId, now: Time) -> Vec<Change> {
+        let windows = windows(settings, account, false).into_iter().filter(|w| w.key.starts_with("host ")).collect();
         self.count(windows, now)
     }
 

@@ -27,6 +27,10 @@ use crate::platform::{Call, Lane, Picture, Platform, Post};
 const SEEN_GOOD: TimeDelta = TimeDelta::hours(1);
 /// One seen bad is not asked about again for this long (R29): a person has to renew it.
 const SEEN_BAD: TimeDelta = TimeDelta::minutes(10);
+/// A release this near has no time for warming: its own sends open their connections.
+const WORTH_WARMING: TimeDelta = TimeDelta::seconds(1);
+/// Done well before the arming, whatever the platform does with a `HEAD`.
+const WARM_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 /// Between tries to write an outcome to a ledger that does not take it.
 const LEDGER_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -348,6 +352,14 @@ async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
         State::Retrying => row.next_at.unwrap_or(row.at),
         _ => row.next_at.unwrap_or(row.at).max(row.at),
     };
+    if row.state == State::Ready && slot - inner.clock.now() > WORTH_WARMING {
+        let at = slot - release::WARM_AHEAD;
+        if !waited(inner, at, nudged).await {
+            return Ok(None);
+        }
+        inner.instants.wait(&inner.clock, at).await;
+        warm(inner, row).await?;
+    }
     if !waited(inner, slot - release::ARM_AHEAD, nudged).await {
         return Ok(None);
     }
@@ -388,6 +400,21 @@ async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
     };
     inner.instants.wait(&inner.clock, slot).await;
     fire(inner, armed, &means, &content, &pictures).await
+}
+
+/// One `HEAD` without a token opens the connection this delivery will use; whether it succeeds changes nothing.
+async fn warm(inner: &Inner, row: &Delivery) -> Result<(), StepError> {
+    let config = inner.config();
+    let Some(settings) = config.settings_of(&row.account) else { return Ok(()) };
+    let counted = lock(&inner.budgets).warmed(settings, &row.account, inner.clock.now());
+    if !counted.is_empty() {
+        inner.ledger.commit(&Actor::Daemon, counted).await.map_err(StepError::Ledger)?;
+    }
+    let Ok(head) = http::Request::head(&settings.base_url).body(Bytes::new()) else { return Ok(()) };
+    let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
+    let answer = inner.http.send(row.account.platform(), lane, head, WARM_WITHIN).await;
+    inner.metrics.request(row.account.platform(), "warm", if answer.is_ok() { "ok" } else { "not_sent" });
+    Ok(())
 }
 
 async fn postponed_by_budget(inner: &Inner, row: &Delivery, means: &Means) -> Driven {

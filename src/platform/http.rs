@@ -43,9 +43,6 @@ pub trait Http: Send + Sync {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, Lost>;
-
-    /// Opens connections ahead of a release, without a token; nothing to do in process.
-    async fn warm(&self, _platform: &str, _lane: Lane, _base_url: &str, _connections: usize) {}
 }
 
 /// The real one.
@@ -113,14 +110,6 @@ impl Http for Net {
             Some(answer) => answer,
             None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
         }
-    }
-
-    async fn warm(&self, platform: &str, lane: Lane, base_url: &str, connections: usize) {
-        let head = |_| async move {
-            let request = Request::head(base_url).body(Bytes::new()).ok()?;
-            self.send(platform, lane, request, Duration::from_secs(4)).await.ok()
-        };
-        futures_util::stream::iter(0..connections).map(head).buffer_unordered(connections.max(1)).count().await;
     }
 }
 
