@@ -254,3 +254,65 @@ fn r17_a_ledger_that_is_no_ledger_is_left_alone_and_nothing_is_published() {
         assert!(city.posts().await.is_empty());
     });
 }
+
+/// Every form a canary could leak in: as it stands, percent-encoded, hex, and base64 at its three offsets.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    use base64::Engine as _;
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+    let mut forms = vec![
+        secret.as_bytes().to_vec(),
+        form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>().into_bytes(),
+        hex::encode(secret).into_bytes(),
+    ];
+    for offset in 0..3 {
+        let padded = [&b"xxx"[..offset], secret.as_bytes()].concat();
+        let text = encode(&padded);
+        // The ends depend on what stands beside it; the middle does not.
+        forms.push(text[4..text.len() - 4].as_bytes().to_vec());
+    }
+    forms
+}
+
+#[test]
+fn r34_secrets_appear_nowhere_even_when_a_platform_echoes_them() {
+    runtime().block_on(async {
+        let echo = json!({ "behaviour": "echo_token", "probability": 0.3, "seed": 3 }).to_string();
+        let refuse = json!({ "behaviour": "error", "platform": "tencent", "operation": "post", "probability": 0.2, "seed": 4, "params": { "code": 3, "errcode": 5 } }).to_string();
+        let city = City::new(&["--fault", &echo, "--fault", &refuse]).await;
+        let log = std::fs::File::create(city.path("trace")).unwrap();
+        let child = city.command(&["run"]).env("FABU_LOG", "trace").stderr(log).spawn().unwrap();
+        let daemon = Running(child);
+        for _ in 0..500 {
+            if health(&city.path("state/fabu.sock")).await {
+                break;
+            }
+            city.clock.sleep(Duration::from_millis(20)).await;
+        }
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 早安上海, to: [\"**\"], catch_up: 10m}\n");
+        city.clock.sleep(Duration::from_secs(5)).await;
+        let mut said: Vec<(String, Vec<u8>)> = Vec::new();
+        for arguments in [&["status"][..], &["--json", "status"], &["--json", "status", "a"], &["audit"], &["accounts"], &["plan"], &["--json", "accounts"]] {
+            let output = city.command(arguments).output().unwrap();
+            said.push((format!("{arguments:?}"), [output.stdout, output.stderr].concat()));
+        }
+        let http = reqwest::Client::builder().unix_socket(city.path("state/fabu.sock")).build().unwrap();
+        let metrics = http.get("http://fabu/metrics").send().await.unwrap().bytes().await.unwrap();
+        assert!(metrics.starts_with(b"# HELP"));
+        said.push(("metrics".to_owned(), metrics.to_vec()));
+        drop(daemon);
+        for name in ["trace", "state/fabu.db", "state/fabu.db-wal"] {
+            said.push((name.to_owned(), std::fs::read(city.path(name)).unwrap_or_default()));
+        }
+        assert!(said.iter().any(|(name, bytes)| name == "trace" && bytes.len() > 10_000), "there is a log to search");
+        for n in [42, 123, 199] {
+            for platform in ["sina", "tencent", "eastday", "xinmin"] {
+                for form in forms(&format!("secret-{platform}-{n}")) {
+                    for (name, bytes) in &said {
+                        let found = bytes.windows(form.len()).any(|w| w == form);
+                        assert!(!found, "{platform} {n} is in {name} as {}", String::from_utf8_lossy(&form));
+                    }
+                }
+            }
+        }
+    });
+}

@@ -39,7 +39,10 @@ impl Book {
 }
 
 fn request(port: u16, text: &str) -> Vec<u8> {
-    let body = form_urlencoded::Serializer::new(String::new()).append_pair("status", text).append_pair("source", "fabu").finish();
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("status", text)
+        .append_pair("source", "fabu")
+        .finish();
     format!(
         "POST /api/statuses/update.json HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer secret\r\naccept-language: en\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -98,7 +101,12 @@ pub async fn raw(receiver: &Receiver, connections: usize, rounds: usize) -> Figu
 pub async fn bare(receiver: &Receiver, accounts: usize) -> Figures {
     let clock = Clock::real();
     fabu::platform::http::install_crypto();
-    let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(usize::MAX).build().expect("a client");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .http1_only()
+        .pool_max_idle_per_host(usize::MAX)
+        .build()
+        .expect("a client");
     let warm = futures_util::future::join_all((0..accounts).map(|n| {
         let client = client.clone();
         let url = format!("http://127.0.0.1:{}", receiver.ports[n % 4]);
@@ -114,7 +122,8 @@ pub async fn bare(receiver: &Receiver, accounts: usize) -> Figures {
         let (client, barrier) = (client.clone(), barrier.clone());
         let url = format!("http://127.0.0.1:{}/api/statuses/update.json", receiver.ports[n % 4]);
         tasks.spawn(async move {
-            let body = form_urlencoded::Serializer::new(String::new()).append_pair("status", &format!("bare-{n}")).finish();
+            let body =
+                form_urlencoded::Serializer::new(String::new()).append_pair("status", &format!("bare-{n}")).finish();
             let request = client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body);
             barrier.wait().await;
             let answer = request.send().await.expect("answered");

@@ -32,7 +32,8 @@ fn main() {
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|a| a == name);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("{cores} cores, {} {}, {runs} runs; minimum median maximum", std::env::consts::OS, std::env::consts::ARCH);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         if wanted("w1") {
             w1(runs).await;
@@ -116,7 +117,10 @@ async fn w5() {
         let early = values.iter().filter(|v| **v < 0.0).count();
         println!(
             "  {name:<6} p50 {:.3}  p99 {:.3}  max {:.3}  early {early}  of {}",
-            percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0), values.len()
+            percentile(values, 0.5),
+            percentile(values, 0.99),
+            percentile(values, 1.0),
+            values.len()
         );
     }
     println!("  goal: p99 and max ≤ 2 × raw + 1 ms, early 0");

@@ -16,17 +16,19 @@ pub struct Receiver {
     pub ports: Vec<u16>,
 }
 
-/// One request: when its first bytes were read (µs since 1970) and the text it posted.
+/// One post: when its first bytes were read, in microseconds since 1970.
 pub struct Arrival {
     pub at_us: i64,
-    pub text: String,
 }
 
 impl Receiver {
     pub async fn start(delay_ms: u64) -> Receiver {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-        let mut child =
-            command.args(["receiver", &delay_ms.to_string()]).stdout(Stdio::piped()).spawn().expect("the receiver starts");
+        let mut child = command
+            .args(["receiver", &delay_ms.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the receiver starts");
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("its ports");
         Receiver { child, ports: line.split_whitespace().filter_map(|p| p.parse().ok()).collect() }
@@ -41,8 +43,8 @@ impl Receiver {
         let body = text.split("\r\n\r\n").nth(1).unwrap_or("");
         body.lines()
             .filter_map(|line| {
-                let (at, text) = line.split_once(' ')?;
-                Some(Arrival { at_us: at.parse().ok()?, text: text.to_owned() })
+                let (at, _) = line.split_once(' ')?;
+                Some(Arrival { at_us: at.parse().ok()? })
             })
             .collect()
     }
@@ -59,7 +61,8 @@ type Seen = Arc<Mutex<Vec<(i64, String)>>>;
 
 /// The receiver process.
 pub fn serve(delay_ms: u64) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let seen: Seen = Arc::default();
         let ids = Arc::new(AtomicU64::new(1000));

@@ -92,7 +92,8 @@ impl Subject {
             let items = page["items"].as_array().cloned().unwrap_or_default();
             let Some(end) = items.last() else { return last };
             after = end["seq"].as_i64().unwrap_or(i64::MAX);
-            for item in items.iter().filter(|i| i["body"].as_str().is_some_and(|b| b.contains("\"to\":\"published\""))) {
+            for item in items.iter().filter(|i| i["body"].as_str().is_some_and(|b| b.contains("\"to\":\"published\"")))
+            {
                 let at: Time = item["at"].as_str().and_then(|t| t.parse().ok()).expect("a time");
                 last = last.max(at);
             }
@@ -105,7 +106,10 @@ impl Subject {
         receiver.take().await;
         let at = whole_second(self.clock.now() + TimeDelta::seconds(8));
         let when = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        self.save(&format!("{id}.yaml"), &format!("announcements:\n  - {{id: {id}, text: 第{id}号, at: \"{when}\", to: [\"**\"]}}\n"));
+        self.save(
+            &format!("{id}.yaml"),
+            &format!("announcements:\n  - {{id: {id}, text: 第{id}号, at: \"{when}\", to: [\"**\"]}}\n"),
+        );
         let durable = self.last_receipt(before + 800).await;
         let arrivals = receiver.take().await;
         assert_eq!(arrivals.len(), 800, "none missing, none double");
@@ -150,7 +154,11 @@ impl Subject {
         // By arrival order: the n-th belongs to the n-th second.
         let mut sorted: Vec<i64> = arrivals.iter().map(|a| a.at_us).collect();
         sorted.sort_unstable();
-        sorted.iter().enumerate().map(|(n, at)| (at - from.timestamp_micros() - n as i64 * 1_000_000) as f64 / 1000.0).collect()
+        sorted
+            .iter()
+            .enumerate()
+            .map(|(n, at)| (at - from.timestamp_micros() - n as i64 * 1_000_000) as f64 / 1000.0)
+            .collect()
     }
 
     /// Resident memory in MiB, and milliseconds of CPU a second, while nothing is due.
@@ -173,7 +181,10 @@ impl Subject {
     pub async fn restart_with_one_due(&mut self, receiver: &Receiver, n: usize) -> f64 {
         let at = whole_second(self.clock.now() + TimeDelta::seconds(4));
         let when = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        self.save(&format!("due-{n}.yaml"), &format!("announcements:\n  - {{id: due-{n}, text: 到期{n}, at: \"{when}\", to: [\"sina:city/u{n}\"]}}\n"));
+        self.save(
+            &format!("due-{n}.yaml"),
+            &format!("announcements:\n  - {{id: due-{n}, text: 到期{n}, at: \"{when}\", to: [\"sina:city/u{n}\"]}}\n"),
+        );
         self.clock.sleep(Duration::from_millis(2500)).await;
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");

@@ -6,6 +6,7 @@
 
 pub mod acts;
 pub mod config;
+pub mod doorway;
 pub mod jobs;
 pub mod metrics;
 pub mod planner;
@@ -76,6 +77,8 @@ pub struct Inner {
     pauses: Mutex<BTreeMap<String, Time>>,
     /// When a credential was last seen, and why it was bad if it was.
     standings: Mutex<BTreeMap<AccountId, (Time, Option<Words>)>>,
+    /// The newest receipts of each account: no post is two deliveries' receipt.
+    recent: Mutex<BTreeMap<AccountId, std::collections::VecDeque<String>>>,
     in_hand: Mutex<BTreeMap<DeliveryId, CancellationToken>>,
     contents: Mutex<BTreeMap<ContentHash, Arc<Content>>>,
     preparing: Mutex<BTreeMap<String, Arc<Semaphore>>>,
@@ -112,6 +115,7 @@ impl Daemon {
             instants: Arc::default(),
             pauses: Mutex::default(),
             standings: Mutex::default(),
+            recent: Mutex::default(),
             in_hand: Mutex::default(),
             contents: Mutex::default(),
             preparing: Mutex::default(),

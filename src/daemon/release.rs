@@ -5,9 +5,12 @@
 //! wake together. T waits for nobody: what is not ready goes when it is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
@@ -18,38 +21,65 @@ use crate::core::delivery::{Delivery, State};
 
 /// Intents are written this long before the slot; late is better than unrecorded, so a slow disk delays.
 pub const ARM_AHEAD: TimeDelta = TimeDelta::milliseconds(250);
+/// Receipts wait for the end of their burst at most this long.
+const LONGEST_BURST: Duration = Duration::from_millis(100);
 /// Connections are opened this long before the instant.
 pub const WARM_AHEAD: TimeDelta = TimeDelta::seconds(5);
 
 /// The slots somebody waits for.
 #[derive(Default)]
-pub struct Instants(Mutex<BTreeMap<Time, CancellationToken>>);
+pub struct Instants(Mutex<BTreeMap<Time, Arc<Slot>>>);
+
+/// One instant and those who go at it.
+#[derive(Default)]
+pub struct Slot {
+    rung: CancellationToken,
+    /// Requests of this instant that have not begun yet.
+    before: AtomicUsize,
+    over: Notify,
+}
 
 impl Instants {
-    /// Returns at `slot`, together with all others that wait for it; at once if it has passed.
-    pub async fn wait(self: &Arc<Self>, clock: &Clock, slot: Time) {
-        if slot <= clock.now() {
-            return;
-        }
-        let token = {
-            let mut slots = self.0.lock().expect("nothing panics while it holds the slots");
-            slots
-                .entry(slot)
-                .or_insert_with(|| {
-                    let token = CancellationToken::new();
-                    tokio::spawn(ring(self.clone(), clock.clone(), slot, token.clone()));
-                    token
-                })
-                .clone()
-        };
-        token.cancelled().await;
+    /// Joins those who wait for `slot`.
+    pub fn join(self: &Arc<Self>, clock: &Clock, slot: Time) -> Arc<Slot> {
+        let mut slots = self.0.lock().expect("nothing panics while it holds the slots");
+        let joined = slots.entry(slot).or_insert_with(|| {
+            let made = Arc::new(Slot::default());
+            tokio::spawn(ring(self.clone(), clock.clone(), slot, made.clone()));
+            made
+        });
+        joined.before.fetch_add(1, Ordering::SeqCst);
+        joined.clone()
     }
 }
 
-async fn ring(instants: Arc<Instants>, clock: Clock, slot: Time, token: CancellationToken) {
+impl Slot {
+    /// Returns at the instant, together with all others that joined.
+    pub async fn wait(&self) {
+        self.rung.cancelled().await;
+    }
+
+    /// This one's request is on its way, or never will be.
+    pub fn began(&self) {
+        if self.before.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.over.notify_waiters();
+        }
+    }
+
+    /// Returns when every request of the instant is on its way: receipts are written after the burst and not
+    /// into it, or writing the first would delay sending the last. Bounded, so that nothing waits for a straggler.
+    pub async fn over(&self, clock: &Clock) {
+        let over = self.over.notified();
+        if self.before.load(Ordering::SeqCst) > 0 {
+            clock.timeout(LONGEST_BURST, over).await;
+        }
+    }
+}
+
+async fn ring(instants: Arc<Instants>, clock: Clock, slot: Time, made: Arc<Slot>) {
     clock.sleep_until(slot).await;
     instants.0.lock().expect("nothing panics while it holds the slots").remove(&slot);
-    token.cancel();
+    made.rung.cancel();
 }
 
 /// What is measured of one release while it goes out.

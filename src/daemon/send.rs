@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::doorway::{Doorway, Passed};
 use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
 use crate::core::accounts::{Account, Secret};
@@ -96,7 +97,7 @@ async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
     inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
-fn expired(row: &Delivery, now: Time) -> bool {
+pub fn expired(row: &Delivery, now: Time) -> bool {
     row.expires_at.is_some_and(|e| e < now)
 }
 
@@ -106,9 +107,9 @@ async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
         inner.metrics.missed();
         return stepped(inner, row, Event::Expired).await;
     }
-    // After a failure `next_at` is later than the lead's beginning.
+    // Until it is first tried `next_at` is the release itself; after a failure it is the next try.
     let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
-    let begin = row.next_at.map_or(now, |at| if at > row.at { at } else { row.at - lead });
+    let begin = row.next_at.map_or(now, |at| if at == row.at { row.at - lead } else { at });
     if !waited(inner, begin, nudged).await {
         return Ok(None);
     }
@@ -297,7 +298,7 @@ pub async fn verdict(inner: &Inner, row: &Delivery, now: Time) -> Result<Verdict
     Ok(verdict_of(inner, row, &content, now))
 }
 
-fn verdict_of(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Verdict {
+pub fn verdict_of(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Verdict {
     let config = inner.config();
     let asking = Asking {
         delivery: row.id,
@@ -357,7 +358,9 @@ async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
         if !waited(inner, at, nudged).await {
             return Ok(None);
         }
-        inner.instants.wait(&inner.clock, at).await;
+        let together = inner.instants.join(&inner.clock, at);
+        together.wait().await;
+        together.began();
         warm(inner, row).await?;
     }
     if !waited(inner, slot - release::ARM_AHEAD, nudged).await {
@@ -398,8 +401,7 @@ async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken)
     let Some(armed) = arm(inner, row, &means, slot).await? else {
         return postponed_by_budget(inner, row, &means).await;
     };
-    inner.instants.wait(&inner.clock, slot).await;
-    fire(inner, armed, &means, &content, &pictures).await
+    fire(inner, armed, &means, &content, &pictures, slot).await
 }
 
 /// One `HEAD` without a token opens the connection this delivery will use; whether it succeeds changes nothing.
@@ -448,29 +450,26 @@ async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result
     }
 }
 
-/// The instant has come: one look at the gate in memory, and the request.
-async fn fire(inner: &Arc<Inner>, row: Delivery, means: &Means, content: &Content, pictures: &[Picture]) -> Driven {
-    let begun = inner.clock.now();
-    let stopped = |why: Words, held_until| Event::StoppedBefore { held_until, why };
-    if inner.stop.is_cancelled() {
-        // Nothing has left, and that is known: after the restart it is simply due again.
-        let why = Words::new("停机，尚未发送", "the daemon stopped before it was sent");
-        return written(inner, &row, Event::Answered { begun, answer: Err(Failure::NotSent(why)) }).await;
-    }
-    if expired(&row, begun) {
-        inner.metrics.missed();
-        return written(inner, &row, stopped(Words::new("过了有效期", "it expired before it could go out"), None))
-            .await;
-    }
-    match verdict_of(inner, &row, content, begun) {
-        Verdict::Go => {}
-        Verdict::Closed { until, why } => return written(inner, &row, stopped(why, until)).await,
-        Verdict::Withdrawn => return written(inner, &row, stopped(Words::new("已撤回", "withdrawn"), None)).await,
-    }
+/// Sends what was armed: the adapter builds its request now, and the doorway lets it out at the instant.
+async fn fire(
+    inner: &Arc<Inner>,
+    row: Delivery,
+    means: &Means,
+    content: &Content,
+    pictures: &[Picture],
+    slot: Time,
+) -> Driven {
     let prepared = row.prepared.as_ref().expect("only what is prepared can be armed");
-    let grace = TimeDelta::from_std(inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
-    inner.releases.began(&row.occurrence, begun, begun > row.at + grace);
-    let answer = means.platform.publish(&means.call(inner, &row), prepared, pictures).await;
+    let doorway = Doorway::new(inner, &row, content, slot);
+    let call = Call { http: &doorway, ..means.call(inner, &row) };
+    let answer = means.platform.publish(&call, prepared, pictures).await;
+    let begun = match doorway.into_outcome().await {
+        Passed::Stopped(event) => return written(inner, &row, event).await,
+        Passed::Begun(begun) => begun,
+        // The adapter gave up before it asked anything of the network.
+        Passed::Never => inner.clock.now(),
+    };
+    let answer = answer.and_then(|receipt| own_receipt(inner, &row, receipt));
     inner.metrics.request(row.account.platform(), "publish", outcome_name(answer.as_ref().err()));
     let mut with = Vec::new();
     if let Err(failure) = &answer {
@@ -481,6 +480,27 @@ async fn fire(inner: &Arc<Inner>, row: Delivery, means: &Means, content: &Conten
         );
     }
     written_with(inner, &row, Event::Answered { begun, answer }, with).await
+}
+
+/// A platform may answer with a post that was there before: such an answer proves nothing.
+fn own_receipt(inner: &Inner, row: &Delivery, receipt: Receipt) -> Result<Receipt, Failure> {
+    /// Posts of one account that may be under way or just made.
+    const RECENT: usize = 32;
+    if !receipt.shown || receipt.post_id.is_empty() {
+        return Ok(receipt);
+    }
+    let baseline = row.prepared.as_ref().and_then(|p| p.baseline.as_ref());
+    let mut recent = lock(&inner.recent);
+    let known = recent.entry(row.account.clone()).or_default();
+    if baseline == Some(&receipt.post_id) || known.contains(&receipt.post_id) {
+        let said = Words::new("平台回的是另一条的编号", "answered with the id of another post");
+        return Err(Failure::Unclear(said));
+    }
+    known.push_back(receipt.post_id.clone());
+    if known.len() > RECENT {
+        known.pop_front();
+    }
+    Ok(receipt)
 }
 
 /// Writes an outcome whatever it takes: what a platform said must not be forgotten while we live.

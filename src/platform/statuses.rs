@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
 use super::statuses_auth::authorize;
-use super::timeline::{self, Shown, newer, ruby_date, same_text, text_of_html};
+use super::timeline::{self, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -140,7 +140,7 @@ impl Statuses {
     fn is_new(post: &Prepared, shown: &Shown, before: Option<&String>, begun: Time, skew: TimeDelta) -> bool {
         [post.baseline.as_ref(), before].into_iter().flatten().all(|known| newer(&shown.id, known))
             && shown.created.is_none_or(|created| created - skew >= begun - BEFORE)
-            && same_text(&post.text, &shown.text, shown.truncated)
+            && (same_text(&post.text, &shown.text, shown.truncated) || silently_cut(&post.text, &shown.text))
     }
 
     fn seen(&self, call: &Call<'_>, id: &str) {

@@ -67,7 +67,11 @@ async fn r08_a_request_that_was_lost_on_the_way_is_not_there() {
             let (prepared, sent) = w.under(rule.clone(), &w.post(&text(1))).await;
             assert_eq!((word(&sent).as_str(), w.live()), ("unclear", 0), "{} {rule}", case.name);
             w.pass(3).await;
-            assert_eq!(w.find(&w.wanted(&prepared)).await.unwrap(), Look::Absent, "{} {rule}", case.name);
+            assert!(
+                matches!(w.find(&w.wanted(&prepared)).await.unwrap(), Look::Absent | Look::SendAgain),
+                "{} {rule}",
+                case.name
+            );
             // Believed absent, it is sent once more, as it was prepared.
             assert!(w.publish(&prepared).await.is_ok());
             assert_eq!(w.live(), 1, "{} {rule}", case.name);
@@ -89,7 +93,11 @@ async fn r37_a_redirect_is_not_followed_and_leaves_doubt() {
             let (prepared, sent) = w.under(rule, &w.post(&text(1))).await;
             assert_eq!((word(&sent).as_str(), w.live()), ("unclear", 0), "{} {status}", case.name);
             assert_eq!(w.requests_of("post"), 1, "{}", case.name);
-            assert_eq!(w.find(&w.wanted(&prepared)).await.unwrap(), Look::Absent, "{}", case.name);
+            assert!(
+                matches!(w.find(&w.wanted(&prepared)).await.unwrap(), Look::Absent | Look::SendAgain),
+                "{}",
+                case.name
+            );
         }
         // A read that is led away proves nothing either.
         let w = world(&case);
@@ -123,7 +131,7 @@ async fn r08_a_black_hole_posts_late_and_is_found_late() {
         assert_eq!((word(&sent).as_str(), w.live()), ("unclear", 0), "{}", case.name);
         let wanted = w.wanted(&prepared);
         w.pass(3).await;
-        assert_eq!(w.find(&wanted).await.unwrap(), Look::Absent, "{}", case.name);
+        assert!(matches!(w.find(&wanted).await.unwrap(), Look::Absent | Look::SendAgain), "{}", case.name);
         w.pass(30).await;
         assert_eq!(w.live(), 1, "{}", case.name);
         is_told(&w, &prepared, &wanted, "black hole").await;
@@ -139,7 +147,7 @@ async fn a_post_that_is_shown_later_is_accepted_and_found_later() {
         assert!(sent.unwrap().post_id.is_empty());
         let wanted = w.wanted(&prepared);
         w.pass(60).await;
-        assert_eq!(w.find(&wanted).await.unwrap(), Look::Absent, "{name}");
+        assert!(matches!(w.find(&wanted).await.unwrap(), Look::Absent | Look::SendAgain), "{name}");
         w.pass(31).await;
         is_told(&w, &prepared, &wanted, "delayed").await;
     }
@@ -294,7 +302,7 @@ async fn r08_a_page_that_does_not_reach_back_proves_nothing() {
         let prepared = w.prepare(&w.post(&text(99))).await.unwrap();
         let wanted = w.wanted(&prepared);
         for n in 0..page {
-            assert_eq!(w.find(&wanted).await.unwrap(), Look::Absent, "{name} {n}");
+            assert!(matches!(w.find(&wanted).await.unwrap(), Look::Absent | Look::SendAgain), "{name} {n}");
             w.out(&w.post(&text(n))).await;
             w.pass(3).await;
         }

@@ -1,0 +1,126 @@
+//! The doorway between a built request and the wire.
+//!
+//! An adapter builds its request ahead and hands it to this `Http`, which holds it until the instant,
+//! looks once more at what could forbid it — a stop, the expiry, the gate in memory — and lets it out.
+//! So nothing but the sending itself lies between T and the first byte, and what was withdrawn or
+//! held a moment ago does not go.
+
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::TimeDelta;
+use http::{Request, Response};
+
+use super::release::Slot;
+use super::send::{expired, verdict_of};
+use super::{Inner, lock};
+use crate::clock::Time;
+use crate::core::announcement::Content;
+use crate::core::delivery::{Delivery, Event, Failure};
+use crate::core::gate::Verdict;
+use crate::core::words::Words;
+use crate::platform::{Http, Lane, Lost};
+
+/// What became of the request at the doorway.
+pub enum Passed {
+    Begun(Time),
+    Stopped(Event),
+    /// It never came.
+    Never,
+}
+
+pub struct Doorway<'a> {
+    inner: &'a Inner,
+    row: &'a Delivery,
+    content: &'a Content,
+    slot: Time,
+    together: Arc<Slot>,
+    passed: Mutex<Passed>,
+}
+
+impl<'a> Doorway<'a> {
+    pub fn new(inner: &'a Inner, row: &'a Delivery, content: &'a Content, slot: Time) -> Doorway<'a> {
+        let together = inner.instants.join(&inner.clock, slot);
+        Doorway { inner, row, content, slot, together, passed: Mutex::new(Passed::Never) }
+    }
+
+    /// What happened here, once the burst is over.
+    pub async fn into_outcome(self) -> Passed {
+        let passed = self.passed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match passed {
+            Passed::Never => self.together.began(),
+            _ => self.together.over(&self.inner.clock).await,
+        }
+        passed
+    }
+
+    /// The reason not to let it out now, as the event it makes.
+    fn forbidden(&self, now: Time) -> Option<Event> {
+        let stopped = |why: Words, held_until| Some(Event::StoppedBefore { held_until, why });
+        if self.inner.stop.is_cancelled() {
+            // Nothing has left, and that is known: after the restart it is simply due again.
+            let why = Words::new("停机，尚未发送", "the daemon stopped before it was sent");
+            return Some(Event::Answered { begun: now, answer: Err(Failure::NotSent(why)) });
+        }
+        if expired(self.row, now) {
+            self.inner.metrics.missed();
+            return stopped(Words::new("过了有效期", "it expired before it could go out"), None);
+        }
+        match verdict_of(self.inner, self.row, self.content, now) {
+            Verdict::Go => None,
+            Verdict::Closed { until, why } => stopped(why, until),
+            Verdict::Withdrawn => stopped(Words::new("已撤回", "withdrawn"), None),
+        }
+    }
+
+    fn is_first(&self) -> bool {
+        matches!(*lock(&self.passed), Passed::Never)
+    }
+
+    /// Waits for the instant and decides; true when the request may go.
+    async fn opens(&self) -> bool {
+        if self.slot > self.inner.clock.now() {
+            self.together.wait().await;
+        }
+        let now = self.inner.clock.now();
+        if let Some(event) = self.forbidden(now) {
+            *lock(&self.passed) = Passed::Stopped(event);
+            self.together.began();
+            return false;
+        }
+        *lock(&self.passed) = Passed::Begun(now);
+        let grace = TimeDelta::from_std(self.inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
+        self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
+        true
+    }
+}
+
+#[async_trait]
+impl Http for Doorway<'_> {
+    async fn send(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        let first = self.is_first();
+        if first && !self.opens().await {
+            return Err(Lost::BeforeSend("not let out".to_owned()));
+        }
+        let mut sending = self.inner.http.send(platform, lane, request, timeout);
+        if !first {
+            return sending.await;
+        }
+        // Once polled, the request is with its connection: then the next of the burst has its turn.
+        let at_once = std::future::poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+        self.together.began();
+        match at_once {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => sending.await,
+        }
+    }
+}
