@@ -216,3 +216,108 @@ fn an_emergency_in_the_queue_is_not_sent_without_its_persons() {
         assert_eq!(in_state(&all(&daemon).await, State::Expired), 4);
     });
 }
+
+#[test]
+fn r19_a_restored_ledger_looks_before_it_sends() {
+    simulate(async {
+        let city = City::new(START, 12, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:01")]));
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        daemon.stop().await;
+        drop(city.ledger().await);
+        let state = city.path().join("state");
+        let copy = |from: &str, to: &str| {
+            for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
+                let (from, to) = (state.join(format!("{from}{name}")), state.join(format!("{to}{name}")));
+                std::fs::remove_file(&to).unwrap_or_default();
+                std::fs::copy(from, to).map(|_| ()).unwrap_or_default();
+            }
+        };
+        copy("", "old-");
+        let daemon = city.start().await;
+        city.save("b.yaml", "announcements:\n  - {id: b, text: 乙, to: [shanghai]}\n");
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        assert_eq!(city.sandbox.posts().len(), 8);
+        daemon.stop().await;
+        drop(city.ledger().await);
+        copy("old-", "");
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
+        assert_eq!(city.sandbox.posts().len(), 8, "nothing is sent twice");
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
+    });
+}
+
+#[test]
+fn r06_what_a_person_cancels_does_not_go_and_an_edit_does_not_bring_it_back() {
+    simulate(async {
+        let city = City::new(START, 13, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
+        let wish = fabu::core::delivery::Wish::Stop;
+        let answer = daemon.inner.withdraw(&by, "a", wish).await.unwrap();
+        assert_eq!(answer["cancelled"], 4);
+        city.save("a.yaml", &file(&[one("a", "甲改", "2026-11-24 08:12")]));
+        daemon.rescan().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        assert_eq!(city.sandbox.posts().len(), 0);
+        assert!(daemon.inner.withdraw(&by, "a", wish).await.is_err(), "there is nothing left to cancel");
+        assert!(daemon.inner.withdraw(&by, "nothing", wish).await.is_err());
+    });
+}
+
+#[test]
+fn r06_a_delete_is_tried_again_until_each_platform_confirms() {
+    simulate(async {
+        let city = City::new(START, 14, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:02")]));
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        let lost = json!({ "behaviour": "reset_before", "operation": "delete", "times": 3 });
+        let page = json!({ "behaviour": "proxy_page", "operation": "show", "platform": "xinmin", "times": 2 });
+        city.sandbox.set_faults(vec![support::fault(lost), support::fault(page)]);
+        let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
+        daemon.inner.withdraw(&by, "a", fabu::core::delivery::Wish::Gone).await.unwrap();
+        assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
+        assert!(city.sandbox.posts().iter().all(|p| p.deleted));
+        assert_eq!(in_state(&all(&daemon).await, State::Deleted), 4);
+    });
+}
+
+#[test]
+fn a_delivery_that_failed_is_tried_again_when_a_person_says_so() {
+    simulate(async {
+        let city = City::new(START, 15, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:02")]));
+        city.sandbox.set_standing("sina:shanghai", "expired", None);
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        let rows = all(&daemon).await;
+        assert_eq!((in_state(&rows, State::Published), in_state(&rows, State::Failed)), (3, 1));
+        let status = daemon.inner.status().await.unwrap();
+        assert_eq!(status["bad_credentials"][0]["account"], "sina:shanghai");
+        city.sandbox.set_standing("sina:shanghai", "good", None);
+        let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
+        daemon.inner.retry(&by, "a", None).await.unwrap();
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 4);
+        assert_eq!(city.sandbox.posts().len(), 4);
+    });
+}
+
+#[test]
+fn r29_a_token_that_is_dead_is_asked_about_once_and_not_hammered() {
+    simulate(async {
+        let city = City::new(START, 16, "");
+        let many: Vec<String> = (0..20).map(|n| one(&format!("a{n}"), &format!("第{n}"), "2026-11-24 08:03")).collect();
+        city.save("a.yaml", &file(&many));
+        city.sandbox.set_standing("sina:shanghai", "expired", None);
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        let asked = city.sandbox.requests().iter().filter(|r| r.account.as_deref() == Some("sina:shanghai")).count();
+        assert!(asked <= 2, "{asked} requests with a dead token");
+    });
+}

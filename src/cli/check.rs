@@ -115,7 +115,15 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
     let rules =
         plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, accepted: None, refused: None };
     let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);
-    let releases = releases(&config, &reading, &alone, now);
+    let mut releases = releases(&config, &reading, &alone, now);
+    if let Some(value) = &against {
+        // What the ledger has already dealt with does not go out again because its file is still there.
+        let pending = |id: &str| {
+            let named = |list: &Value| list.as_array().is_some_and(|l| l.iter().any(|o| o["announcement"] == id));
+            named(&value["changes"]) || named(&value["coming"])
+        };
+        releases.retain(|r| pending(r["announcement"].as_str().unwrap_or("")));
+    }
     if voice.json {
         voice.data(&json!({ "releases": releases, "against_ledger": against }));
         return if reading.faults.iter().any(Fault::is_error) { Exit::Failed } else { Exit::Done };

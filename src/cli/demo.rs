@@ -177,7 +177,8 @@ impl Demo {
             (_, _, Some("failed")) => {
                 let reason = shown(body["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
                 let account = text("account");
-                let why = voice.say(&words!("{account}：{reason}", "{account}: {reason}")).to_owned();
+                let id = shown(&record.subject);
+                let why = voice.say(&words!("{account}：{id}，{reason}", "{account}: {id}, {reason}")).to_owned();
                 format!("{} {why}", voice.paint(BAD, voice.pick("失败", "failed  ")))
             }
             (_, Some("answered"), Some("unknown")) => {
@@ -202,7 +203,8 @@ impl Demo {
             }
             (_, Some("taken_down"), _) => {
                 let (account, id) = (text("account"), shown(&record.subject));
-                format!("{} {account}: {id}", voice.paint(CARE, voice.pick("撤下", "replaced")))
+                let line = voice.say(&words!("{account}：{id}", "{account}: {id}")).to_owned();
+                format!("{} {line}", voice.paint(CARE, voice.pick("撤下", "replaced")))
             }
             _ => return,
         };

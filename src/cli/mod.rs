@@ -232,8 +232,9 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
 /// The socket of the configuration, and a client for it.
 pub fn client(config: &std::path::Path, voice: Voice) -> Result<Client, Exit> {
     let (settings, faults) = crate::input::settings::read(config);
-    match settings {
-        Some(settings) => Ok(Client::new(&settings.socket)),
+    let fallback = crate::input::settings::socket_of(config).filter(|s| s.exists());
+    match settings.map(|s| s.socket).or(fallback) {
+        Some(socket) => Ok(Client::new(&socket)),
         None => {
             for fault in &faults {
                 voice.note(voice.fault(fault));

@@ -162,7 +162,7 @@ fn tell_all(value: &Value, voice: Voice) {
             voice.pick("公告", "announcement"),
             voice.pick("投递", "deliveries"),
             voice.pick("误差 ms", "lateness ms"),
-            voice.pick("齐发 ms", "skew ms"),
+            voice.pick("先后 ms", "skew ms"),
         ]);
         for row in rows.iter().take(15) {
             let figure = |k: &str| row["closing"][k].as_f64().map_or_else(String::new, |ms| format!("{ms:.1}"));

@@ -138,19 +138,21 @@ pub fn log_to_stderr(env: &Env) {
     let wish = env("FABU_LOG").unwrap_or_else(|| "info,tokio_cron_scheduler=warn".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(wish).unwrap_or_else(|_| "info".into());
     let json = env("FABU_LOG_FORMAT").as_deref() == Some("json");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| SafeWriter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || SafeWriter { json });
     // A second subscriber, in a test that runs two daemons, is refused and harmless.
     let set = if json { builder.json().try_init() } else { builder.try_init() };
     set.unwrap_or_default();
 }
 
-struct SafeWriter;
+struct SafeWriter {
+    json: bool,
+}
 
 impl std::io::Write for SafeWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let record = text.strip_suffix('\n').unwrap_or(&text);
-        let mut line = crate::core::words::shown(record);
+        let mut line = if self.json { json_safe(record) } else { crate::core::words::shown(record) };
         line.push('\n');
         std::io::stderr().lock().write_all(line.as_bytes())?;
         Ok(bytes.len())
@@ -159,6 +161,22 @@ impl std::io::Write for SafeWriter {
     fn flush(&mut self) -> std::io::Result<()> {
         std::io::stderr().lock().flush()
     }
+}
+
+/// JSON escapes its controls itself; what it lets through and could turn a line is written as JSON writes it.
+fn json_safe(record: &str) -> String {
+    let mut out = String::with_capacity(record.len());
+    for c in record.chars() {
+        if crate::core::words::is_hidden(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[derive(clap::Args, Debug)]

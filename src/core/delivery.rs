@@ -427,7 +427,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.called_duplicate = false;
             row.never_armed = false;
             row.asked_until = Some(slot + timeout);
-            row.begun_at = None;
+            // Until it is known better: after a crash this is when it can have begun.
+            row.begun_at = Some(slot);
             row.rest_until(Sending, Some(slot + timeout));
             attempt = Some(Outcome::Armed);
         }

@@ -128,7 +128,7 @@ impl Daemon {
             stop: CancellationToken::new(),
         });
         recover::recover(&inner, &world.trust).await?;
-        let mut planner = planner::Planner::new(inner.clone(), world.trust == Trust::New);
+        let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
         planner.scan(true).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(planner.run());

@@ -31,8 +31,9 @@ const SUPERSEDED: TimeDelta = TimeDelta::days(60);
 pub struct Planner {
     inner: Arc<Inner>,
     signature: Option<Arc<str>>,
-    /// The first reading into a new ledger: what is due at once is looked for before it is sent.
-    is_new_ledger: bool,
+    /// The first reading into a ledger that is new, restored or cut: what it does not know of and is due
+    /// at once, or was due before, is looked for before it is sent.
+    is_doubted: bool,
     last_planned: Option<Time>,
 }
 
@@ -50,8 +51,8 @@ pub fn read(config: &super::config::Config, known: &dyn Fn(&AnnouncementId) -> b
 }
 
 impl Planner {
-    pub fn new(inner: Arc<Inner>, is_new_ledger: bool) -> Planner {
-        Planner { inner, signature: None, is_new_ledger, last_planned: None }
+    pub fn new(inner: Arc<Inner>, is_doubted: bool) -> Planner {
+        Planner { inner, signature: None, is_doubted, last_planned: None }
     }
 
     pub async fn run(mut self) {
@@ -83,7 +84,7 @@ impl Planner {
             Ok(()) => {
                 self.signature = signature;
                 self.last_planned = Some(now);
-                self.is_new_ledger = false;
+                self.is_doubted = false;
             }
             Err(error) => {
                 tracing::error!(%error, "the queue was not planned; it is read again");
@@ -132,9 +133,9 @@ impl Planner {
                 let place = fault.start();
                 let (file, message) = (&fault.source.name, &fault.message.en);
                 if fault.is_error() {
-                    tracing::error!(file, line = place.line, column = place.column, message, "fault in the queue");
+                    tracing::error!(file, line = place.line, column = place.column, fault = message, "fault in the queue");
                 } else {
-                    tracing::warn!(file, line = place.line, column = place.column, message, "remark on the queue");
+                    tracing::warn!(file, line = place.line, column = place.column, fault = message, "remark on the queue");
                 }
             }
         }
@@ -291,7 +292,7 @@ impl Planner {
                 d.state = State::Expired;
                 d.next_at = None;
                 d.reason = Some(Words::new("首次读到时已经过时", "already past when it was first seen"));
-            } else if self.is_new_ledger && release <= now + TimeDelta::seconds(2) {
+            } else if self.is_doubted && release <= now + TimeDelta::seconds(2) {
                 // A new ledger knows nothing of what went out before: it looks first.
                 d.state = State::Unknown;
                 d.never_armed = true;

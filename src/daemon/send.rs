@@ -217,16 +217,37 @@ pub fn use_of(row: &Delivery) -> Use {
     if row.priority == Priority::Emergency { Use::Emergency } else { Use::Post }
 }
 
-/// Asks whether the credential works, unless that was seen within the hour.
-async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
+/// What was seen of the credential lately, if that is still to be relied on.
+fn seen_standing(inner: &Inner, row: &Delivery) -> Option<Result<(), Failure>> {
     let now = inner.clock.now();
     match lock(&inner.standings).get(&row.account) {
-        Some((seen, None)) if now - *seen < SEEN_GOOD => return Ok(()),
-        Some((seen, Some(said))) if now - *seen < SEEN_BAD => {
-            return Err(Failure::Credential(Scope::Account, said.clone()));
-        }
-        _ => {}
+        Some((seen, None)) if now - *seen < SEEN_GOOD => Some(Ok(())),
+        Some((seen, Some(said))) if now - *seen < SEEN_BAD => Some(Err(Failure::Credential(Scope::Account, said.clone()))),
+        _ => None,
     }
+}
+
+/// What the ledger keeps of a credential that does not work.
+fn bad_standing(account: &crate::core::accounts::AccountId, said: &Words) -> Vec<Change> {
+    let body = serde_json::json!({ "account": account, "reason": said });
+    vec![
+        Change::Standing { account: account.clone(), good: false, words: said.en.clone(), uid: None, expires: None },
+        Note::change("credential", account, body),
+    ]
+}
+
+/// Asks whether the credential works, unless that was seen within the hour.
+async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
+    if let Some(seen) = seen_standing(inner, row) {
+        return seen;
+    }
+    // One asks for all that are prepared for this account at once; the others take its answer.
+    let turn = inner.looking(&row.account);
+    let _turn = turn.lock().await;
+    if let Some(seen) = seen_standing(inner, row) {
+        return seen;
+    }
+    let now = inner.clock.now();
     // With no budget left for asking, the post itself will tell.
     if spend(inner, row, means, false).await.is_err() {
         return Ok(());
@@ -249,8 +270,15 @@ async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result
             let written = inner.ledger.commit(&Actor::Daemon, vec![change]).await;
             written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
         }
+        Err(Failure::Credential(scope, said)) => {
+            lock(&inner.standings).insert(row.account.clone(), (now, Some(said.clone())));
+            tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
+            let changes = bad_standing(&row.account, &said);
+            inner.ledger.commit(&Actor::Daemon, changes).await.map_err(|e| Failure::NotSent(Words::same(e.to_string())))?;
+            Err(Failure::Credential(scope, said))
+        }
         // Only a plain "no" stops the post; a check that got no answer says nothing about the credential.
-        Err(failure @ (Failure::Credential(..) | Failure::NotSent(_) | Failure::Later(..))) => Err(failure),
+        Err(failure @ (Failure::NotSent(_) | Failure::Later(..))) => Err(failure),
         Err(_) => Ok(()),
     }
 }
@@ -560,12 +588,7 @@ pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure) -> Vec<Cha
             }
             lock(&inner.standings).insert(row.account.clone(), (now, Some(said.clone())));
             tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
-            let (account, words) = (row.account.clone(), said.en.clone());
-            let body = serde_json::json!({ "account": account, "reason": said });
-            vec![
-                Change::Standing { account: account.clone(), good: false, words, uid: None, expires: None },
-                Note::change("credential", &account, body),
-            ]
+            bad_standing(&row.account, said)
         }
         _ => Vec::new(),
     }

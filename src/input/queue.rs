@@ -287,7 +287,9 @@ impl Reader<'_> {
     fn text(&mut self, raw: &RawAnnouncement) -> String {
         let Some(given) = &raw.text else {
             let read_wrong = self.node.get("text").is_some_and(|n| n.kind != Kind::Null);
-            if !read_wrong {
+            // A slip such as `txet:` has its own fault, and the hint that goes with it.
+            let slipped = self.faults.iter().any(|f| f.code == "unknown_key");
+            if !read_wrong && !slipped {
                 let path = if self.node.get("text").is_some() { "text" } else { "id" };
                 self.push(path, "missing", Words::new("没有 `text`", "there is no `text`"));
             }

@@ -210,6 +210,15 @@ pub fn read_without_addresses(file: &Path) -> (Option<Settings>, Vec<Fault>) {
     read_as(file, false)
 }
 
+/// The socket a file names, even where the rest of it cannot be used: the daemon may still run on an older one.
+pub fn socket_of(file: &Path) -> Option<PathBuf> {
+    let source = read_text(file, &file.display().to_string()).ok()?;
+    let (node, _) = yaml::parse(&source);
+    let named = node.as_ref().and_then(|n| n.get("socket")).and_then(Node::as_text).unwrap_or("state/fabu.sock").to_owned();
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(folder.join(named))
+}
+
 fn read_as(file: &Path, addressed: bool) -> (Option<Settings>, Vec<Fault>) {
     let source = match read_text(file, &file.display().to_string()) {
         Ok(source) => source,

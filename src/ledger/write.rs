@@ -163,7 +163,7 @@ fn attempt(db: &Connection, row: &Delivery, outcome: Outcome, now: Time) -> Resu
         return exec(
             db,
             "INSERT OR REPLACE INTO attempts (delivery, n, slot, outcome) VALUES ($1, $2, $3, $4)",
-            params![row.id.0, attempt_number(db, row)?, row.asked_until.map(micros), outcome.as_str()],
+            params![row.id.0, attempt_number(db, row)?, row.begun_at.map(micros), outcome.as_str()],
         );
     }
     let words = row.reason.as_ref().map(|r| r.en.clone());
