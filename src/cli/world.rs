@@ -138,7 +138,8 @@ pub fn log_to_stderr(env: &Env) {
     let wish = env("FABU_LOG").unwrap_or_else(|| "info,tokio_cron_scheduler=warn".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(wish).unwrap_or_else(|_| "info".into());
     let json = env("FABU_LOG_FORMAT").as_deref() == Some("json");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || SafeWriter { json });
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || SafeWriter { json });
     // A second subscriber, in a test that runs two daemons, is refused and harmless.
     let set = if json { builder.json().try_init() } else { builder.try_init() };
     set.unwrap_or_default();

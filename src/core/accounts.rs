@@ -205,9 +205,16 @@ pub fn is_tag(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
 }
 
+/// A selector that means no account, and what was perhaps meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nobody {
+    pub said: Words,
+    pub hint: Option<Words>,
+}
+
 impl City {
     /// The accounts in use that a selector means; an error with the nearest name when there are none.
-    pub fn select(&self, selector: &Selector) -> Result<BTreeSet<AccountId>, Words> {
+    pub fn select(&self, selector: &Selector) -> Result<BTreeSet<AccountId>, Nobody> {
         let hit = |a: &&Account| selector.takes(&a.id, self);
         let found: BTreeSet<_> = self.accounts.values().filter(hit).map(|a| a.id.clone()).collect();
         if found.is_empty() { Err(self.nobody(selector)) } else { Ok(found) }
@@ -220,41 +227,39 @@ impl City {
         unit != Status::Active || account != Status::Active
     }
 
-    fn nobody(&self, selector: &Selector) -> Words {
+    fn nobody(&self, selector: &Selector) -> Nobody {
+        let before = selector.platform.as_ref().map_or_else(String::new, |p| format!("{p}:"));
         if let Some(platform) = &selector.platform
             && !self.platforms.contains(platform)
         {
-            let hint = nearest(platform.as_str(), self.platforms.iter().map(PlatformName::as_str));
-            return did_you_mean(words!("没有名为 `{platform}` 的平台", "there is no platform `{platform}`"), hint, "");
+            let near = nearest(platform.as_str(), self.platforms.iter().map(PlatformName::as_str));
+            return nobody(words!("没有名为 `{platform}` 的平台", "there is no platform `{platform}`"), near);
         }
         match &selector.whom {
-            Whom::All => Words::new("没有任何账号", "there are no accounts"),
+            Whom::All => nobody(Words::new("没有任何账号", "there are no accounts"), None),
             Whom::Tag(tag) => {
                 let tags: BTreeSet<&str> =
                     self.units.values().flat_map(|u| u.tags.iter().map(String::as_str)).collect();
-                let none = words!("没有账号带标签 `#{tag}`", "no account has the tag `#{tag}`");
-                if tags.contains(tag.as_str()) { none } else { did_you_mean(none, nearest(tag, tags), "#") }
+                let near = if tags.contains(tag.as_str()) { None } else { nearest(tag, tags) };
+                let meant = near.map(|near| format!("{before}#{near}"));
+                nobody(words!("没有账号带标签 `#{tag}`", "no account has the tag `#{tag}`"), meant.as_deref())
             }
             Whom::Unit(id) | Whom::Below(id) => {
-                let none = words!("没有账号属于 `{id}`", "no account matches `{id}`");
-                if self.units.contains_key(id) {
-                    none
-                } else {
-                    did_you_mean(none, nearest(id.as_str(), self.units.keys().map(UnitId::as_str)), "")
-                }
+                let tail = if matches!(selector.whom, Whom::Below(_)) { "/**" } else { "" };
+                let known = self.units.contains_key(id);
+                let near = if known { None } else { nearest(id.as_str(), self.units.keys().map(UnitId::as_str)) };
+                let meant = near.map(|near| format!("{before}{near}{tail}"));
+                nobody(
+                    words!("没有账号属于 `{before}{id}{tail}`", "no account matches `{before}{id}{tail}`"),
+                    meant.as_deref(),
+                )
             }
         }
     }
 }
 
-fn did_you_mean(said: Words, candidate: Option<&str>, sign: &str) -> Words {
-    match candidate {
-        Some(name) => Words {
-            zh: format!("{}；是否指 `{sign}{name}`？", said.zh),
-            en: format!("{}; did you mean `{sign}{name}`?", said.en),
-        },
-        None => said,
-    }
+fn nobody(said: Words, meant: Option<&str>) -> Nobody {
+    Nobody { said, hint: meant.map(|name| words!("是否指 `{name}`？", "did you mean `{name}`?")) }
 }
 
 #[cfg(test)]
@@ -325,10 +330,17 @@ mod tests {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }
         let city = city();
-        let said = |s: &str| city.select(&Selector::parse(s).unwrap()).unwrap_err().en;
-        assert_eq!(said("shanghai/pudnog/**"), "no account matches `shanghai/pudnog`; did you mean `shanghai/pudong`?");
-        assert_eq!(said("sinna:**"), "there is no platform `sinna`; did you mean `sina`?");
-        assert!(said("#nobody").starts_with("no account has the tag `#nobody`"));
+        let said = |s: &str| {
+            let nobody = city.select(&Selector::parse(s).unwrap()).unwrap_err();
+            (nobody.said.en, nobody.hint.map(|h| h.en))
+        };
+        let meant = |name: &str| Some(format!("did you mean `{name}`?"));
+        assert_eq!(
+            said("shanghai/pudnog/**"),
+            ("no account matches `shanghai/pudnog/**`".to_owned(), meant("shanghai/pudong/**"))
+        );
+        assert_eq!(said("sinna:**"), ("there is no platform `sinna`".to_owned(), meant("sina")));
+        assert_eq!(said("#nobody"), ("no account has the tag `#nobody`".to_owned(), None));
     }
 
     #[test]

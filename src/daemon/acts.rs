@@ -86,7 +86,8 @@ impl Inner {
         }
         if stopped + under_way + down == 0 {
             self.forget_withdrawn(&rows.iter().map(|d| d.id).collect::<Vec<_>>());
-            let said = words!("`{id}` 都已了结，没有可{zh}的", "everything of `{id}` is settled: there is nothing to be {en}");
+            let said =
+                words!("`{id}` 都已了结，没有可{zh}的", "everything of `{id}` is settled: there is nothing to be {en}");
             return Err(ActError::Conflict(said));
         }
         self.mark_withdrawn(by, &rows, id, if wish == Wish::Gone { "deleted" } else { "cancelled" }).await?;

@@ -10,6 +10,7 @@ pub mod doorway;
 pub mod jobs;
 pub mod metrics;
 pub mod planner;
+pub mod prepare;
 pub mod recover;
 pub mod release;
 pub mod send;

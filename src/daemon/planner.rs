@@ -133,9 +133,21 @@ impl Planner {
                 let place = fault.start();
                 let (file, message) = (&fault.source.name, &fault.message.en);
                 if fault.is_error() {
-                    tracing::error!(file, line = place.line, column = place.column, fault = message, "fault in the queue");
+                    tracing::error!(
+                        file,
+                        line = place.line,
+                        column = place.column,
+                        fault = message,
+                        "fault in the queue"
+                    );
                 } else {
-                    tracing::warn!(file, line = place.line, column = place.column, fault = message, "remark on the queue");
+                    tracing::warn!(
+                        file,
+                        line = place.line,
+                        column = place.column,
+                        fault = message,
+                        "remark on the queue"
+                    );
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! One delivery, driven: prepared, armed, sent, its outcome written.
+//! One delivery, driven: armed, sent, its outcome written.
 //!
 //! Intent, send, receipt: no request before its intent is on disk. The gate and the expiry are looked
 //! at when it is armed and once more right before the request, so that a withdrawal that was
@@ -11,23 +11,16 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::doorway::{Doorway, Passed};
+use super::prepare::{Means, bad_standing, picture, prepare, use_of};
 use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
-use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
-use crate::core::change::{Actor, Change, Note};
+use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, Event, Failure, Receipt, Scope, State};
-use crate::core::fit;
 use crate::core::gate::{Asking, Verdict};
-use crate::core::pacing::Use;
-use crate::core::words::{Words, words};
-use crate::input::images;
-use crate::platform::{Call, Lane, Picture, Platform, Post};
+use crate::core::words::Words;
+use crate::platform::{Call, Lane, Picture};
 
-/// A credential seen good within this time is not asked about again.
-const SEEN_GOOD: TimeDelta = TimeDelta::hours(1);
-/// One seen bad is not asked about again for this long (R29): a person has to renew it.
-const SEEN_BAD: TimeDelta = TimeDelta::minutes(10);
 /// A release this near has no time for warming: its own sends open their connections.
 const WORTH_WARMING: TimeDelta = TimeDelta::seconds(1);
 /// Done well before the arming, whatever the platform does with a `HEAD`.
@@ -91,9 +84,9 @@ pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> b
     }
 }
 
-type Driven = Result<Option<Delivery>, StepError>;
+pub type Driven = Result<Option<Delivery>, StepError>;
 
-async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
+pub async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
     inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
@@ -101,223 +94,9 @@ pub fn expired(row: &Delivery, now: Time) -> bool {
     row.expires_at.is_some_and(|e| e < now)
 }
 
-async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
-    let now = inner.clock.now();
-    if expired(row, now) {
-        inner.metrics.missed();
-        return stepped(inner, row, Event::Expired).await;
-    }
-    // Until it is first tried `next_at` is the release itself; after a failure it is the next try.
-    let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
-    let begin = row.next_at.map_or(now, |at| if at == row.at { row.at - lead } else { at });
-    if !waited(inner, begin, nudged).await {
-        return Ok(None);
-    }
-    if let Some(until) = inner.pause_of(&row.account, inner.clock.now()) {
-        return postponed(inner, row, until).await;
-    }
-    let event = match prepared(inner, row).await {
-        Ok(prepared) => Event::Prepared(prepared),
-        Err(failure) => {
-            let with = note_failure(inner, row, &failure);
-            return inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some);
-        }
-    };
-    stepped(inner, row, event).await
-}
-
-async fn postponed(inner: &Inner, row: &Delivery, until: Time) -> Driven {
+pub async fn postponed(inner: &Inner, row: &Delivery, until: Time) -> Driven {
     let why = Words::new("等限额或平台恢复", "waiting for its budget, or for the platform");
     stepped(inner, row, Event::Postponed { until, why }).await
-}
-
-/// Everything a request needs: the adapter, the account, its secret.
-pub struct Means {
-    pub platform: Arc<dyn Platform>,
-    pub account: Account,
-    pub token: Secret,
-    pub timeout: std::time::Duration,
-}
-
-impl Means {
-    pub fn of(inner: &Inner, row: &Delivery) -> Result<Means, Failure> {
-        let config = inner.config();
-        let id = &row.account;
-        let (Some(platform), Some(account)) = (config.platform_of(id), config.account(id)) else {
-            let said = words!("配置里没有账号 {id}", "the account {id} is not in the configuration");
-            return Err(Failure::Credential(Scope::Account, said));
-        };
-        let Some(token) = account.secret.clone() else {
-            let said = account.secret_fault.clone();
-            let said = said.unwrap_or_else(|| words!("账号 {id} 没有密钥", "the account {id} has no secret"));
-            return Err(Failure::Credential(Scope::Account, said));
-        };
-        let timeout = platform.settings().timeout;
-        Ok(Means { platform: platform.clone(), account: account.clone(), token, timeout })
-    }
-
-    pub fn call<'a>(&'a self, inner: &'a Inner, row: &Delivery) -> Call<'a> {
-        let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
-        Call {
-            http: &*inner.http,
-            clock: &inner.clock,
-            lane,
-            account: &self.account,
-            token: &self.token,
-            timeout: self.timeout,
-        }
-    }
-}
-
-async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<crate::core::delivery::Prepared, Failure> {
-    let means = Means::of(inner, row)?;
-    let content = content(inner, row).await?;
-    let platform = row.account.platform();
-    let slots = inner.preparing(platform, means.platform.settings().limits.connections);
-    let _slot = slots.acquire().await.expect("the semaphore is never closed");
-    good_credential(inner, row, &means).await?;
-    let post = post(inner, row, &content)?;
-    let calls = means.platform.calls_to_prepare(post.pictures.len());
-    for _ in 0..calls {
-        spend(inner, row, &means, false).await?;
-    }
-    let answer = means.platform.prepare(&means.call(inner, row), &post).await;
-    inner.metrics.request(platform, "prepare", outcome_name(answer.as_ref().err()));
-    answer
-}
-
-async fn content(inner: &Inner, row: &Delivery) -> Result<Arc<Content>, Failure> {
-    inner.content(&row.content).await.map_err(|e| Failure::NotSent(Words::same(e.to_string())))
-}
-
-/// Counts one call, or says when the budget allows it.
-async fn spend(inner: &Inner, row: &Delivery, means: &Means, publishes: bool) -> Result<(), Failure> {
-    let now = inner.clock.now();
-    let reserve = inner.config().settings.emergency.reserve;
-    let taken =
-        lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), publishes, reserve, now);
-    match taken {
-        Ok(changes) if changes.is_empty() => Ok(()),
-        Ok(changes) => {
-            let written = inner.ledger.commit(&Actor::Daemon, changes).await;
-            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
-        }
-        Err(next) => {
-            let wait = (next - now).to_std().unwrap_or_default();
-            Err(Failure::Later(
-                wait,
-                Scope::Account,
-                Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up"),
-            ))
-        }
-    }
-}
-
-pub fn use_of(row: &Delivery) -> Use {
-    if row.priority == Priority::Emergency { Use::Emergency } else { Use::Post }
-}
-
-/// What was seen of the credential lately, if that is still to be relied on.
-fn seen_standing(inner: &Inner, row: &Delivery) -> Option<Result<(), Failure>> {
-    let now = inner.clock.now();
-    match lock(&inner.standings).get(&row.account) {
-        Some((seen, None)) if now - *seen < SEEN_GOOD => Some(Ok(())),
-        Some((seen, Some(said))) if now - *seen < SEEN_BAD => Some(Err(Failure::Credential(Scope::Account, said.clone()))),
-        _ => None,
-    }
-}
-
-/// What the ledger keeps of a credential that does not work.
-fn bad_standing(account: &crate::core::accounts::AccountId, said: &Words) -> Vec<Change> {
-    let body = serde_json::json!({ "account": account, "reason": said });
-    vec![
-        Change::Standing { account: account.clone(), good: false, words: said.en.clone(), uid: None, expires: None },
-        Note::change("credential", account, body),
-    ]
-}
-
-/// Asks whether the credential works, unless that was seen within the hour.
-async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
-    if let Some(seen) = seen_standing(inner, row) {
-        return seen;
-    }
-    // One asks for all that are prepared for this account at once; the others take its answer.
-    let turn = inner.looking(&row.account);
-    let _turn = turn.lock().await;
-    if let Some(seen) = seen_standing(inner, row) {
-        return seen;
-    }
-    let now = inner.clock.now();
-    // With no budget left for asking, the post itself will tell.
-    if spend(inner, row, means, false).await.is_err() {
-        return Ok(());
-    }
-    let answer = means.platform.check(&means.call(inner, row)).await;
-    inner.metrics.request(row.account.platform(), "check", outcome_name(answer.as_ref().err()));
-    match answer {
-        Ok(standing) => {
-            lock(&inner.standings).insert(row.account.clone(), (now, None));
-            if let Some(expires) = standing.expires {
-                inner.metrics.token_left(row.account.platform(), (expires - now).num_seconds());
-            }
-            let change = Change::Standing {
-                account: row.account.clone(),
-                good: true,
-                words: String::new(),
-                uid: standing.uid,
-                expires: standing.expires,
-            };
-            let written = inner.ledger.commit(&Actor::Daemon, vec![change]).await;
-            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
-        }
-        Err(Failure::Credential(scope, said)) => {
-            lock(&inner.standings).insert(row.account.clone(), (now, Some(said.clone())));
-            tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
-            let changes = bad_standing(&row.account, &said);
-            inner.ledger.commit(&Actor::Daemon, changes).await.map_err(|e| Failure::NotSent(Words::same(e.to_string())))?;
-            Err(Failure::Credential(scope, said))
-        }
-        // Only a plain "no" stops the post; a check that got no answer says nothing about the credential.
-        Err(failure @ (Failure::NotSent(_) | Failure::Later(..))) => Err(failure),
-        Err(_) => Ok(()),
-    }
-}
-
-/// The text fitted and the pictures read again: their bytes must be the ones that were signed off.
-fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
-    let platform = row.account.platform();
-    let body = &content.body;
-    let most = inner.config().rules.get(platform).map_or(0, |r| r.images);
-    let pictures = body
-        .images
-        .iter()
-        .take(most)
-        .map(|i| picture(inner, &i.file, &i.sha256, i.alt.clone()))
-        .collect::<Result<_, _>>()?;
-    Ok(Post {
-        text: fit::full_text(body.text_for(platform), body.link.as_deref()),
-        title: body.title_for(platform).map(str::to_owned),
-        pictures,
-        key: key(row),
-    })
-}
-
-/// The delivery's own key, kept by platforms that keep one: the same over all its attempts.
-pub fn key(row: &Delivery) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{}\0{}\0{}", row.occurrence, row.account, row.content));
-    hex::encode(&digest[..16])
-}
-
-fn picture(inner: &Inner, file: &str, sha256: &str, alt: Option<String>) -> Result<Picture, Failure> {
-    use crate::core::delivery::Class::Media;
-    let root = inner.config().settings.queue.clone();
-    let (image, bytes) = images::load(&root, file).map_err(|said| Failure::Refused(Media, said))?;
-    if image.sha256 != sha256 {
-        let said = words!("图片 {file} 在读入之后被改动", "the picture {file} was changed after it was read");
-        return Err(Failure::Refused(Media, said));
-    }
-    Ok(Picture { file: file.to_owned(), alt, sha256: image.sha256, kind: image.kind, bytes: Bytes::from(bytes) })
 }
 
 /// What stands in the way now, if anything.

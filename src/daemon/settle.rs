@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Means, note_failure, outcome_name, waited, written};
+use super::prepare::{Means, key};
+use super::send::{note_failure, outcome_name, waited, written};
 use super::{Inner, StepError, lock};
 use crate::core::announcement::Timing;
 use crate::core::change::{Actor, Change, Note};
@@ -118,7 +119,7 @@ async fn wanted(inner: &Inner, row: &Delivery) -> Result<Wanted, StepError> {
     Ok(Wanted {
         text: prepared.map_or_else(computed, |p| p.text.clone()),
         title: prepared.and_then(|p| p.title.clone()).or_else(|| content.body.title_for(platform).map(str::to_owned)),
-        key: super::send::key(row),
+        key: key(row),
         ticket: row.receipt.as_ref().and_then(|r| r.ticket.clone()),
         media: prepared.map(|p| p.media.clone()).unwrap_or_default(),
         since,

@@ -16,7 +16,7 @@ use super::values::{self, Span};
 use super::yaml::{self, Kind, Node};
 use super::{Fault, Source, images, typed};
 use crate::core::Time;
-use crate::core::accounts::{AccountId, City, PlatformName, Selector};
+use crate::core::accounts::{AccountId, City, Nobody, PlatformName, Selector};
 use crate::core::announcement::{
     Announcement, AnnouncementId, Body, Content, Image, Level, Priority, Repeat, Timing, Variant,
 };
@@ -363,11 +363,12 @@ impl Reader<'_> {
                     }
                     continue;
                 };
-                match Selector::parse(text).and_then(|s| city.select(&s)) {
+                let parsed = Selector::parse(text).map_err(|said| Nobody { said, hint: None });
+                match parsed.and_then(|s| city.select(&s)) {
                     Ok(found) if adds => accounts.extend(found),
                     Ok(found) => accounts.retain(|a| !found.contains(a)),
-                    Err(said) => {
-                        self.push(&format!("{field}[{n}]"), "no_account", said);
+                    Err(Nobody { said, hint }) => {
+                        self.push(&format!("{field}[{n}]"), "no_account", said).hint = hint;
                     }
                 }
             }

@@ -214,8 +214,9 @@ pub fn read_without_addresses(file: &Path) -> (Option<Settings>, Vec<Fault>) {
 pub fn socket_of(file: &Path) -> Option<PathBuf> {
     let source = read_text(file, &file.display().to_string()).ok()?;
     let (node, _) = yaml::parse(&source);
-    let named = node.as_ref().and_then(|n| n.get("socket")).and_then(Node::as_text).unwrap_or("state/fabu.sock").to_owned();
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let named =
+        node.as_ref().and_then(|n| n.get("socket")).and_then(Node::as_text).unwrap_or("state/fabu.sock").to_owned();
+    let folder = file.parent().unwrap_or(Path::new(""));
     Some(folder.join(named))
 }
 
@@ -249,7 +250,7 @@ impl Reader<'_> {
     }
 
     fn settings(&mut self, raw: Raw, file: &Path) -> Settings {
-        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = file.parent().unwrap_or(Path::new(""));
         let zone = raw.timezone.as_deref().unwrap_or("Asia/Shanghai");
         let zone = zone.parse::<Tz>().unwrap_or_else(|_| {
             let safe = shown(zone);
