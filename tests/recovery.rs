@@ -268,7 +268,7 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         let padded = [&b"xxx"[..offset], secret.as_bytes()].concat();
         let text = encode(&padded);
         // The ends depend on what stands beside it; the middle does not.
-        forms.push(text[4..text.len() - 4].as_bytes().to_vec());
+        forms.push(text.as_bytes()[4..text.len() - 4].to_vec());
     }
     forms
 }

@@ -28,6 +28,12 @@ async fn scheduled(inner: &Arc<Inner>) -> Result<(), JobSchedulerError> {
         Box::pin(async move { every_minute(&inner).await })
     };
     scheduler.add(Job::new_async("0 * * * * *", each_minute)?).await?;
+    let five = inner.clone();
+    let each_five = move |_, _| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        let inner = five.clone();
+        Box::pin(async move { every_five_minutes(&inner).await })
+    };
+    scheduler.add(Job::new_async("5 */5 * * * *", each_five)?).await?;
     let hour = inner.clone();
     let each_hour = move |_, _| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
         let inner = hour.clone();
@@ -39,9 +45,13 @@ async fn scheduled(inner: &Arc<Inner>) -> Result<(), JobSchedulerError> {
     scheduler.shutdown().await
 }
 
-/// Repeats are written ahead: the planner is asked for the coming day. Budgets become figures.
-pub async fn every_minute(inner: &Inner) {
+/// Repeats are written ahead: the planner is asked for the coming day.
+pub async fn every_five_minutes(inner: &Inner) {
     inner.ask_rescan();
+}
+
+/// Budgets become figures.
+pub async fn every_minute(inner: &Inner) {
     let now = inner.clock.now();
     let config = inner.config();
     let budgets = lock(&inner.budgets);

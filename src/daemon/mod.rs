@@ -43,6 +43,8 @@ use config::{Config, Env};
 const MOST_IN_HAND: usize = 4096;
 /// The loop looks again this soon after a change, so that a burst of commits is one look.
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
+/// Every commit and every step of the clock wakes the loop; this is for what nobody tells it.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Contents kept in memory; the others are read again.
 const MOST_CONTENTS: usize = 512;
 
@@ -302,8 +304,8 @@ async fn run(inner: Arc<Inner>) {
             spawn(&inner, &mut driving, row);
         }
         let next = inner.ledger.next_due(horizon).await.ok().flatten();
-        let wait = next.map_or(Duration::from_secs(1), |at| {
-            (at - lead - inner.clock.now()).to_std().unwrap_or(LOOK_AGAIN).clamp(LOOK_AGAIN, Duration::from_secs(1))
+        let wait = next.map_or(LONGEST_WAIT, |at| {
+            (at - lead - inner.clock.now()).to_std().unwrap_or(LOOK_AGAIN).clamp(LOOK_AGAIN, LONGEST_WAIT)
         });
         let full = lock(&inner.in_hand).len() >= MOST_IN_HAND;
         tokio::select! {
