@@ -130,13 +130,21 @@ impl City {
         panic!("the ledger is still in use");
     }
 
+    pub fn network(&self) -> InProcess {
+        InProcess { sandbox: self.sandbox.clone(), clock: self.clock.clone() }
+    }
+
     pub async fn start(&self) -> Daemon {
-        let ledger = self.ledger().await;
+        let ledger = Arc::new(self.ledger().await);
+        self.start_with(ledger, Arc::new(self.network())).await
+    }
+
+    pub async fn start_with(&self, ledger: Arc<Sqlite>, http: Arc<dyn Http>) -> Daemon {
         let trust = ledger.trust().clone();
         let world = World {
             clock: self.clock.clone(),
-            http: Arc::new(InProcess { sandbox: self.sandbox.clone(), clock: self.clock.clone() }),
-            ledger: Arc::new(ledger),
+            http,
+            ledger,
             trust,
             config: self.config(),
             faults: Vec::new(),
