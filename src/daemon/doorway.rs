@@ -92,8 +92,13 @@ impl<'a> Doorway<'a> {
             return false;
         }
         *lock(&self.passed) = Passed::Begun(now);
-        let grace = TimeDelta::from_std(self.inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
-        self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
+        let config = self.inner.config();
+        let publish = &config.settings.publish;
+        // Each for itself is no release together: it has its lateness, and no part in the skew.
+        if self.content.body.together.unwrap_or(publish.together) {
+            let grace = TimeDelta::from_std(publish.grace).unwrap_or(TimeDelta::seconds(30));
+            self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
+        }
         true
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn token(call: &Call) -> Option<String> {
 }
 
 pub(super) fn class(path: &str) -> &'static str {
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts[..] {
         ["api", "v1", "statuses"] => "post",
         ["api", "v1" | "v2", "media"] => "upload",

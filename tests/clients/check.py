@@ -12,10 +12,10 @@ import os
 import random
 import sys
 import time
-import urllib.request
 from functools import partial
 
 import mastodon
+import requests
 import twitter
 import weibo
 import wechatpy
@@ -23,31 +23,23 @@ from wechatpy.exceptions import APILimitedException, WeChatClientException
 
 PORTS = json.loads(sys.argv[1])
 HOSTS = PORTS["platforms"]
-PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsT3CtgAAAABJRU5ErkJggg==")
-DICE = random.Random(1)
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg==")
 
 
 def text():
     """A text unlike all before it, with everything that encodings like to spoil."""
-    words = "".join(chr(0x4E00 + DICE.randrange(5000)) for _ in range(20))
+    words = "".join(chr(random.randrange(0x4E00, 0x6000)) for _ in range(20))
     return f"【交通】今晚22时起{words}：1+1=2，A&B，100%，“引号”，👍。"
 
 
 def control(path, body=None):
     """Asks the sandbox's control, or tells it something."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{PORTS['control']}/_sandbox/{path}", data)
-    request.add_header("content-type", "application/json")
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        return json.load(answer)
+    call, url = (requests.post if body else requests.get), f"http://{PORTS['control']}/_sandbox/{path}"
+    return call(url, json=body, timeout=5).json()
 
 
 def standing(platform, state):
     control("token", {"account": f"{platform}:shanghai", "state": state})
-
-
-def limit_once(platform, operation):
-    control("faults", {"behaviour": "limit", "platform": platform, "operation": operation, "times": 1})
 
 
 def came_in(words, pictures=0):
@@ -150,18 +142,16 @@ class Wechat:
         sent = push.send_mass_article(draft, is_to_all=True, client_msg_id="clients-1")["msg_id"]
         same(push.get_mass(sent)["msg_status"], "SEND_SUCCESS")
         came_in(words, pictures=1)
-        again = {"is_to_all": True, "client_msg_id": "clients-1"}
-        same(self.refused(push.send_mass_article, draft, **again).errcode, 45066)
+        same(self.refused(push.send_mass_article, draft, is_to_all=True, client_msg_id="clients-1").errcode, 45066)
         same(push.delete_mass(sent)["errcode"], 0)
         same(push.get_mass(sent)["msg_status"], "DELETE")
 
     def refusals(self):
         long = self._article("长" * 33, text())
         same(self.refused(self.client.draft.add, [long]).errcode, 45003)
-        temporary = self.client.media.upload("image", ("a.png", PNG))["media_id"]
-        uncovered = {**long, "title": "短", "thumb_media_id": temporary}
-        same(self.refused(self.client.draft.add, [uncovered]).errcode, 40007)
-        limit_once("weixin", "list")
+        brief = self.client.media.upload("image", ("a.png", PNG))["media_id"]
+        same(self.refused(self.client.draft.add, [{**long, "title": "短", "thumb_media_id": brief}]).errcode, 40007)
+        control("faults", {"behaviour": "limit", "platform": "weixin", "operation": "list", "times": 1})
         same(refused(APILimitedException, self._titles).errcode, 45009)
 
     def replaced_token_is_renewed(self):
@@ -195,8 +185,7 @@ class Statuses:
             same((self._texts()[post.id], post.user.screen_name), (post.text, "shanghaifabu"))
             same((post.text[: len(words)], self.api.DestroyStatus(post.id).id), (words, post.id))
             assert post.id not in self._texts()
-            gone = refused(twitter.TwitterError, self.api.DestroyStatus, post.id)
-            same(gone.message, "No status found with that ID.")
+            assert "No status" in refused(twitter.TwitterError, self.api.DestroyStatus, post.id).message
 
     def refusals(self):
         words = text()
@@ -204,9 +193,6 @@ class Statuses:
         assert "duplicate" in refused(twitter.TwitterError, self._post, words).message
         assert "Maximum notice size is 140" in refused(twitter.TwitterError, self._post, "长" * 141).message
         came_in(words)
-
-    def dead_token_and_wrong_signature(self):
-        same(self.api.VerifyCredentials().screen_name, "shanghaifabu")
         error = refused_while("eastday", "expired", twitter.TwitterError, self._post, text())
         same(error.message, "Could not authenticate you.")
         for wrong in ("cs", "ts"):
@@ -239,24 +225,24 @@ class Mastodon:
 
     def refusals(self):
         same(refused(mastodon.MastodonAPIError, self.api.status_post, "长" * 501).args[1], 422)
-        limit_once("site", "post")
+        control("faults", {"behaviour": "limit", "platform": "site", "operation": "post", "times": 1})
         refused(mastodon.MastodonRatelimitError, self.api.status_post, text())
         error = refused_while("site", "revoked", mastodon.MastodonUnauthorizedError, self.api.status_post, text())
-        same((error.args[1], error.args[3]), (401, "The access token was revoked"))
+        same(error.args[1::2], (401, "The access token was revoked"))
 
 
 def main():
-    libraries = (Weibo, Wechat, Statuses, Mastodon)
-    cases = [(library, name) for library in libraries for name in vars(library) if not name.startswith("_")]
-    failed = 0
-    for library, name in cases:
-        try:
-            getattr(library(), name)()
-            print(f"ok {library.__name__.lower()} {name}", flush=True)
-        except Exception as error:
-            failed += 1
-            print(f"FAILED {library.__name__.lower()} {name}: {error!r}", flush=True)
-    print(f"{len(cases) - failed} passed, {failed} failed")
+    passed = failed = 0
+    for library in (Weibo, Wechat, Statuses, Mastodon):
+        for name in [name for name in vars(library) if not name.startswith("_")]:
+            try:
+                getattr(library(), name)()
+                passed += 1
+                print(f"ok {library.__name__.lower()} {name}", flush=True)
+            except Exception as error:
+                failed += 1
+                print(f"FAILED {library.__name__.lower()} {name}: {error!r}", flush=True)
+    print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
 
