@@ -9,100 +9,24 @@ use std::sync::Arc;
 
 use chrono::{Days, NaiveTime, TimeDelta};
 use chrono_tz::Tz;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use super::values::{self, Span};
+use super::values::{self};
 use super::yaml::{self, Kind, Node};
 use super::{Fault, Source, images, typed};
 use crate::core::Time;
 use crate::core::accounts::{AccountId, City, Nobody, PlatformName, Selector};
 use crate::core::announcement::{
-    Announcement, AnnouncementId, Body, Content, Image, Level, Priority, Repeat, Timing, Variant,
+    Announcement, AnnouncementId, Body, Content, Image, Priority, Repeat, Timing, Variant,
 };
 use crate::core::fit;
 use crate::core::policy::CatchUp;
 use crate::core::repeat;
 use crate::core::words::{Words, is_hidden, joins_emoji, words};
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Queue")]
-pub struct RawQueue {
-    #[expect(dead_code, reason = "read entry by entry; here for the schema")]
-    announcements: Option<Vec<RawAnnouncement>>,
-}
+use raw::{RawAnnouncement, RawImage};
+pub use raw::{RawQueue, RawSync};
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawAnnouncement {
-    /// Unique in the queue.
-    id: Option<String>,
-    text: Option<String>,
-    /// Local to `timezone`, or RFC 3339 with an offset; absent: as soon as it is read.
-    at: Option<String>,
-    /// Five cron fields, or six with seconds first.
-    repeat: Option<String>,
-    from: Option<String>,
-    until: Option<String>,
-    skip: Option<Vec<Option<String>>>,
-    /// `none`, `last` or a duration.
-    catch_up: Option<String>,
-    to: Option<Vec<Option<String>>>,
-    except: Option<Vec<Option<String>>>,
-    priority: Option<Priority>,
-    level: Option<Level>,
-    images: Option<Vec<Option<RawImage>>>,
-    link: Option<String>,
-    variants: Option<BTreeMap<String, Option<RawVariant>>>,
-    expires_after: Option<Span>,
-    sync: Option<RawSync>,
-    supersedes: Option<String>,
-    hold_exempt: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RawSync {
-    Together,
-    Independent,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawVariant {
-    title: Option<String>,
-    text: Option<String>,
-}
-
-/// A path, or `{file, alt}`.
-#[derive(Debug, JsonSchema)]
-#[serde(untagged)]
-enum RawImage {
-    Path(String),
-    Described { file: String, alt: Option<String> },
-}
-
-impl<'de> Deserialize<'de> for RawImage {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        use serde_yaml::Value;
-        let bad = || {
-            Words::new("图片写作路径，或 {file: 路径, alt: 说明}", "a picture is a path, or {file: PATH, alt: WORDS}")
-        };
-        match Value::deserialize(from)? {
-            Value::String(path) => Ok(RawImage::Path(path)),
-            Value::Mapping(map) => {
-                let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
-                let known = map.keys().all(|k| matches!(k.as_str(), Some("file" | "alt")));
-                match (text("file"), known) {
-                    (Some(file), true) => Ok(RawImage::Described { file, alt: text("alt") }),
-                    _ => Err(typed::error(&bad())),
-                }
-            }
-            _ => Err(typed::error(&bad())),
-        }
-    }
-}
+mod raw;
 
 /// What a file is read against.
 pub struct Context<'a> {

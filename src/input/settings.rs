@@ -13,11 +13,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::typed;
-use super::values::{Limit, Share, Span, Whole};
+use super::values::Whole;
 use super::yaml::{self, Node};
 use super::{Fault, Source, read_text};
 use crate::core::accounts::{PlatformName, is_name};
-use crate::core::announcement::Level;
 use crate::core::policy::{Emergency, Limits, PlatformSettings, Publish, ReadBack, Retry};
 use crate::core::words::{Words, nearest, shown, words};
 
@@ -55,147 +54,10 @@ pub struct Access {
     pub admin: Vec<String>,
 }
 
-/// The file as written.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Configuration")]
-pub struct Raw {
-    timezone: Option<String>,
-    queue: Option<String>,
-    accounts: Option<String>,
-    templates: Option<String>,
-    ledger: Option<String>,
-    socket: Option<String>,
-    platforms: Option<BTreeMap<String, Option<RawPlatform>>>,
-    publish: Option<RawPublish>,
-    emergency: Option<RawEmergency>,
-    #[expect(dead_code, reason = "its shape is checked from now on")]
-    cap: Option<RawCap>,
-    access: Option<Access>,
-    #[expect(dead_code, reason = "its shape is checked from now on")]
-    notify: Option<Vec<RawNotify>>,
-}
+pub use raw::Raw;
+use raw::{RawAfterHold, RawEmergency, RawLimits, RawPlatform, RawPublish, RawReadBack};
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawPlatform {
-    api: Option<String>,
-    base_url: Option<String>,
-    timeout: Option<Span>,
-    limits: Option<RawLimits>,
-    read_back: Option<RawReadBack>,
-    mode: Option<String>,
-    app_key: Option<String>,
-    link_domain: Option<String>,
-    audited: Option<bool>,
-    operator_ip: Option<String>,
-    url_weight: Option<Whole>,
-    upload_url: Option<String>,
-    biz_url: Option<String>,
-    publish: Option<String>,
-    author: Option<String>,
-    auth: Option<String>,
-    count: Option<String>,
-    text_limit: Option<Whole>,
-    picture: Option<RawPicture>,
-    post_url: Option<String>,
-    profile_url: Option<String>,
-    visibility: Option<String>,
-    language: Option<String>,
-    /// Kept for later: connections of the emergency lane.
-    warm: Option<RawWarm>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawPicture {
-    path: Option<String>,
-    field: Option<String>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawWarm {
-    connections: Option<Whole>,
-    every: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawLimits {
-    account_per_hour: Option<Limit>,
-    account_per_day: Option<Limit>,
-    host_per_hour: Option<Limit>,
-    connections: Option<Whole>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawReadBack {
-    after: Option<Vec<Option<Span>>>,
-    settle: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawPublish {
-    lead: Option<Span>,
-    sync: Option<super::queue::RawSync>,
-    grace: Option<Span>,
-    catch_up: Option<Span>,
-    max_cancel: Option<Share>,
-    retry: Option<RawRetry>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawRetry {
-    first: Option<Span>,
-    max: Option<Span>,
-    tries: Option<Whole>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RawEmergency {
-    hold: Option<BTreeMap<Level, Span>>,
-    confirm: Option<BTreeMap<Level, Whole>>,
-    confirm_within: Option<Span>,
-    reserve: Option<Share>,
-    after_hold: Option<RawAfterHold>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum RawAfterHold {
-    Review,
-    Resume,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its shape is checked from now on, so that a file written today stays right")]
-struct RawCap {
-    senders: Option<Vec<RawSender>>,
-    areas: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
-struct RawSender {
-    id: Option<String>,
-    level: Option<Level>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
-struct RawNotify {
-    on: Option<Vec<String>>,
-    run: Option<Vec<String>>,
-    url: Option<String>,
-}
+mod raw;
 
 /// The dialects, and what is known of each platform that speaks one (`platforms.md` 1.5, 2, 4.2).
 const APIS: [&str; 5] = ["weibo", "tencent-weibo", "wechat", "statuses", "mastodon"];

@@ -186,8 +186,10 @@ fn connect(path: &Path, reading: bool) -> Result<Connection, LedgerError> {
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;"
     };
     db.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrong)?;
-    db.execute_batch(&format!("{setup}{cache} PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"))
-        .map_err(wrong)?;
+    db.execute_batch(&format!(
+        "{setup}{cache} PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
+    ))
+    .map_err(wrong)?;
     Ok(db)
 }
 
