@@ -68,9 +68,7 @@ pub async fn cancel(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Answer {
-    let Nothing {} = body(&headers, &bytes)?;
-    may_touch(&inner, &id, &peer, has).await?;
-    Ok(axum::Json(inner.withdraw(&peer.actor(), &id, Wish::Stop).await?))
+    withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Stop).await
 }
 
 pub async fn delete(
@@ -80,9 +78,22 @@ pub async fn delete(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Answer {
-    let Nothing {} = body(&headers, &bytes)?;
-    may_touch(&inner, &id, &peer, has).await?;
-    Ok(axum::Json(inner.withdraw(&peer.actor(), &id, Wish::Gone).await?))
+    withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Gone).await
+}
+
+/// Cancelling and deleting are one act with two wishes.
+async fn withdraw(
+    inner: &Arc<Inner>,
+    peer: &Peer,
+    has: Role,
+    id: &str,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+    wish: Wish,
+) -> Answer {
+    let Nothing {} = body(headers, bytes)?;
+    may_touch(inner, id, peer, has).await?;
+    Ok(axum::Json(inner.withdraw(&peer.actor(), id, wish).await?))
 }
 
 pub async fn retry(

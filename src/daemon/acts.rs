@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::config::{self, Config};
 use super::{Inner, StepError, lock};
-use crate::core::announcement::{AnnouncementId, OccurrenceId, Priority};
+use crate::core::announcement::{AnnouncementId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
 use crate::core::words::{Words, words};
@@ -188,10 +188,10 @@ impl Inner {
             let hash = &prune.hash;
             return Err(ActError::Conflict(words!("等待的是另一个计划 {hash}", "another plan is waiting: {hash}")));
         }
-        let key = if accept { "prune_accepted" } else { "prune_refused" };
+        // The answer's name is the same in the trail and where the planner looks it up.
         let word = if accept { "prune_accepted" } else { "prune_refused" };
         let changes = vec![
-            Change::Meta { key: key.to_owned(), value: Some(prune.hash.clone()) },
+            Change::Meta { key: word.to_owned(), value: Some(prune.hash.clone()) },
             Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })),
         ];
         self.ledger.commit(by, changes).await?;
@@ -236,9 +236,5 @@ impl Inner {
             }
         }
         self.ask_rescan();
-    }
-
-    pub async fn occurrence_exists(&self, id: &OccurrenceId) -> Result<bool, LedgerError> {
-        Ok(!self.ledger.of_occurrence(id.clone()).await?.is_empty())
     }
 }
