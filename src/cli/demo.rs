@@ -264,7 +264,7 @@ impl Demo {
                 .find_map(|d| d.receipt.as_ref()?.url.clone())
                 .unwrap_or_default();
             table.add_row(vec![
-                occurrence.id.0.clone(),
+                occurrence.id.to_string(),
                 some(n(State::Published)),
                 some(n(State::Deleted)),
                 some(n(State::Failed)),

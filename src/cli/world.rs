@@ -298,7 +298,7 @@ pub fn setup_of(config: &Config) -> Setup {
                     "host_per_hour": limit(p.limits.host_per_hour),
                 }),
             );
-            PlatformSetup { name: p.name.0.clone(), api: p.api.clone(), settings: settings.into() }
+            PlatformSetup { name: p.name.to_string(), api: p.api.clone(), settings: settings.into() }
         })
         .collect();
     let accounts = config

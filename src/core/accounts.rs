@@ -27,7 +27,7 @@ text_id! {
 
 impl AccountId {
     pub fn new(platform: &str, unit: &str) -> AccountId {
-        AccountId(format!("{platform}:{unit}"))
+        AccountId(format!("{platform}:{unit}").into())
     }
 
     pub fn platform(&self) -> &str {

@@ -165,7 +165,7 @@ impl Content {
 
 fn digest(value: &impl Serialize) -> ContentHash {
     let bytes = serde_json::to_vec(value).expect("a body has only text keys and finite numbers");
-    ContentHash(hex::encode(Sha256::digest(&bytes)))
+    ContentHash(hex::encode(Sha256::digest(&bytes)).into())
 }
 
 impl OccurrenceId {
@@ -180,7 +180,7 @@ impl OccurrenceId {
         let text = local.to_rfc3339_opts(SecondsFormat::Secs, false);
         // Whole minutes are named as people write them.
         let text = if text.get(16..19) == Some(":00") { format!("{}{}", &text[..16], &text[19..]) } else { text };
-        OccurrenceId(format!("{id}@{text}"))
+        OccurrenceId(format!("{id}@{text}").into())
     }
 }
 

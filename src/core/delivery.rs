@@ -4,6 +4,7 @@
 //! sent again: only after proof that nothing was accepted. Whatever leaves doubt becomes `unknown`
 //! and is read back. What is not in the table is `Illegal`, and is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ pub struct Delivery {
     pub called_duplicate: bool,
     /// `unknown` because the ledger cannot tell, not because a request went out.
     pub never_armed: bool,
-    pub prepared: Option<Prepared>,
+    pub prepared: Option<Arc<Prepared>>,
     pub receipt: Option<Receipt>,
     pub class: Option<Class>,
     pub reason: Option<Words>,
@@ -189,6 +190,8 @@ pub struct Step {
     pub row: Delivery,
     pub attempt: Option<Outcome>,
     pub event: &'static str,
+    /// What was prepared is as the ledger has it, and need not be written again.
+    pub keeps_prepared: bool,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -207,10 +210,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
     let mut attempt = None;
     match (before.state, event) {
         (Scheduled, Event::Prepared(prepared)) => {
-            row.prepared = Some(prepared);
+            row.prepared = Some(Arc::new(prepared));
             row.rest_until(Ready, Some(before.at.max(now)));
         }
-        (Held, Event::Prepared(prepared)) => row.prepared = Some(prepared),
+        (Held, Event::Prepared(prepared)) => row.prepared = Some(Arc::new(prepared)),
         (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
 
         (Scheduled | Ready | Held | Retrying | Cancelled | Expired, Event::Edited { content, at, expires_at }) => {
@@ -236,8 +239,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             if before.prepared.is_some() =>
         {
             // An earlier attempt may be out there after all: looking starts below the first of them.
-            if let (0, Some(prepared)) = (before.attempt, &mut row.prepared) {
-                prepared.baseline = baseline;
+            if let (0, Some(prepared)) = (before.attempt, &mut row.prepared)
+                && prepared.baseline != baseline
+            {
+                Arc::make_mut(prepared).baseline = baseline;
             }
             row.attempt += 1;
             row.looks = 0;
@@ -325,7 +330,11 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         _ => return Err(illegal),
     }
-    Ok(Step { from: before.state, row, attempt, event: name })
+    let keeps_prepared = match (&before.prepared, &row.prepared) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+        (before, after) => before.is_none() && after.is_none(),
+    };
+    Ok(Step { from: before.state, row, attempt, event: name, keeps_prepared })
 }
 
 impl Delivery {

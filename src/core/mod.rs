@@ -19,13 +19,13 @@ pub mod words;
 /// An instant in UTC, to the microsecond.
 pub type Time = chrono::DateTime<chrono::Utc>;
 
-/// Declares a newtype over `String` that displays and serialises as its text.
+/// Declares a newtype over text, cheap to clone, that displays and serialises as its text.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(pub std::sync::Arc<str>);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -39,7 +39,7 @@ macro_rules! text_id {
         }
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                $name(text.to_owned())
+                $name(text.into())
             }
         }
         impl std::borrow::Borrow<str> for $name {

@@ -111,7 +111,7 @@ impl Inner {
     }
 
     async fn announcement_row(&self, id: &AnnouncementId) -> Result<Option<AnnouncementRow>, LedgerError> {
-        let filter = Filter { announcement: Some(id.0.clone()), max: 1, ..Filter::default() };
+        let filter = Filter { announcement: Some(id.to_string()), max: 1, ..Filter::default() };
         Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
     }
 

@@ -92,7 +92,7 @@ impl Config {
 
     /// How many connections each platform may use at once, for the network.
     pub fn connections(&self) -> BTreeMap<String, u32> {
-        self.settings.platforms.values().map(|s| (s.name.0.clone(), s.limits.connections)).collect()
+        self.settings.platforms.values().map(|s| (s.name.to_string(), s.limits.connections)).collect()
     }
 }
 

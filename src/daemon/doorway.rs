@@ -47,12 +47,11 @@ impl<'a> Doorway<'a> {
         Doorway { inner, row, content, slot, together, passed: Mutex::new(Passed::Never) }
     }
 
-    /// What happened here, once the burst is over.
-    pub async fn into_outcome(self) -> Passed {
+    /// What happened here.
+    pub fn into_outcome(self) -> Passed {
         let passed = self.passed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match passed {
-            Passed::Never => self.together.began(),
-            _ => self.together.over(&self.inner.clock).await,
+        if matches!(passed, Passed::Never) {
+            self.together.began();
         }
         passed
     }
@@ -112,20 +111,22 @@ impl Http for Doorway<'_> {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, Lost> {
-        let first = self.is_first();
-        if first && !self.opens().await {
-            return Err(Lost::BeforeSend("not let out".to_owned()));
-        }
         let mut sending = self.inner.http.send(platform, lane, request, timeout);
-        if !first {
+        if !self.is_first() {
             return sending.await;
+        }
+        if !self.opens().await {
+            return Err(Lost::BeforeSend("not let out".to_owned()));
         }
         // Once polled, the request is with its connection: then the next of the burst has its turn.
         let at_once = std::future::poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
         self.together.began();
-        match at_once {
+        let answer = match at_once {
             Poll::Ready(answer) => answer,
             Poll::Pending => sending.await,
-        }
+        };
+        // An answer is read once the burst is over: reading the first would delay sending the last.
+        self.together.over(&self.inner.clock).await;
+        answer
     }
 }

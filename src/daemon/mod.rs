@@ -41,6 +41,8 @@ use config::{Config, Env};
 
 /// Deliveries in hand at once; more wait in the ledger, the most urgent and earliest first.
 const MOST_IN_HAND: usize = 4096;
+/// With less room than this nothing more is claimed: a backlog is read in few large pieces.
+const WORTH_CLAIMING: usize = 1024;
 /// The loop looks again this soon after a change, so that a burst of commits is one look.
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 /// Every commit and every step of the clock wakes the loop; this is for what nobody tells it.
@@ -80,6 +82,8 @@ pub struct Inner {
     pauses: Mutex<BTreeMap<String, Time>>,
     /// When a credential was last seen, and why it was bad if it was.
     standings: Mutex<BTreeMap<AccountId, (Time, Option<Words>)>>,
+    /// The newest post known of each account, as the ledger has it: looking starts above it.
+    newest: Mutex<BTreeMap<AccountId, String>>,
     /// The newest receipts of each account: no post is two deliveries' receipt.
     recent: Mutex<BTreeMap<AccountId, std::collections::VecDeque<String>>>,
     in_hand: Mutex<BTreeMap<DeliveryId, CancellationToken>>,
@@ -105,6 +109,8 @@ impl Daemon {
         for (key, window, calls) in world.ledger.budgets().await? {
             budgets.load(key, window, calls);
         }
+        let accounts = world.ledger.accounts().await?;
+        let newest = accounts.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
         let inner = Arc::new(Inner {
             clock: world.clock,
             http: world.http,
@@ -118,6 +124,7 @@ impl Daemon {
             instants: Arc::default(),
             pauses: Mutex::default(),
             standings: Mutex::default(),
+            newest: Mutex::new(newest),
             recent: Mutex::default(),
             in_hand: Mutex::default(),
             contents: Mutex::default(),
@@ -194,8 +201,8 @@ impl Inner {
         loop {
             let stepped = self.computed(&row, event.clone())?;
             let after = stepped.row.clone();
-            let mut changes = with.clone();
-            changes.push(Change::Step(Box::new(stepped)));
+            let mut changes = vec![Change::Step(Box::new(stepped))];
+            changes.extend(with.iter().cloned());
             match self.ledger.commit(by, changes).await {
                 Ok(_) => return Ok(after),
                 Err(LedgerError::Conflict) => row = self.reload(row.id).await?,
@@ -293,21 +300,23 @@ pub enum StepError {
 async fn run(inner: Arc<Inner>) {
     let mut driving: JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)> = JoinSet::new();
     let mut seen = 0;
+    let mut wait = LONGEST_WAIT;
     loop {
         if inner.stop.is_cancelled() {
             break;
         }
-        let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
-        let horizon = inner.clock.now() + lead;
-        let claimed = claim(&inner, horizon).await;
-        for row in claimed {
-            spawn(&inner, &mut driving, row);
+        let has_room = lock(&inner.in_hand).len() <= MOST_IN_HAND - WORTH_CLAIMING;
+        if has_room {
+            let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
+            let horizon = inner.clock.now() + lead;
+            for row in claim(&inner, horizon).await {
+                spawn(&inner, &mut driving, row);
+            }
+            let next = inner.ledger.next_due(horizon).await.ok().flatten();
+            wait = next.map_or(LONGEST_WAIT, |at| {
+                (at - lead - inner.clock.now()).to_std().unwrap_or(LOOK_AGAIN).clamp(LOOK_AGAIN, LONGEST_WAIT)
+            });
         }
-        let next = inner.ledger.next_due(horizon).await.ok().flatten();
-        let wait = next.map_or(LONGEST_WAIT, |at| {
-            (at - lead - inner.clock.now()).to_std().unwrap_or(LOOK_AGAIN).clamp(LOOK_AGAIN, LONGEST_WAIT)
-        });
-        let full = lock(&inner.in_hand).len() >= MOST_IN_HAND;
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => break,
@@ -317,14 +326,13 @@ async fn run(inner: Arc<Inner>) {
                 while let Some(done) = driving.try_join_next() {
                     finished(&inner, done).await;
                 }
-                if full {
-                    continue;
-                }
             }
             newest = inner.ledger.newer(seen) => seen = newest,
             () = inner.clock.sleep(wait) => {}
         }
-        inner.clock.sleep(LOOK_AGAIN).await;
+        if has_room {
+            inner.clock.sleep(LOOK_AGAIN).await;
+        }
     }
     // Requests in flight are awaited: each is bounded by its own time-out.
     while let Some(done) = driving.join_next().await {
@@ -335,9 +343,6 @@ async fn run(inner: Arc<Inner>) {
 /// Rows that came due and nobody holds, lead accounts first within an instant.
 async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
     let held = lock(&inner.in_hand).len();
-    if held >= MOST_IN_HAND {
-        return Vec::new();
-    }
     let due = match inner.ledger.due(horizon, held + MOST_IN_HAND).await {
         Ok(due) => due,
         Err(error) => {

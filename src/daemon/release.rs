@@ -42,6 +42,12 @@ pub struct Slot {
 impl Instants {
     /// Joins those who wait for `slot`.
     pub fn join(self: &Arc<Self>, clock: &Clock, slot: Time) -> Arc<Slot> {
+        if slot <= clock.now() {
+            // It has come: nobody waits, and nobody else joins.
+            let come = Slot { before: AtomicUsize::new(1), ..Slot::default() };
+            come.rung.cancel();
+            return Arc::new(come);
+        }
         let mut slots = self.0.lock().expect("nothing panics while it holds the slots");
         let joined = slots.entry(slot).or_insert_with(|| {
             let made = Arc::new(Slot::default());

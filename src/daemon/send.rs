@@ -245,11 +245,12 @@ async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result
     let reserve = inner.config().settings.emergency.reserve;
     let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), true, reserve, slot);
     let Ok(mut changes) = taken else { return Ok(None) };
-    let known = inner.ledger.account(row.account.clone()).await.map_err(StepError::Ledger)?;
-    let event = Event::Armed { slot, timeout: means.timeout, baseline: known.newest };
+    let baseline = lock(&inner.newest).get(&row.account).cloned();
+    let event = Event::Armed { slot, timeout: means.timeout, baseline };
     let step = inner.computed(row, event)?;
     let after = step.row.clone();
-    changes.push(Change::Step(Box::new(step)));
+    // The step first: where it meets a conflict, nothing of the commit has to be undone.
+    changes.insert(0, Change::Step(Box::new(step)));
     // Not tried again on what the row has become: an edit or a withdrawal that came first decides.
     match inner.ledger.commit(&Actor::Daemon, changes).await {
         Ok(_) => Ok(Some(after)),
@@ -270,7 +271,7 @@ async fn fire(
     let doorway = Doorway::new(inner, &row, content, slot);
     let call = Call { http: &doorway, ..means.call(inner, &row) };
     let answer = means.platform.publish(&call, prepared, pictures).await;
-    let begun = match doorway.into_outcome().await {
+    let begun = match doorway.into_outcome() {
         Passed::Stopped(event) => return written(inner, &row, event).await,
         Passed::Begun(begun) => begun,
         // The adapter gave up before it asked anything of the network.
@@ -320,9 +321,9 @@ async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Ve
     loop {
         let step = inner.computed(&row, event.clone())?;
         let after = step.row.clone();
-        let mut changes = outcome_changes(inner, &after);
+        let mut changes = vec![Change::Step(Box::new(step))];
+        changes.extend(outcome_changes(inner, &after));
         changes.extend(with.iter().cloned());
-        changes.push(Change::Step(Box::new(step)));
         let superseded = settle::supersede(inner, &after).await;
         changes.extend(superseded.changes);
         match inner.ledger.commit(&Actor::Daemon, changes).await {
@@ -348,6 +349,7 @@ fn outcome_changes(inner: &Inner, row: &Delivery) -> Vec<Change> {
     let Some(receipt) = row.receipt.as_ref().filter(shown) else { return Vec::new() };
     let now = inner.clock.now();
     lock(&inner.standings).insert(row.account.clone(), (now, None));
+    lock(&inner.newest).insert(row.account.clone(), receipt.post_id.clone());
     vec![Change::Seen { account: row.account.clone(), post_id: receipt.post_id.clone() }]
 }
 

@@ -177,8 +177,8 @@ pub async fn supersede(inner: &Inner, row: &Delivery) -> Superseded {
     let Ok(content) = inner.content(&row.content).await else { return superseded };
     let Some(old) = &content.body.supersedes else { return superseded };
     let filter = Filter {
-        announcement: Some(old.0.clone()),
-        account: Some(row.account.0.clone()),
+        announcement: Some(old.to_string()),
+        account: Some(row.account.to_string()),
         max: 1000,
         ..Filter::default()
     };

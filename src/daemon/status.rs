@@ -188,9 +188,7 @@ impl Inner {
         let recent = self.ledger.occurrences(now - TimeDelta::hours(2), now).await?;
         let coming = self.ledger.occurrences(now, now + TimeDelta::hours(24)).await?;
         let waiting = self.ledger.in_state(State::Unknown, now).await?;
-        let stuck = crate::ledger::Filter { states: vec![State::Unknown], max: 50, ..Default::default() };
-        let person: Vec<Value> =
-            self.ledger.deliveries(stuck).await?.iter().filter(|d| d.next_at.is_none()).map(delivery_json).collect();
+        let person: Vec<Value> = waiting.iter().filter(|d| d.next_at.is_none()).take(50).map(delivery_json).collect();
         let accounts = self.ledger.accounts().await?;
         let bad: Vec<Value> = accounts
             .iter()

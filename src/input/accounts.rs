@@ -155,7 +155,7 @@ impl Reader<'_> {
             self.fault(node.get("id").unwrap_or(node), "unit_id", said, hint);
             return;
         }
-        let id = UnitId(full);
+        let id = UnitId(full.into());
         let place = node.get("id").unwrap_or(node);
         if let Some((source, span)) = self.places.get(&id) {
             let at = format!("{}:{}", source.name, source.place(span.start).line);
@@ -167,7 +167,7 @@ impl Reader<'_> {
         let tags = self.tags(&raw, node);
         let unit = Unit {
             id: id.clone(),
-            name: raw.name.clone().unwrap_or_else(|| id.0.clone()),
+            name: raw.name.clone().unwrap_or_else(|| id.to_string()),
             level: raw.level.unwrap_or(UnitLevel::Department),
             tags,
             region: raw.region.clone(),

@@ -116,7 +116,7 @@ fn entry(source: &Arc<Source>, name: &str, node: &Node, broken: bool, context: &
         }),
         _ => {
             if let Some(id) = node.get("id").and_then(Node::as_text) {
-                read.standing.insert(AnnouncementId(id.to_owned()));
+                read.standing.insert(AnnouncementId::from(id));
             }
         }
     }
@@ -173,7 +173,7 @@ impl Reader<'_> {
             expires_after: raw.expires_after.map(|s| s.0),
             catch_up,
             together: raw.sync.map(|s| s == RawSync::Together),
-            supersedes: raw.supersedes.clone().map(AnnouncementId),
+            supersedes: raw.supersedes.as_deref().map(AnnouncementId::from),
             hold_exempt: raw.hold_exempt.clone(),
         };
         self.fits(&body, &accounts);
@@ -199,7 +199,7 @@ impl Reader<'_> {
                 None
             }
             Some(id) => match values::id(id) {
-                Ok(()) => Some(AnnouncementId(id.clone())),
+                Ok(()) => Some(AnnouncementId::from(id.as_str())),
                 Err(said) => {
                     self.push("id", "id", said).hint = Some(hint());
                     None
@@ -553,7 +553,7 @@ impl Reader<'_> {
             let clean =
                 |text: &Option<String>| text.as_deref().map(|t| fit::full_text(t, None)).filter(|t| !t.is_empty());
             variants.insert(
-                PlatformName(platform.clone()),
+                PlatformName::from(platform.as_str()),
                 Variant { title: clean(&variant.title), text: clean(&variant.text) },
             );
         }

@@ -189,7 +189,7 @@ impl Reader<'_> {
                 continue;
             }
             if let Some(settings) = self.platform(&name, raw.unwrap_or_default()) {
-                platforms.insert(PlatformName(name), settings);
+                platforms.insert(PlatformName(name.into()), settings);
             }
         }
         platforms

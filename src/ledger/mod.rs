@@ -138,7 +138,6 @@ pub trait Ledger: Send + Sync {
     fn head(&self) -> (Seq, String);
     async fn gate(&self, now: Time) -> Result<Gate, LedgerError>;
     async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError>;
-    async fn account(&self, id: AccountId) -> Result<AccountRow, LedgerError>;
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError>;
     /// Post ids of this account that are receipts already, newest first.
     async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError>;

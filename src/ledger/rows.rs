@@ -1,7 +1,9 @@
 //! Core types ↔ columns. One list of columns serves reading and writing, so they cannot drift apart.
 
+use std::sync::{Arc, LazyLock};
+
 use rusqlite::types::Type;
-use rusqlite::{Row, ToSql};
+use rusqlite::{Row, Statement, ToSql};
 
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
@@ -9,9 +11,31 @@ use crate::core::announcement::{AnnouncementId, ContentHash, OccurrenceId, Prior
 use crate::core::change::AnnouncementRow;
 use crate::core::delivery::{Class, Delivery, DeliveryId, State, Wish};
 
-/// The columns of a delivery after its id, in the order `values` gives them.
-pub const DELIVERY: &str = "occurrence, announcement, account, content, priority, state, next_at, at, expires_at, wish, \
-     attempt, looks, asked_until, begun_at, flags, prepared, receipt, post_id, class, reason, lateness_us, fence";
+/// The columns of a delivery after its id: those that name it and never change, then those a step may change.
+pub const FIXED: [&str; 4] = ["occurrence", "announcement", "account", "priority"];
+pub const STEPPED: [&str; 18] = [
+    "content",
+    "state",
+    "next_at",
+    "at",
+    "expires_at",
+    "wish",
+    "attempt",
+    "looks",
+    "asked_until",
+    "begun_at",
+    "flags",
+    "receipt",
+    "post_id",
+    "class",
+    "reason",
+    "lateness_us",
+    "fence",
+    "prepared",
+];
+
+/// All of them, as `delivery` reads them behind the id.
+pub static DELIVERY: LazyLock<String> = LazyLock::new(|| [FIXED.join(", "), STEPPED.join(", ")].join(", "));
 
 pub const ANNOUNCEMENT: &str =
     "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen";
@@ -23,62 +47,69 @@ pub fn micros(time: Time) -> i64 {
     time.timestamp_micros()
 }
 
-/// The values of `DELIVERY`.
-pub fn values(d: &Delivery) -> Vec<Box<dyn ToSql>> {
-    let json = |value: Option<String>| -> Box<dyn ToSql> { Box::new(value) };
-    let flags = if d.called_duplicate { DUPLICATE } else { 0 } | if d.never_armed { NEVER_ARMED } else { 0 };
-    let text = |v: &dyn erased::Json| v.json();
-    vec![
-        Box::new(d.occurrence.0.clone()),
-        Box::new(d.announcement.0.clone()),
-        Box::new(d.account.0.clone()),
-        Box::new(d.content.0.clone()),
-        Box::new(priority_number(d.priority)),
-        Box::new(d.state.as_str()),
-        Box::new(d.next_at.map(micros)),
-        Box::new(micros(d.at)),
-        Box::new(d.expires_at.map(micros)),
-        Box::new(wish_number(d.wish)),
-        Box::new(d.attempt),
-        Box::new(d.looks),
-        Box::new(d.asked_until.map(micros)),
-        Box::new(d.begun_at.map(micros)),
-        Box::new(flags),
-        json(d.prepared.as_ref().map(|p| text(p))),
-        json(d.receipt.as_ref().map(|r| text(r))),
-        Box::new(d.receipt.as_ref().map(|r| r.post_id.clone()).filter(|id| !id.is_empty())),
-        Box::new(d.class.map(Class::as_str)),
-        json(d.reason.as_ref().map(|w| text(w))),
-        Box::new(d.lateness_ms.map(|ms| (ms * 1000.0) as i64)),
-        Box::new(d.fence),
-    ]
+/// Binds the values of `FIXED` from number 1 on; returns the next number.
+pub fn bind_fixed(statement: &mut Statement<'_>, d: &Delivery) -> rusqlite::Result<usize> {
+    statement.raw_bind_parameter(1, &d.occurrence.0)?;
+    statement.raw_bind_parameter(2, &d.announcement.0)?;
+    statement.raw_bind_parameter(3, &d.account.0)?;
+    statement.raw_bind_parameter(4, priority_number(d.priority))?;
+    Ok(5)
 }
 
-/// serde as an object-safe trait, for the one list above.
-mod erased {
-    pub trait Json {
-        fn json(&self) -> String;
+/// Binds the values of `STEPPED` from `first` on, the last one only if it is to be written; returns the next number.
+pub fn bind_stepped(
+    statement: &mut Statement<'_>,
+    first: usize,
+    d: &Delivery,
+    keeps_prepared: bool,
+) -> rusqlite::Result<usize> {
+    let prepared = if keeps_prepared { None } else { d.prepared.as_ref().map(to_json) };
+    let flags = if d.called_duplicate { DUPLICATE } else { 0 } | if d.never_armed { NEVER_ARMED } else { 0 };
+    let post_id = d.receipt.as_ref().map(|r| r.post_id.as_str()).filter(|id| !id.is_empty());
+    let values: [&dyn ToSql; STEPPED.len()] = [
+        &d.content.0,
+        &d.state.as_str(),
+        &d.next_at.map(micros),
+        &micros(d.at),
+        &d.expires_at.map(micros),
+        &wish_number(d.wish),
+        &d.attempt,
+        &d.looks,
+        &d.asked_until.map(micros),
+        &d.begun_at.map(micros),
+        &flags,
+        &d.receipt.as_ref().map(to_json),
+        &post_id,
+        &d.class.map(Class::as_str),
+        &d.reason.as_ref().map(to_json),
+        &d.lateness_ms.map(|ms| (ms * 1000.0) as i64),
+        &d.fence,
+        &prepared,
+    ];
+    let values = &values[..values.len() - usize::from(keeps_prepared)];
+    for (n, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(first + n, value)?;
     }
-    impl<T: serde::Serialize> Json for T {
-        fn json(&self) -> String {
-            serde_json::to_string(self).expect("rows have only text keys and finite numbers")
-        }
-    }
+    Ok(first + values.len())
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("rows have only text keys and finite numbers")
 }
 
 /// Reads `id, DELIVERY`.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let state: String = row.get(6)?;
     let flags: i64 = row.get(15)?;
-    let class: Option<String> = row.get(19)?;
-    let lateness: Option<i64> = row.get(21)?;
+    let class: Option<String> = row.get(18)?;
+    let lateness: Option<i64> = row.get(20)?;
     Ok(Delivery {
         id: DeliveryId(row.get(0)?),
         occurrence: OccurrenceId(row.get(1)?),
         announcement: AnnouncementId(row.get(2)?),
         account: AccountId(row.get(3)?),
-        content: ContentHash(row.get(4)?),
-        priority: priority_of(row.get(5)?),
+        priority: priority_of(row.get(4)?),
+        content: ContentHash(row.get(5)?),
         state: State::parse(&state).ok_or_else(|| odd(6, "an unknown state"))?,
         next_at: time(row, 7)?,
         at: from_micros(row.get(8)?),
@@ -90,19 +121,19 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         begun_at: time(row, 14)?,
         called_duplicate: flags & DUPLICATE != 0,
         never_armed: flags & NEVER_ARMED != 0,
-        prepared: json(row, 16)?,
-        receipt: json(row, 17)?,
+        prepared: json(row, 22)?,
+        receipt: json(row, 16)?,
         class: class.and_then(|c| Class::parse(&c)),
-        reason: json(row, 20)?,
+        reason: json(row, 19)?,
         lateness_ms: lateness.map(|us| us as f64 / 1000.0),
-        fence: row.get(22)?,
+        fence: row.get(21)?,
     })
 }
 
 /// Reads `ANNOUNCEMENT`.
 pub fn announcement(row: &Row<'_>) -> rusqlite::Result<AnnouncementRow> {
-    let edited: Option<String> = row.get(5)?;
-    let supersedes: Option<String> = row.get(7)?;
+    let edited: Option<Arc<str>> = row.get(5)?;
+    let supersedes: Option<Arc<str>> = row.get(7)?;
     Ok(AnnouncementRow {
         id: AnnouncementId(row.get(0)?),
         file: row.get(1)?,

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::marker::{self, Marker};
-use super::write::{self, Head, wrong};
+use super::write::{self, Head, Tally, wrong};
 use super::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary, Trust, read};
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
@@ -24,7 +24,8 @@ use crate::core::gate::Gate;
 use crate::core::plan::Known;
 
 /// Numbered, added and never edited.
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("migrations/0001_ledger.sql"))];
+const MIGRATIONS: &[(i64, &str)] =
+    &[(1, include_str!("migrations/0001_ledger.sql")), (2, include_str!("migrations/0002_tally.sql"))];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;
 /// Commits gathered into one transaction at most; more wait for the next.
@@ -322,7 +323,7 @@ impl Writer {
     }
 }
 
-/// One transaction, a savepoint for each commit; the error is one that concerns them all.
+/// One transaction, a savepoint for each commit that needs one; the error is one that concerns them all.
 fn transact(
     db: &Connection,
     head: &mut Head,
@@ -331,11 +332,38 @@ fn transact(
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
     run("BEGIN IMMEDIATE")?;
+    match all(db, head, batch, now, &run).and_then(|results| run("COMMIT").map(|()| results)) {
+        Ok(results) => Ok(results),
+        Err(error) => {
+            // Whatever it was, it is not one commit's own doing: nothing of the batch is believed.
+            drop(run("ROLLBACK"));
+            Err(error)
+        }
+    }
+}
+
+fn all(
+    db: &Connection,
+    head: &mut Head,
+    batch: &[(Actor, Vec<Change>)],
+    now: Time,
+    run: &impl Fn(&str) -> Result<(), LedgerError>,
+) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let mut results = Vec::with_capacity(batch.len());
+    let mut tally = Tally::default();
     for (by, changes) in batch {
-        let before = head.clone();
+        let undoes_nothing = write::conflicts_first(changes);
+        if undoes_nothing {
+            match write::apply(db, head, &mut tally, by, changes, now) {
+                Ok(()) => results.push(Ok(head.seq)),
+                Err(LedgerError::Conflict) => results.push(Err(LedgerError::Conflict)),
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        let before = (head.clone(), tally.clone());
         run("SAVEPOINT one")?;
-        match write::apply(db, head, by, changes, now) {
+        match write::apply(db, head, &mut tally, by, changes, now) {
             Ok(()) => {
                 run("RELEASE one")?;
                 results.push(Ok(head.seq));
@@ -343,17 +371,13 @@ fn transact(
             Err(LedgerError::Conflict) => {
                 run("ROLLBACK TO one")?;
                 run("RELEASE one")?;
-                *head = before;
+                (*head, tally) = before;
                 results.push(Err(LedgerError::Conflict));
             }
-            Err(error) => {
-                // Whatever it was, it is not this commit's own doing: nothing of the batch is believed.
-                drop(run("ROLLBACK"));
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
     }
-    run("COMMIT")?;
+    tally.write(db)?;
     Ok(results)
 }
 
@@ -443,10 +467,6 @@ impl Ledger for Sqlite {
 
     async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError> {
         self.read(read::budgets).await
-    }
-
-    async fn account(&self, id: AccountId) -> Result<AccountRow, LedgerError> {
-        self.read(move |db| read::account(db, &id)).await
     }
 
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError> {

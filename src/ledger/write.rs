@@ -1,13 +1,18 @@
 //! What each change writes; runs inside the writer's transaction, a savepoint a commit.
 
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
 
 use super::LedgerError;
 use super::rows::{self, micros};
 use crate::clock::Time;
+use crate::core::accounts::AccountId;
 use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq};
-use crate::core::delivery::{Delivery, Outcome, Step};
+use crate::core::delivery::{Class, Delivery, DeliveryId, Outcome, State, Step};
+use crate::core::words::Words;
 
 /// The head of the event chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +32,57 @@ impl Head {
     }
 }
 
+/// How many deliveries more, or fewer, are in each state: kept in the ledger, so that nobody counts a year of rows.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(BTreeMap<State, i64>);
+
+impl Tally {
+    fn count(&mut self, state: State, by: i64) {
+        *self.0.entry(state).or_default() += by;
+    }
+
+    /// Written once a transaction, whatever happened in it.
+    pub fn write(&self, db: &Connection) -> Result<(), LedgerError> {
+        for (state, by) in self.0.iter().filter(|(_, by)| **by != 0) {
+            exec(
+                db,
+                "INSERT INTO tally (state, deliveries) VALUES ($1, $2)
+                 ON CONFLICT (state) DO UPDATE SET deliveries = deliveries + excluded.deliveries",
+                params![state.as_str(), by],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a commit that meets a conflict would leave nothing to undo: only its first change can meet one.
+pub fn conflicts_first(changes: &[Change]) -> bool {
+    changes.iter().skip(1).all(|c| !matches!(c, Change::Step(_)))
+}
+
 /// Writes one commit; on an error the caller rolls its savepoint back.
-pub fn apply(db: &Connection, head: &mut Head, by: &Actor, changes: &[Change], now: Time) -> Result<(), LedgerError> {
+pub fn apply(
+    db: &Connection,
+    head: &mut Head,
+    tally: &mut Tally,
+    by: &Actor,
+    changes: &[Change],
+    now: Time,
+) -> Result<(), LedgerError> {
     for change in changes {
-        one(db, head, by, change, now)?;
+        one(db, head, tally, by, change, now)?;
     }
     Ok(())
 }
 
-fn one(db: &Connection, head: &mut Head, by: &Actor, change: &Change, now: Time) -> Result<(), LedgerError> {
+fn one(
+    db: &Connection,
+    head: &mut Head,
+    tally: &mut Tally,
+    by: &Actor,
+    change: &Change,
+    now: Time,
+) -> Result<(), LedgerError> {
     match change {
         Change::Content(hash, content) => {
             let body = serde_json::to_string(content).expect("a content has only text keys");
@@ -53,10 +100,10 @@ fn one(db: &Connection, head: &mut Head, by: &Actor, change: &Change, now: Time)
         Change::Closed(id, closing) => {
             let text = serde_json::to_string(closing).expect("figures are finite");
             exec(db, "UPDATE occurrences SET closing = $1 WHERE id = $2", params![text, id.0])?;
-            event(db, head, by, "closed", id.as_str(), &json!(closing), now)?;
+            event(db, head, by, "closed", id.as_str(), closing, now)?;
         }
-        Change::Add(delivery) => add(db, delivery)?,
-        Change::Step(step) => self::step(db, head, by, step, now)?,
+        Change::Add(delivery) => add(db, tally, delivery)?,
+        Change::Step(step) => self::step(db, head, tally, by, step, now)?,
         Change::Spend { key, window, calls } => {
             exec(
                 db,
@@ -114,47 +161,82 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
     )
 }
 
-fn add(db: &Connection, delivery: &Delivery) -> Result<(), LedgerError> {
-    let columns = rows::DELIVERY;
-    let marks = (1..=22).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let sql =
-        format!("INSERT INTO deliveries ({columns}) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING");
-    let mut statement = db.prepare_cached(&sql).map_err(wrong)?;
-    statement.execute(params_from_iter(rows::values(delivery))).map_err(wrong)?;
+fn add(db: &Connection, tally: &mut Tally, delivery: &Delivery) -> Result<(), LedgerError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let marks: Vec<String> = (1..=rows::FIXED.len() + rows::STEPPED.len()).map(|n| format!("${n}")).collect();
+        let (columns, marks) = (&*rows::DELIVERY, marks.join(", "));
+        format!("INSERT INTO deliveries ({columns}) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING")
+    });
+    let mut statement = db.prepare_cached(&SQL).map_err(wrong)?;
+    let first = rows::bind_fixed(&mut statement, delivery).map_err(wrong)?;
+    rows::bind_stepped(&mut statement, first, delivery, false).map_err(wrong)?;
+    if statement.raw_execute().map_err(wrong)? == 1 {
+        tally.count(delivery.state, 1);
+    }
     Ok(())
 }
 
+/// One record of a delivery's life, as the trail keeps it.
+#[derive(Serialize)]
+struct Moved<'a> {
+    delivery: DeliveryId,
+    account: &'a AccountId,
+    from: State,
+    to: State,
+    event: &'static str,
+    attempt: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<Class>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a Words>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_id: Option<&'a str>,
+}
+
 /// The row's new columns, if it is still the row the step was computed from.
-fn step(db: &Connection, head: &mut Head, by: &Actor, step: &Step, now: Time) -> Result<(), LedgerError> {
-    const SQL: &str = "UPDATE deliveries SET content = $1, state = $2, next_at = $3, at = $4, expires_at = $5, wish = $6, \
-         attempt = $7, looks = $8, asked_until = $9, begun_at = $10, flags = $11, prepared = $12, receipt = $13, \
-         post_id = $14, class = $15, reason = $16, lateness_us = $17, fence = $18 WHERE id = $19 AND fence = $20";
-    let row = &step.row;
-    let mut values = rows::values(row);
-    // The first three columns name the row and never change; its priority neither.
-    values.drain(0..3);
-    values.remove(1);
-    values.push(Box::new(row.id.0));
-    values.push(Box::new(row.fence - 1));
-    let mut statement = db.prepare_cached(SQL).map_err(wrong)?;
-    if statement.execute(params_from_iter(values)).map_err(wrong)? != 1 {
+fn step(
+    db: &Connection,
+    head: &mut Head,
+    tally: &mut Tally,
+    by: &Actor,
+    step: &Step,
+    now: Time,
+) -> Result<(), LedgerError> {
+    fn sql(columns: &[&str]) -> String {
+        let set: Vec<String> = columns.iter().enumerate().map(|(n, column)| format!("{column} = ${}", n + 1)).collect();
+        let (set, id, fence) = (set.join(", "), columns.len() + 1, columns.len() + 2);
+        format!("UPDATE deliveries SET {set} WHERE id = ${id} AND fence = ${fence}")
+    }
+    static WHOLE: LazyLock<String> = LazyLock::new(|| sql(&rows::STEPPED));
+    static WITHOUT_PREPARED: LazyLock<String> = LazyLock::new(|| sql(&rows::STEPPED[..rows::STEPPED.len() - 1]));
+    let (row, keeps) = (&step.row, step.keeps_prepared);
+    let mut statement = db.prepare_cached(if keeps { &WITHOUT_PREPARED } else { &WHOLE }).map_err(wrong)?;
+    let guard = rows::bind_stepped(&mut statement, 1, row, keeps).map_err(wrong)?;
+    statement.raw_bind_parameter(guard, row.id.0).map_err(wrong)?;
+    statement.raw_bind_parameter(guard + 1, row.fence - 1).map_err(wrong)?;
+    if statement.raw_execute().map_err(wrong)? != 1 {
         return Err(LedgerError::Conflict);
     }
+    tally.count(step.from, -1);
+    tally.count(row.state, 1);
     if let Some(outcome) = step.attempt {
         attempt(db, row, outcome, now)?;
     }
-    let body = json!({
-        "delivery": row.id,
-        "account": row.account,
-        "from": step.from,
-        "to": row.state,
-        "event": step.event,
-        "attempt": row.attempt,
-        "class": row.class,
-        "reason": row.reason,
-        "url": row.receipt.as_ref().and_then(|r| r.url.as_deref()),
-        "post_id": row.receipt.as_ref().map(|r| r.post_id.as_str()),
-    });
+    let receipt = row.receipt.as_ref();
+    let body = Moved {
+        delivery: row.id,
+        account: &row.account,
+        from: step.from,
+        to: row.state,
+        event: step.event,
+        attempt: row.attempt,
+        class: row.class,
+        reason: row.reason.as_ref(),
+        url: receipt.and_then(|r| r.url.as_deref()),
+        post_id: receipt.map(|r| r.post_id.as_str()),
+    };
     event(db, head, by, "delivery", row.occurrence.as_str(), &body, now)
 }
 
@@ -191,7 +273,7 @@ fn event(
     by: &Actor,
     kind: &str,
     subject: &str,
-    body: &serde_json::Value,
+    body: &impl Serialize,
     now: Time,
 ) -> Result<(), LedgerError> {
     let mut record = Recorded {
@@ -200,7 +282,7 @@ fn event(
         actor: by.to_string(),
         kind: kind.to_owned(),
         subject: subject.to_owned(),
-        body: body.to_string(),
+        body: serde_json::to_string(body).expect("a record has only text keys and finite numbers"),
         previous: std::mem::take(&mut head.hash),
         hash: String::new(),
     };

@@ -4,7 +4,7 @@
 //! its own, certificates always verified, answers bounded. In a simulation it is the sandbox's router.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,7 +49,8 @@ pub trait Http: Send + Sync {
 pub struct Net {
     clock: Clock,
     clients: BTreeMap<Lane, reqwest::Client>,
-    lanes: BTreeMap<(String, Lane), Arc<Semaphore>>,
+    /// How many requests of a platform may be under way at once, lane by lane.
+    lanes: BTreeMap<String, BTreeMap<Lane, Semaphore>>,
 }
 
 impl Net {
@@ -57,18 +58,17 @@ impl Net {
     pub fn new(clock: Clock, connections: &BTreeMap<String, u32>) -> Result<Net, reqwest::Error> {
         let tls = tls();
         let mut clients = BTreeMap::new();
-        let mut lanes = BTreeMap::new();
+        let mut lanes: BTreeMap<String, BTreeMap<Lane, Semaphore>> = BTreeMap::new();
         for lane in [Lane::Routine, Lane::Emergency] {
             clients.insert(lane, client(&tls)?);
             for (platform, most) in connections {
-                lanes.insert((platform.clone(), lane), Arc::new(Semaphore::new(*most as usize)));
+                lanes.entry(platform.clone()).or_default().insert(lane, Semaphore::new(*most as usize));
             }
         }
         Ok(Net { clock, clients, lanes })
     }
 
-    async fn exchange(&self, client: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, Lost> {
-        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()))?;
+    async fn exchange(client: &reqwest::Client, request: reqwest::Request) -> Result<Response<Bytes>, Lost> {
         let answer = match client.execute(request).await {
             Ok(answer) => answer,
             // Connection refused, name not found, TLS not completed: no byte of the request left.
@@ -92,24 +92,34 @@ impl Net {
     }
 }
 
-#[async_trait]
 impl Http for Net {
-    async fn send(
-        &self,
-        platform: &str,
+    /// What `async_trait` would write, but for one thing: the request is put together at the call, and the
+    /// future that is polled at the instant of a release has only to send it.
+    fn send<'net, 'name, 'sending>(
+        &'net self,
+        platform: &'name str,
         lane: Lane,
         request: Request<Bytes>,
         timeout: Duration,
-    ) -> Result<Response<Bytes>, Lost> {
-        let client = &self.clients[&lane];
-        let _at_once = match self.lanes.get(&(platform.to_owned(), lane)) {
-            Some(lane) => lane.acquire().await.ok(),
-            None => None,
-        };
-        match self.clock.timeout(timeout, self.exchange(client, request)).await {
-            Some(answer) => answer,
-            None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
-        }
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, Lost>> + Send + 'sending>>
+    where
+        'net: 'sending,
+        'name: 'sending,
+        Self: 'sending,
+    {
+        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()));
+        let (client, at_once) = (&self.clients[&lane], self.lanes.get(platform).and_then(|lanes| lanes.get(&lane)));
+        Box::pin(async move {
+            let request = request?;
+            let _at_once = match at_once {
+                Some(lane) => lane.acquire().await.ok(),
+                None => None,
+            };
+            match self.clock.timeout(timeout, Net::exchange(client, request)).await {
+                Some(answer) => answer,
+                None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
+            }
+        })
     }
 }
 

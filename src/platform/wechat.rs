@@ -17,6 +17,7 @@ use super::timeline::same_text;
 use super::wechat_token::{Token, Tokens};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, wechat_mass};
 use crate::clock::{Time, from_micros};
+use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules, title_of, urls};
 use crate::core::policy::PlatformSettings;
@@ -42,7 +43,7 @@ pub struct WeChat {
     mass: bool,
     tokens: Tokens,
     /// Media ids by account and the picture's hash.
-    covers: Mutex<BTreeMap<(String, String), String>>,
+    covers: Mutex<BTreeMap<(AccountId, String), String>>,
 }
 
 impl WeChat {
@@ -97,13 +98,13 @@ impl WeChat {
         Refused { code: Some(code), json, failure }
     }
 
-    fn covers(&self) -> MutexGuard<'_, BTreeMap<(String, String), String>> {
+    fn covers(&self) -> MutexGuard<'_, BTreeMap<(AccountId, String), String>> {
         self.covers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first picture as a cover in the library, uploaded once.
     async fn cover(&self, call: &Call<'_>, picture: &Picture) -> Result<String, Failure> {
-        let known = (call.account.id.0.clone(), picture.sha256.clone());
+        let known = (call.account.id.clone(), picture.sha256.clone());
         if let Some(id) = self.covers().get(&known) {
             return Ok(id.clone());
         }

@@ -123,7 +123,7 @@ pub fn world_of(case: &Case, more: Value) -> World {
     let clock = Clock::simulated(from_micros(1_790_000_000_000_000), 1);
     let sandbox = Sandbox::new(setup(case, more), clock.clone());
     let settings = PlatformSettings {
-        name: PlatformName(PLATFORM.to_owned()),
+        name: PlatformName::from(PLATFORM),
         api: case.api.to_owned(),
         base_url: "https://site.example".to_owned(),
         timeout: TIMEOUT,

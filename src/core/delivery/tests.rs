@@ -52,7 +52,7 @@ fn delivery(state: State) -> Delivery {
         begun_at: None,
         called_duplicate: false,
         never_armed: false,
-        prepared: Some(prepared()),
+        prepared: Some(Arc::new(prepared())),
         receipt: (state == State::Published).then(|| receipt(true)),
         class: None,
         reason: None,
