@@ -3,6 +3,8 @@
 //! A failure prints its seed; `FABU_SEED=n cargo test --test sim` runs that one alone, `FABU_SEEDS=n`
 //! as many as wanted. What counts is what stands on the platforms, never what the daemon believes.
 
+#[path = "sim/points.rs"]
+mod points;
 mod support;
 
 use std::time::Duration;

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod points;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use fabu::core::delivery::{Delivery, State};
 use fabu::daemon::config::{self, Config, Env};
 use fabu::daemon::{Daemon, World};
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{Filter, LedgerError};
+use fabu::ledger::{Filter, Ledger, LedgerError, Trust};
 use fabu::platform::{Http, Lane, Lost};
 use fabu::sandbox::{Cut, FaultRule, Latency, Sandbox, Setup};
 use http::{Request, Response};
@@ -141,6 +143,11 @@ impl City {
 
     pub async fn start_with(&self, ledger: Arc<Sqlite>, http: Arc<dyn Http>) -> Daemon {
         let trust = ledger.trust().clone();
+        self.start_on(ledger, trust, http).await
+    }
+
+    /// With a ledger that is not, or not only, the one on the disk.
+    pub async fn start_on(&self, ledger: Arc<dyn Ledger>, trust: Trust, http: Arc<dyn Http>) -> Daemon {
         let world = World {
             clock: self.clock.clone(),
             http,
