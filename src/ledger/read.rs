@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params, params_from_iter};
+use sha2::{Digest as _, Sha256};
 
 use super::rows::{self, micros, time};
 use super::{AccountRow, Announced, AttemptRow, Due, Filter, OccurrenceSummary};
@@ -79,9 +80,15 @@ pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery
     delivery_list(db, &rest, &[Box::new(micros(before))])
 }
 
+/// A body is what its name says, or it is none: nobody has signed off what a disk has made of it.
 pub fn content(db: &Connection, hash: &str) -> Sql<Option<Content>> {
     let mut statement = db.prepare_cached("SELECT body FROM contents WHERE hash = $1")?;
-    Ok(statement.query_row([hash], |r| rows::json(r, 0)).optional()?.flatten())
+    let body: Option<String> = statement.query_row([hash], |r| r.get(0)).optional()?;
+    let Some(body) = body else { return Ok(None) };
+    if hex::encode(Sha256::digest(&body)) != hash {
+        return Err(rows::odd(0, "a content does not have its hash"));
+    }
+    serde_json::from_str(&body).map(Some).map_err(|_| rows::odd(0, "a content cannot be read"))
 }
 
 pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known> {

@@ -1,8 +1,9 @@
 //! Core types ↔ columns. One list of columns serves reading and writing, so they cannot drift apart.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::types::Type;
+use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Row, Statement, ToSql};
 
 use crate::clock::{Time, from_micros};
@@ -13,7 +14,7 @@ use crate::core::delivery::{Class, Delivery, DeliveryId, State, Wish};
 
 /// The columns of a delivery after its id: those that name it and never change, then those a step may change.
 pub const FIXED: [&str; 4] = ["occurrence", "announcement", "account", "priority"];
-pub const STEPPED: [&str; 18] = [
+pub const STEPPED: [&str; 20] = [
     "content",
     "state",
     "next_at",
@@ -31,8 +32,14 @@ pub const STEPPED: [&str; 18] = [
     "reason",
     "lateness_us",
     "fence",
+    "sum",
     "prepared",
+    "prepared_sum",
 ];
+/// `prepared` and its sum, the last of them: most steps leave them as they are.
+pub const OF_PREPARED: usize = 2;
+/// Columns that `sum` is over: all before it.
+const SUMMED: usize = FIXED.len() + STEPPED.len() - OF_PREPARED - 1;
 
 /// All of them, as `delivery` reads them behind the id.
 pub static DELIVERY: LazyLock<String> = LazyLock::new(|| [FIXED.join(", "), STEPPED.join(", ")].join(", "));
@@ -56,7 +63,7 @@ pub fn bind_fixed(statement: &mut Statement<'_>, d: &Delivery) -> rusqlite::Resu
     Ok(5)
 }
 
-/// Binds the values of `STEPPED` from `first` on, the last one only if it is to be written; returns the next number.
+/// Binds the values of `STEPPED` from `first` on, `prepared` only if it is to be written; returns the next number.
 pub fn bind_stepped(
     statement: &mut Statement<'_>,
     first: usize,
@@ -66,7 +73,11 @@ pub fn bind_stepped(
     let prepared = if keeps_prepared { None } else { d.prepared.as_ref().map(to_json) };
     let flags = if d.called_duplicate { DUPLICATE } else { 0 } | if d.never_armed { NEVER_ARMED } else { 0 };
     let post_id = d.receipt.as_ref().map(|r| r.post_id.as_str()).filter(|id| !id.is_empty());
-    let values: [&dyn ToSql; STEPPED.len()] = [
+    let row: [&dyn ToSql; SUMMED] = [
+        &d.occurrence.0,
+        &d.announcement.0,
+        &d.account.0,
+        &priority_number(d.priority),
         &d.content.0,
         &d.state.as_str(),
         &d.next_at.map(micros),
@@ -84,13 +95,55 @@ pub fn bind_stepped(
         &d.reason.as_ref().map(to_json),
         &d.lateness_ms.map(|ms| (ms * 1000.0) as i64),
         &d.fence,
-        &prepared,
     ];
-    let values = &values[..values.len() - usize::from(keeps_prepared)];
-    for (n, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(first + n, value)?;
+    let mut next = first;
+    for value in &row[FIXED.len()..] {
+        statement.raw_bind_parameter(next, value)?;
+        next += 1;
     }
-    Ok(first + values.len())
+    statement.raw_bind_parameter(next, sum_of(&row)?)?;
+    if keeps_prepared {
+        return Ok(next + 1);
+    }
+    statement.raw_bind_parameter(next + 1, &prepared)?;
+    statement.raw_bind_parameter(next + 2, sum_of(&[&prepared])?)?;
+    Ok(next + 3)
+}
+
+/// The checksum of values, kept beside them: what a disk has changed in a row is not acted on.
+fn sum_of(values: &[&dyn ToSql]) -> rusqlite::Result<i64> {
+    let mut sum = flate2::Crc::new();
+    for value in values {
+        match value.to_sql()? {
+            ToSqlOutput::Borrowed(value) => add_to(&mut sum, value),
+            ToSqlOutput::Owned(value) => add_to(&mut sum, (&value).into()),
+            _ => return Err(odd(0, "a value of no simple kind")),
+        }
+    }
+    Ok(i64::from(sum.sum()))
+}
+
+fn add_to(sum: &mut flate2::Crc, value: ValueRef<'_>) {
+    let (kind, bytes): (u8, &[u8]) = match &value {
+        ValueRef::Null => (0, &[]),
+        ValueRef::Integer(number) => (1, &number.to_le_bytes()),
+        ValueRef::Real(number) => (2, &number.to_le_bytes()),
+        ValueRef::Text(bytes) => (3, bytes),
+        ValueRef::Blob(bytes) => (4, bytes),
+    };
+    sum.update(&[kind]);
+    sum.update(&(bytes.len() as u64).to_le_bytes());
+    sum.update(bytes);
+}
+
+/// Refuses a row whose columns are not those its sum was taken of; one of before there were sums passes.
+fn checked(row: &Row<'_>, columns: RangeInclusive<usize>, kept: usize) -> rusqlite::Result<()> {
+    let Some(kept) = row.get::<_, Option<i64>>(kept)? else { return Ok(()) };
+    let mut sum = flate2::Crc::new();
+    for column in columns {
+        add_to(&mut sum, row.get_ref(column)?);
+    }
+    if i64::from(sum.sum()) == kept { Ok(()) } else { Err(odd(0, "a delivery's columns do not have their sum")) }
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {
@@ -99,6 +152,8 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 
 /// Reads `id, DELIVERY`.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    checked(row, 1..=SUMMED, SUMMED + 1)?;
+    checked(row, 23..=23, 24)?;
     let state: String = row.get(6)?;
     let flags: i64 = row.get(15)?;
     let class: Option<String> = row.get(18)?;
@@ -121,7 +176,7 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         begun_at: time(row, 14)?,
         called_duplicate: flags & DUPLICATE != 0,
         never_armed: flags & NEVER_ARMED != 0,
-        prepared: json(row, 22)?,
+        prepared: json(row, 23)?,
         receipt: json(row, 16)?,
         class: class.and_then(|c| Class::parse(&c)),
         reason: json(row, 19)?,
@@ -160,7 +215,7 @@ pub fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rus
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
 }
 
-fn odd(column: usize, what: &'static str) -> rusqlite::Error {
+pub fn odd(column: usize, what: &'static str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 

@@ -24,10 +24,15 @@ use crate::core::gate::Gate;
 use crate::core::plan::Known;
 
 /// Numbered, added and never edited.
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_ledger.sql")), (2, include_str!("migrations/0002_tally.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_ledger.sql")),
+    (2, include_str!("migrations/0002_tally.sql")),
+    (3, include_str!("migrations/0003_sums.sql")),
+];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;
+/// SQLite's own header and that of its first page: version, application, and how many tables there are.
+const HEADER: usize = 105;
 /// Commits gathered into one transaction at most; more wait for the next.
 const MOST_GATHERED: usize = 2048;
 /// Records of the chain's end verified at every start.
@@ -148,13 +153,30 @@ fn look_at(path: &Path) -> Result<(), LedgerError> {
     if !meta.file_type().is_file() {
         return Err(LedgerError::Broken(format!("{name} is not a regular file")));
     }
-    let mut start = [0u8; 16];
+    let mut start = [0u8; HEADER];
     let mut file = std::fs::File::open(path).map_err(|e| LedgerError::Unavailable(format!("{name}: {e}")))?;
     let read = file.read(&mut start).map_err(|e| LedgerError::Unavailable(format!("{name}: {e}")))?;
-    if read < 16 || &start != b"SQLite format 3\0" {
+    if read < HEADER || !start.starts_with(b"SQLite format 3\0") {
         return Err(LedgerError::Broken(format!(
             "{name} is not a ledger ({} bytes); restore it from a backup, or move it away",
             meta.len()
+        )));
+    }
+    // From the file's own header, since connecting already changes a database that keeps no log.
+    let number = |at: usize| i64::from(u32::from_be_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]));
+    let tables = i64::from(u16::from_be_bytes([start[103], start[104]]));
+    known_schema(number(60), number(68), tables)
+}
+
+fn known_schema(version: i64, application: i64, tables: i64) -> Result<(), LedgerError> {
+    let newest = MIGRATIONS.last().map_or(0, |(n, _)| *n);
+    if tables > 0 && application != APPLICATION {
+        return Err(LedgerError::Broken("it is another program's database".to_owned()));
+    }
+    if version > newest {
+        return Err(LedgerError::Broken(format!(
+            "its schema is number {version}, and this fabu {} knows up to {newest}; use the newer fabu",
+            env!("CARGO_PKG_VERSION")
         )));
     }
     Ok(())
@@ -200,15 +222,7 @@ fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrong)?;
     let application: i64 = db.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(wrong)?;
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(wrong)?;
-    if tables > 0 && application != APPLICATION {
-        return Err(LedgerError::Broken("it is another program's database".to_owned()));
-    }
-    if version > newest {
-        return Err(LedgerError::Broken(format!(
-            "its schema is number {version}, and this fabu {} knows up to {newest}; use the newer fabu",
-            env!("CARGO_PKG_VERSION")
-        )));
-    }
+    known_schema(version, application, tables)?;
     if version == newest {
         return Ok(());
     }

@@ -210,7 +210,8 @@ fn step(
         format!("UPDATE deliveries SET {set} WHERE id = ${id} AND fence = ${fence}")
     }
     static WHOLE: LazyLock<String> = LazyLock::new(|| sql(&rows::STEPPED));
-    static WITHOUT_PREPARED: LazyLock<String> = LazyLock::new(|| sql(&rows::STEPPED[..rows::STEPPED.len() - 1]));
+    static WITHOUT_PREPARED: LazyLock<String> =
+        LazyLock::new(|| sql(&rows::STEPPED[..rows::STEPPED.len() - rows::OF_PREPARED]));
     let (row, keeps) = (&step.row, step.keeps_prepared);
     let mut statement = db.prepare_cached(if keeps { &WITHOUT_PREPARED } else { &WHOLE }).map_err(wrong)?;
     let guard = rows::bind_stepped(&mut statement, 1, row, keeps).map_err(wrong)?;
@@ -313,10 +314,15 @@ fn exec(db: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(),
 
 /// SQLite's error in the words of the room: what the caller does next.
 pub fn wrong(error: rusqlite::Error) -> LedgerError {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
     use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
-    match error.sqlite_error_code() {
-        Some(DiskFull) => LedgerError::NoSpace,
-        Some(DatabaseCorrupt | NotADatabase) => LedgerError::Broken(error.to_string()),
+    match (&error, error.sqlite_error_code()) {
+        (_, Some(DiskFull)) => LedgerError::NoSpace,
+        (_, Some(DatabaseCorrupt | NotADatabase)) => LedgerError::Broken(error.to_string()),
+        // It reads without an error and holds what was never written.
+        (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..), _) => {
+            LedgerError::Broken(error.to_string())
+        }
         _ => LedgerError::Unavailable(error.to_string()),
     }
 }
