@@ -148,16 +148,11 @@ impl City {
 
     /// With a ledger that is not, or not only, the one on the disk.
     pub async fn start_on(&self, ledger: Arc<dyn Ledger>, trust: Trust, http: Arc<dyn Http>) -> Daemon {
-        let world = World {
-            clock: self.clock.clone(),
-            http,
-            ledger,
-            trust,
-            config: self.config(),
-            faults: Vec::new(),
-            env: env(),
-        };
-        Daemon::start(world).await.unwrap()
+        Daemon::start(self.world(ledger, trust, http)).await.unwrap()
+    }
+
+    pub fn world(&self, ledger: Arc<dyn Ledger>, trust: Trust, http: Arc<dyn Http>) -> World {
+        World { clock: self.clock.clone(), http, ledger, trust, config: self.config(), faults: Vec::new(), env: env() }
     }
 
     pub async fn sleep(&self, seconds: u64) {

@@ -1,0 +1,280 @@
+//! The ledger damaged in every way a disk, a tool or a careless hand can: it is refused, or what it says is
+//! looked at before it is acted on. It is never taken for a new one, and no wrong word goes out.
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fabu::clock::Clock;
+use fabu::core::delivery::State;
+use fabu::daemon::Daemon;
+use fabu::ledger::sqlite::Sqlite;
+use fabu::ledger::{LedgerError, Trust, marker};
+use rusqlite::Connection;
+use support::points::Left;
+use support::{City, all, in_state, settled, simulate, utc};
+
+const START: &str = "2026-11-24T00:00:00Z";
+const QUEUE: &str = "announcements:\n  - {id: a, text: 甲, at: 2026-11-24 08:02, to: [shanghai], catch_up: 6h}\n  \
+                     - {id: b, text: 乙, at: 2026-11-24 08:30, to: [shanghai], catch_up: 6h}\n";
+
+/// A city whose daemon was killed at ten past, with 甲 out and 乙 to come, and what it left on the disk: all
+/// of it in the log, or all of it in the ledger.
+async fn killed(logged: bool) -> (City, Left) {
+    let city = City::new(START, 41, "");
+    city.save("a.yaml", QUEUE);
+    let daemon = city.start().await;
+    city.sleep(600).await;
+    assert_eq!(city.sandbox.posts().len(), 4);
+    let state = city.path().join("state");
+    let left = Left::at(&state);
+    drop(daemon);
+    released(&city.clock, &state).await;
+    left.put_back(&state);
+    if logged {
+        return (city, left);
+    }
+    let db = Connection::open(state.join("fabu.db")).unwrap();
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let left = Left::at(&state);
+    drop(db);
+    (city, left)
+}
+
+async fn released(clock: &Clock, state: &Path) {
+    for _ in 0..1000 {
+        if !matches!(marker::lock(&state.join("fabu.db")), Err(LedgerError::InUse(_))) {
+            return;
+        }
+        clock.sleep(Duration::from_millis(5)).await;
+    }
+    panic!("something outlives the daemon");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum File {
+    Ledger,
+    Log,
+    Mark,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flip(File, u64),
+    Cut(File, u64),
+}
+
+impl Damage {
+    fn draw(dice: &Clock, logged: bool) -> Damage {
+        let file = match dice.random() % 16 {
+            0 => File::Mark,
+            n if logged && n > 1 => File::Log,
+            _ => File::Ledger,
+        };
+        if dice.random().is_multiple_of(10) {
+            Damage::Cut(file, dice.random())
+        } else {
+            Damage::Flip(file, dice.random())
+        }
+    }
+
+    fn done_to(self, left: &Left) -> Left {
+        let mut left = left.clone();
+        let (Damage::Flip(file, at) | Damage::Cut(file, at)) = self;
+        let bytes = match file {
+            File::Ledger => &mut left.ledger,
+            File::Log => &mut left.log,
+            File::Mark => &mut left.mark,
+        };
+        let at = at as usize % (bytes.len().max(1) * 8);
+        match self {
+            Damage::Flip(..) if !bytes.is_empty() => bytes[at / 8] ^= 1 << (at % 8),
+            Damage::Flip(..) => {}
+            Damage::Cut(..) => bytes.truncate(at / 8),
+        }
+        left
+    }
+}
+
+/// Everything the ledger says, for comparing.
+fn dump(path: &Path) -> rusqlite::Result<Vec<String>> {
+    let db = Connection::open(path)?;
+    let mut said = Vec::new();
+    let tables = ["meta", "contents", "announcements", "occurrences", "deliveries", "attempts", "events", "accounts"];
+    for table in tables {
+        let mut statement = db.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let row: Vec<_> =
+                (0..columns).map(|n| row.get::<_, rusqlite::types::Value>(n)).collect::<Result<_, _>>()?;
+            said.push(format!("{table} {row:?}"));
+        }
+    }
+    Ok(said)
+}
+
+/// What opening a damaged ledger comes to; never a panic, and never a new ledger.
+async fn opened(left: &Left, case: &str) -> Result<(Trust, Option<Vec<String>>), LedgerError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fabu.db");
+    left.put_back(folder.path());
+    let clock = Clock::simulated(utc(START), 1);
+    let ledger = catch_unwind(AssertUnwindSafe(|| Sqlite::open(&path, &clock)));
+    let trust = ledger.unwrap_or_else(|_| panic!("{case}: a panic"))?.trust().clone();
+    assert_ne!(trust, Trust::New, "{case}: taken for a new one");
+    let said = dump(&path).ok();
+    released(&clock, folder.path()).await;
+    Ok((trust, said))
+}
+
+/// Runs a daemon on it until 乙 has had its hour: whatever it makes of it, no wrong word goes out and none twice.
+async fn lived_with(city: &City, case: &str) {
+    let Ok(ledger) = Sqlite::open(&city.path().join("state/fabu.db"), &city.clock) else { return };
+    let trust = ledger.trust().clone();
+    let started = Daemon::start(city.world(Arc::new(ledger), trust.clone(), Arc::new(city.network()))).await;
+    if started.is_ok() {
+        city.sleep(2700).await;
+    }
+    let posts = city.sandbox.posts();
+    for account in ["sina", "tencent", "eastday", "xinmin"].map(|p| format!("{p}:shanghai")) {
+        for text in ["甲", "乙"] {
+            let times = posts.iter().filter(|p| p.account == account && p.text == text).count();
+            assert!(times <= 1, "{case}, {trust:?}: {text} stands {times} times on {account}");
+        }
+    }
+    for post in &posts {
+        let from = if post.text == "甲" { "2026-11-24T00:02:00Z" } else { "2026-11-24T00:30:00Z" };
+        assert!(["甲", "乙"].contains(&post.text.as_str()), "{case}, {trust:?}: {:?} went out", post.text);
+        assert!(post.account.ends_with(":shanghai"), "{case}, {trust:?}: to {}", post.account);
+        assert!(post.created >= utc(from), "{case}, {trust:?}: {} went out at {}", post.text, post.created);
+    }
+}
+
+/// Seeded; `FABU_FLIPS` sets how many.
+#[test]
+fn r17_flipped_bits_and_cut_files_are_found_or_change_nothing_that_goes_out() {
+    let flips: u64 = std::env::var("FABU_FLIPS").ok().and_then(|v| v.parse().ok()).unwrap_or(300);
+    let (mut refused, mut behind, mut harmless, mut lived) = (0, 0, 0, 0);
+    for logged in [true, false] {
+        simulate(async {
+            let (_, left) = killed(logged).await;
+            let whole = opened(&left, "whole").await.unwrap();
+            assert_eq!(whole.0, Trust::Whole);
+            let dice = Clock::simulated(utc(START), 17 + u64::from(logged));
+            for n in 0..flips / 2 {
+                let damage = Damage::draw(&dice, logged);
+                let case = format!("{n} {damage:?} logged: {logged}");
+                match opened(&damage.done_to(&left), &case).await {
+                    Err(_) => refused += 1,
+                    Ok((Trust::Whole, said)) if said == whole.1 => harmless += 1,
+                    // A log whose tail is gone comes to much the same wherever it was cut.
+                    Ok((Trust::Behind { .. }, _)) if !n.is_multiple_of(8) => behind += 1,
+                    Ok(_) => {
+                        lived += 1;
+                        let (city, left) = killed(logged).await;
+                        damage.done_to(&left).put_back(&city.path().join("state"));
+                        lived_with(&city, &case).await;
+                    }
+                }
+            }
+        });
+    }
+    eprintln!("{refused} refused, {behind} behind, {harmless} harmless, {lived} lived with");
+    assert!(refused > 0 && behind > 0 && harmless > 0 && lived > 0);
+}
+
+#[test]
+fn r17_a_word_an_account_or_an_hour_changed_in_the_ledger_does_not_go_out() {
+    for change in [
+        "UPDATE contents SET body = replace(body, '乙', '丙')",
+        "UPDATE deliveries SET prepared = replace(prepared, '乙', '丙') WHERE prepared IS NOT NULL",
+        "UPDATE deliveries SET account = replace(account, 'shanghai', 'shanghai/metro') WHERE announcement = 'b'",
+        "UPDATE deliveries SET at = at - 600000000, next_at = next_at - 600000000 WHERE announcement = 'b'",
+        "UPDATE deliveries SET state = 'retrying', next_at = at WHERE announcement = 'a'",
+    ] {
+        simulate(async {
+            let city = City::new(START, 42, "");
+            city.save("a.yaml", QUEUE);
+            let daemon = city.start().await;
+            // 乙 is prepared: its hour is less than `lead` away.
+            city.sleep(1790).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Ready), 4);
+            daemon.stop().await;
+            released(&city.clock, &city.path().join("state")).await;
+            let changed = Connection::open(city.path().join("state/fabu.db")).unwrap().execute(change, []).unwrap();
+            assert!(changed > 0, "{change}");
+            lived_with(&city, change).await;
+        });
+    }
+}
+
+/// What `open` says of whatever stands in the ledger's place, and that it left it alone.
+fn refused(make: impl Fn(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fabu.db");
+    make(&path);
+    let bytes = |path: &Path| std::fs::read(path).unwrap_or_default();
+    let before = bytes(&path);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(async { Sqlite::open(&path, &Clock::real()).err() });
+    assert!(bytes(&path) == before, "not a byte is changed: {error:?}");
+    match error {
+        Some(LedgerError::Broken(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn r17_what_is_not_our_ledger_is_refused_and_left_alone() {
+    let dice = Clock::simulated(utc(START), 43);
+    let random: Vec<u8> = (0..8192).map(|_| dice.random() as u8).collect();
+    assert!(refused(|path| std::fs::write(path, b"").unwrap()).contains("not a ledger (0 bytes)"));
+    assert!(refused(|path| std::fs::write(path, &random).unwrap()).contains("not a ledger"));
+    assert!(refused(|path| std::fs::create_dir(path).unwrap()).contains("not a regular file"));
+    let linked = |path: &Path| {
+        std::fs::write(path.with_file_name("elsewhere"), b"").unwrap();
+        std::os::unix::fs::symlink("elsewhere", path).unwrap();
+    };
+    assert!(refused(linked).contains("not a regular file"));
+    let foreign = |path: &Path| Connection::open(path).unwrap().execute_batch("CREATE TABLE bookmarks (url)").unwrap();
+    assert!(refused(foreign).contains("another program's database"));
+    let newer = |path: &Path| {
+        let sql = "CREATE TABLE deliveries (x); PRAGMA application_id = 0x66616275; PRAGMA user_version = 99;";
+        Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    };
+    assert!(refused(newer).contains("its schema is number 99"));
+    let gone = |path: &Path| std::fs::write(path.with_file_name("fabu.db.mark"), format!("{:020} {}", 7, "a")).unwrap();
+    assert!(refused(gone).contains("its mark is still there"));
+}
+
+#[test]
+fn r17_a_log_that_is_gone_or_cut_leaves_doubt_and_the_platform_is_asked() {
+    for keep in [0.0, 0.3, 0.6, 0.9, 0.99] {
+        simulate(async {
+            let (city, mut left) = killed(true).await;
+            left.log.truncate((left.log.len() as f64 * keep) as usize);
+            let state = city.path().join("state");
+            left.put_back(&state);
+            if keep == 0.0 {
+                std::fs::remove_file(state.join("fabu.db-wal")).unwrap();
+            }
+            let ledger = city.ledger().await;
+            assert!(matches!(ledger.trust(), Trust::Behind { .. }), "{keep}: {:?}", ledger.trust());
+            let daemon = city.start_with(Arc::new(ledger), Arc::new(city.network())).await;
+            let rows = all(&daemon).await;
+            let due = rows.iter().filter(|d| d.announcement.as_str() == "a");
+            assert!(
+                due.clone().count() == 4 && due.clone().all(|d| matches!(d.state, State::Unknown | State::Published))
+            );
+            assert!(settled(&city, &daemon, Duration::from_secs(3600)).await, "{keep}");
+            let posts = city.sandbox.posts();
+            let count = |text: &str| posts.iter().filter(|p| p.text == text).count();
+            assert_eq!((count("甲"), count("乙"), posts.len()), (4, 4, 8), "{keep}");
+            assert_eq!(in_state(&all(&daemon).await, State::Published), 8, "{keep}");
+        });
+    }
+}
