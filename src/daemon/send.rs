@@ -53,8 +53,14 @@ async fn driven(inner: &Arc<Inner>, mut row: Delivery, nudged: CancellationToken
             State::Ready | State::Retrying => publish(inner, &row, &nudged).await,
             State::Unknown | State::Accepted => settle::look(inner, &row, &nudged).await,
             State::Published => settle::take_down(inner, &row, &nudged).await,
-            // Its owner is this process, and recovery has seen to those of an earlier one.
-            State::Sending | State::Failed | State::Expired | State::Cancelled | State::Deleted => return,
+            // Whoever sends a row holds it until its outcome is written. One that nobody holds was armed by a commit
+            // that failed as it seemed and is on disk all the same.
+            State::Sending => {
+                let why =
+                    Words::new("账本写入中断，先查是否已发", "its record was cut short: looking whether it is out");
+                stepped(inner, &row, Event::OwnerGone(why)).await
+            }
+            State::Failed | State::Expired | State::Cancelled | State::Deleted => return,
         };
         match result {
             Ok(Some(next)) if next.fence != before && next.next_at.is_some() => row = next,
