@@ -6,16 +6,23 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use fabu::clock::Clock;
+use fabu::core::change::{Actor, Change, Note, Seq};
 use fabu::core::delivery::State;
 use fabu::daemon::Daemon;
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{LedgerError, Trust, marker};
+use fabu::ledger::{Ledger, LedgerError, Trust, marker};
+use fabu::platform::{Http, Lane, Lost};
+use http::{Request, Response};
 use rusqlite::Connection;
+use support::between::{Between, Watch};
 use support::points::Left;
-use support::{City, all, in_state, settled, simulate, utc};
+use support::{City, InProcess, all, in_state, settled, simulate, utc};
 
 const START: &str = "2026-11-24T00:00:00Z";
 const QUEUE: &str = "announcements:\n  - {id: a, text: 甲, at: 2026-11-24 08:02, to: [shanghai], catch_up: 6h}\n  \
@@ -275,6 +282,149 @@ fn r17_a_log_that_is_gone_or_cut_leaves_doubt_and_the_platform_is_asked() {
             let count = |text: &str| posts.iter().filter(|p| p.text == text).count();
             assert_eq!((count("甲"), count("乙"), posts.len()), (4, 4, 8), "{keep}");
             assert_eq!(in_state(&all(&daemon).await, State::Published), 8, "{keep}");
+        });
+    }
+}
+
+/// A disk that takes no commit from the `from`th on, `times` times; with `kept`, one that says so of what it has
+/// taken: what a failed sync leaves is not known.
+struct Full {
+    from: u64,
+    times: u64,
+    kept: bool,
+    commits: AtomicU64,
+    network: InProcess,
+    ledger: Arc<Sqlite>,
+    under_way: AtomicU64,
+    unrecorded: AtomicU64,
+}
+
+#[async_trait]
+impl Watch for Full {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+        let n = self.commits.fetch_add(1, Ordering::SeqCst) + 1;
+        let fails = (self.from..self.from + self.times).contains(&n);
+        if !fails || self.kept {
+            let written = ledger.commit(by, changes).await;
+            return if fails { written.and(Err(LedgerError::NoSpace)) } else { written };
+        }
+        Err(LedgerError::NoSpace)
+    }
+}
+
+#[async_trait]
+impl Http for Full {
+    async fn send(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        let posts = request.method() == http::Method::POST
+            && ["update", "/t/add", "/v1/statuses"].iter().any(|p| request.uri().path().contains(p));
+        if !posts {
+            return self.network.send(platform, lane, request, timeout).await;
+        }
+        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        let recorded = self.ledger.counts().await.unwrap().get(&State::Sending).copied().unwrap_or(0);
+        self.unrecorded.fetch_add(u64::from(recorded < under_way), Ordering::SeqCst);
+        let answer = self.network.send(platform, lane, request, timeout).await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+}
+
+/// A day of two announcements on a disk that fails as `full` says; returns how many commits it took.
+async fn on_a_full_disk(from: u64, times: u64, kept: bool) -> u64 {
+    let case = format!("commit {from}, {times} times, kept: {kept}");
+    let city = City::new(START, 44, "");
+    city.save("a.yaml", &QUEUE.replace("08:30", "08:04"));
+    let ledger = Arc::new(city.ledger().await);
+    let trust = ledger.trust().clone();
+    let full = Arc::new(Full {
+        from,
+        times,
+        kept,
+        commits: AtomicU64::new(0),
+        network: city.network(),
+        ledger: ledger.clone(),
+        under_way: AtomicU64::new(0),
+        unrecorded: AtomicU64::new(0),
+    });
+    let mut daemon = None;
+    for _ in 0..10 {
+        // One that cannot write its first line ends, and is started again by its keeper.
+        let world = city.world(Between::over(ledger.clone(), full.clone()), trust.clone(), full.clone());
+        daemon = Daemon::start(world).await.ok();
+        if daemon.is_some() {
+            break;
+        }
+    }
+    let daemon = daemon.unwrap_or_else(|| panic!("{case}: it never starts"));
+    for _ in 0..2 {
+        city.sleep(100).await;
+        daemon.rescan().await;
+    }
+    city.sleep(60).await;
+    assert!(settled(&city, &daemon, Duration::from_secs(3600)).await, "{case}: it does not end");
+    let rows = all(&daemon).await;
+    let states: Vec<_> = rows.iter().map(|d| (&d.announcement, &d.account, d.state)).collect();
+    let posts = city.sandbox.posts();
+    let count = |text: &str| posts.iter().filter(|p| p.text == text).count();
+    assert_eq!((count("甲"), count("乙"), posts.len()), (4, 4, 8), "{case}: {states:?}");
+    assert_eq!(in_state(&rows, State::Published), 8, "{case}: {states:?}");
+    assert_eq!(full.unrecorded.load(Ordering::SeqCst), 0, "{case}: requests without a record");
+    full.commits.load(Ordering::SeqCst)
+}
+
+#[test]
+fn r21_without_room_nothing_is_sent_unrecorded_and_with_it_all_goes_out_once() {
+    // Each commit in turn fails once; fails and is there all the same; fails with the six after it.
+    for (times, kept) in [(1, false), (1, true), (7, false)] {
+        let mut from = 1;
+        loop {
+            let mut commits = 0;
+            simulate(async { commits = on_a_full_disk(from, times, kept).await });
+            if from > commits {
+                break;
+            }
+            from += times;
+        }
+    }
+}
+
+#[test]
+fn r22_after_a_commit_that_failed_the_ledger_is_read_again_and_what_it_lost_is_noticed() {
+    let note = || vec![Note::change("test", "ledger", serde_json::json!({}))];
+    // Harmless; a record that was changed meanwhile; records that are gone.
+    for (meanwhile, broken) in [
+        ("SELECT 1", None),
+        ("UPDATE events SET body = body || ' ' WHERE seq = 2", Some("breaks at record 2")),
+        ("DELETE FROM events WHERE seq = 3", Some("lost records after 2")),
+    ] {
+        simulate(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("fabu.db");
+            let ledger = Sqlite::open(&path, &Clock::simulated(utc(START), 1)).unwrap();
+            for n in 1..=3 {
+                assert_eq!(ledger.commit(&Actor::Daemon, note()).await.unwrap(), n);
+            }
+            let disk = Connection::open(&path).unwrap();
+            let fails = "CREATE TRIGGER fails BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END";
+            disk.execute_batch(fails).unwrap();
+            for _ in 0..2 {
+                let refused = ledger.commit(&Actor::Daemon, note()).await;
+                assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
+                assert_eq!(ledger.head().0, 3, "nothing is believed to be there that was not written");
+            }
+            disk.execute_batch(&format!("DROP TRIGGER fails; {meanwhile}")).unwrap();
+            let after = ledger.commit(&Actor::Daemon, note()).await;
+            match (broken, after) {
+                (None, Ok(4)) => {}
+                (Some(part), Err(LedgerError::Broken(why))) if why.contains(part) => {}
+                (_, after) => panic!("{meanwhile}: {after:?}"),
+            }
         });
     }
 }

@@ -7,6 +7,7 @@ use fabu::core::delivery::State;
 use fabu::ledger::{LedgerError, marker};
 use serde_json::json;
 
+use crate::support::between::Between;
 use crate::support::points::{Left, POINTS, Point, Trap, Way};
 use crate::support::{City, all, fault, settled, simulate};
 
@@ -68,8 +69,8 @@ async fn run(point: Point, cut: Cut, platform: &'static str, loss: Loss) {
     let state = city.path().join("state");
     let ledger = Arc::new(city.ledger().await);
     let trust = ledger.trust().clone();
-    let trap = Trap::new(point, cut.way(platform), state.clone(), ledger, city.network());
-    let daemon = city.start_on(trap.clone(), trust, trap.clone()).await;
+    let trap = Trap::new(point, cut.way(platform), state.clone(), city.network());
+    let daemon = city.start_on(Between::over(ledger, trap.clone()), trust, trap.clone()).await;
     let started = Left::at(&state);
     let left = city.clock.timeout(Duration::from_secs(3600), trap.sprung()).await;
     let left = left.unwrap_or_else(|| panic!("{case}: the point was never reached"));

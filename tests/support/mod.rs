@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod between;
 pub mod points;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 //! The trap stands between the daemon and its ledger and network. Where it springs the daemon's task
 //! waits for ever, the test is told, and drops the daemon on what lay on the disk at that moment.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,20 +10,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabu::clock::Time;
-use fabu::core::accounts::AccountId;
-use fabu::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
-use fabu::core::change::{Actor, Change, Recorded, Seq};
-use fabu::core::delivery::{Delivery, DeliveryId, State};
-use fabu::core::gate::Gate;
-use fabu::core::plan::Known;
+use fabu::core::change::{Actor, Change, Seq};
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary};
+use fabu::ledger::{Ledger, LedgerError};
 use fabu::platform::{Http, Lane, Lost};
 use http::{Request, Response};
 use tokio::sync::Notify;
 
 use super::InProcess;
+use super::between::Watch;
 
 /// Where it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +61,6 @@ pub struct Way {
 pub struct Trap {
     pub point: Point,
     pub way: Way,
-    pub ledger: Arc<Sqlite>,
     pub network: InProcess,
     /// The intent has been seen: the next request of this platform is the one.
     armed: AtomicBool,
@@ -78,9 +71,9 @@ pub struct Trap {
 }
 
 impl Trap {
-    pub fn new(point: Point, way: Way, state: PathBuf, ledger: Arc<Sqlite>, network: InProcess) -> Arc<Trap> {
+    pub fn new(point: Point, way: Way, state: PathBuf, network: InProcess) -> Arc<Trap> {
         let (armed, left, died) = (AtomicBool::new(false), Mutex::default(), Notify::new());
-        Arc::new(Trap { point, way, ledger, network, armed, state, left, died })
+        Arc::new(Trap { point, way, network, armed, state, left, died })
     }
 
     /// Returns what lay on the disk at the moment it sprang.
@@ -111,18 +104,21 @@ impl Trap {
             _ => false,
         })
     }
+}
 
-    async fn committed(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+#[async_trait]
+impl Watch for Trap {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
         let intent = self.has(&changes, &[self.way.intent]);
         let receipt = self.has(&changes, self.way.receipts);
         if intent && self.point == Point::BeforeIntent || receipt && self.point == Point::BeforeReceipt {
             *self.left.lock().unwrap() = Some(Left::at(&self.state));
             // Written all the same, and then half of it taken away again: a commit the power went out in.
-            self.ledger.commit(by, changes).await.unwrap();
+            ledger.commit(by, changes).await.unwrap();
             self.died.notify_one();
             return std::future::pending().await;
         }
-        let written = self.ledger.commit(by, changes).await;
+        let written = ledger.commit(by, changes).await;
         if intent && written.is_ok() {
             self.armed.store(true, Ordering::SeqCst);
         }
@@ -131,50 +127,6 @@ impl Trap {
         }
         written
     }
-}
-
-macro_rules! passed_on {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        #[async_trait]
-        impl Ledger for Trap {
-            async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
-                self.committed(by, changes).await
-            }
-            async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
-                self.ledger.meta(key).await
-            }
-            fn head(&self) -> (Seq, String) {
-                self.ledger.head()
-            }
-            $(async fn $name(&self, $($arg: $type),*) -> $out {
-                self.ledger.$name($($arg),*).await
-            })*
-        }
-    };
-}
-
-type Got<T> = Result<T, LedgerError>;
-
-passed_on! {
-    known(ids: Vec<AnnouncementId>, since: Time) -> Got<Known>;
-    names(since: Time) -> Got<std::collections::BTreeSet<AnnouncementId>>;
-    due(before: Time, max: usize) -> Got<Vec<Due>>;
-    next_due(after: Time) -> Got<Option<Time>>;
-    load(ids: Vec<DeliveryId>) -> Got<Vec<Delivery>>;
-    of_occurrence(id: OccurrenceId) -> Got<Vec<Delivery>>;
-    in_state(state: State, before: Time) -> Got<Vec<Delivery>>;
-    content(hash: ContentHash) -> Got<Option<Content>>;
-    announcements(filter: Filter) -> Got<Vec<Announced>>;
-    occurrences(since: Time, until: Time) -> Got<Vec<OccurrenceSummary>>;
-    deliveries(filter: Filter) -> Got<Vec<Delivery>>;
-    attempts(id: DeliveryId) -> Got<Vec<AttemptRow>>;
-    counts() -> Got<BTreeMap<State, u64>>;
-    events(after: Seq, max: usize) -> Got<Vec<Recorded>>;
-    newer(than: Seq) -> Seq;
-    gate(now: Time) -> Got<Gate>;
-    budgets() -> Got<Vec<(String, i64, u32)>>;
-    accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
-    taken(account: AccountId) -> Got<Vec<String>>;
 }
 
 #[async_trait]

@@ -1,0 +1,76 @@
+//! A ledger between the daemon and the one on the disk, that sees every commit first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fabu::clock::Time;
+use fabu::core::accounts::AccountId;
+use fabu::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
+use fabu::core::change::{Actor, Change, Recorded, Seq};
+use fabu::core::delivery::{Delivery, DeliveryId, State};
+use fabu::core::gate::Gate;
+use fabu::core::plan::Known;
+use fabu::ledger::sqlite::Sqlite;
+use fabu::ledger::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary};
+
+/// Takes each commit, and passes it on to the ledger, or not.
+#[async_trait]
+pub trait Watch: Send + Sync {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
+}
+
+pub struct Between {
+    ledger: Arc<Sqlite>,
+    watch: Arc<dyn Watch>,
+}
+
+impl Between {
+    pub fn over(ledger: Arc<Sqlite>, watch: Arc<dyn Watch>) -> Arc<Between> {
+        Arc::new(Between { ledger, watch })
+    }
+}
+
+macro_rules! passed_on {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        #[async_trait]
+        impl Ledger for Between {
+            async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+                self.watch.committed(&self.ledger, by, changes).await
+            }
+            async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
+                self.ledger.meta(key).await
+            }
+            fn head(&self) -> (Seq, String) {
+                self.ledger.head()
+            }
+            $(async fn $name(&self, $($arg: $type),*) -> $out {
+                self.ledger.$name($($arg),*).await
+            })*
+        }
+    };
+}
+
+type Got<T> = Result<T, LedgerError>;
+
+passed_on! {
+    known(ids: Vec<AnnouncementId>, since: Time) -> Got<Known>;
+    names(since: Time) -> Got<BTreeSet<AnnouncementId>>;
+    due(before: Time, max: usize) -> Got<Vec<Due>>;
+    next_due(after: Time) -> Got<Option<Time>>;
+    load(ids: Vec<DeliveryId>) -> Got<Vec<Delivery>>;
+    of_occurrence(id: OccurrenceId) -> Got<Vec<Delivery>>;
+    in_state(state: State, before: Time) -> Got<Vec<Delivery>>;
+    content(hash: ContentHash) -> Got<Option<Content>>;
+    announcements(filter: Filter) -> Got<Vec<Announced>>;
+    occurrences(since: Time, until: Time) -> Got<Vec<OccurrenceSummary>>;
+    deliveries(filter: Filter) -> Got<Vec<Delivery>>;
+    attempts(id: DeliveryId) -> Got<Vec<AttemptRow>>;
+    counts() -> Got<BTreeMap<State, u64>>;
+    events(after: Seq, max: usize) -> Got<Vec<Recorded>>;
+    newer(than: Seq) -> Seq;
+    gate(now: Time) -> Got<Gate>;
+    budgets() -> Got<Vec<(String, i64, u32)>>;
+    accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
+    taken(account: AccountId) -> Got<Vec<String>>;
+}
