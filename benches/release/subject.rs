@@ -83,7 +83,8 @@ impl Subject {
     /// When the ledger wrote the last receipt of these announcements.
     async fn last_receipt(&self, published: u64) -> Time {
         while self.count("published").await < published {
-            self.clock.sleep(Duration::from_millis(50)).await;
+            // Seldom: what is asked is work of the daemon that is measured.
+            self.clock.sleep(Duration::from_millis(500)).await;
         }
         let mut last = self.clock.now() - TimeDelta::days(1);
         let mut after = 0;

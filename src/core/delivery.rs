@@ -331,8 +331,9 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         _ => return Err(illegal),
     }
     let keeps_prepared = match (&before.prepared, &row.prepared) {
-        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
-        (before, after) => before.is_none() && after.is_none(),
+        // Of one that was armed straight from `scheduled` nothing is written yet.
+        (Some(prepared), Some(after)) => before.state != Scheduled && Arc::ptr_eq(prepared, after),
+        (prepared, after) => prepared.is_none() && after.is_none(),
     };
     Ok(Step { from: before.state, row, attempt, event: name, keeps_prepared })
 }

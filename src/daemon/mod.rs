@@ -18,7 +18,7 @@ pub mod settle;
 pub mod status;
 pub mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -367,6 +367,12 @@ async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
             let config = inner.config();
             let is_lead = |d: &Delivery| config.account(&d.account).is_some_and(|a| a.lead);
             rows.sort_by_key(|d| (d.priority, d.next_at, !is_lead(d), d.id));
+            // Read once here; eight hundred tasks that start together would each read it for itself.
+            for hash in rows.iter().map(|d| &d.content).collect::<BTreeSet<_>>() {
+                if let Err(error) = inner.content(hash).await {
+                    tracing::error!(%error, "a content cannot be read");
+                }
+            }
             rows
         }
         Err(error) => {

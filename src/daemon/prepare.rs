@@ -9,7 +9,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Driven, expired, note_failure, outcome_name, postponed, stepped, waited};
+use super::send::{Driven, expired, note_failure, outcome_name, postponed, publish, stepped, waited};
 use super::{Inner, lock};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
@@ -41,14 +41,18 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if let Some(until) = inner.pause_of(&row.account, inner.clock.now()) {
         return postponed(inner, row, until).await;
     }
-    let event = match prepared(inner, row).await {
-        Ok(prepared) => Event::Prepared(prepared),
+    match prepared(inner, row).await {
+        // Its instant has come: it is armed as it is, and what was prepared is written with the intent.
+        Ok(prepared) if row.at <= inner.clock.now() => {
+            let row = Delivery { prepared: Some(Arc::new(prepared)), ..row.clone() };
+            publish(inner, &row, nudged).await
+        }
+        Ok(prepared) => stepped(inner, row, Event::Prepared(prepared)).await,
         Err(failure) => {
             let with = note_failure(inner, row, &failure);
-            return inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some);
+            inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
         }
-    };
-    stepped(inner, row, event).await
+    }
 }
 
 /// Everything a request needs: the adapter, the account, its secret.

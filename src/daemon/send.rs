@@ -161,7 +161,7 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
     }
 }
 
-async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
+pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let slot = match row.state {
         State::Retrying => row.next_at.unwrap_or(row.at),
         _ => row.next_at.unwrap_or(row.at).max(row.at),
