@@ -5,6 +5,7 @@
 //! acknowledged is obeyed, also by a process that was stopped and continued.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use chrono::TimeDelta;
@@ -21,8 +22,8 @@ use crate::core::gate::{Asking, Verdict};
 use crate::core::words::Words;
 use crate::platform::{Call, Lane, Picture};
 
-/// A release this near has no time for warming: its own sends open their connections.
-const WORTH_WARMING: TimeDelta = TimeDelta::seconds(1);
+/// Those who warm for one instant gather this long before they ask, so that all ask at once.
+const GATHER: TimeDelta = TimeDelta::milliseconds(100);
 /// Done well before the arming, whatever the platform does with a `HEAD`.
 const WARM_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 /// Between tries to write an outcome to a ledger that does not take it.
@@ -166,15 +167,14 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         State::Retrying => row.next_at.unwrap_or(row.at),
         _ => row.next_at.unwrap_or(row.at).max(row.at),
     };
-    if row.state == State::Ready && slot - inner.clock.now() > WORTH_WARMING {
-        let at = slot - release::WARM_AHEAD;
-        if !waited(inner, at, nudged).await {
+    // Five seconds ahead, or later by whole seconds for what was claimed late: all of a release meet at one of these.
+    let seconds = (slot - inner.clock.now() - GATHER).num_seconds().min(release::WARM_AHEAD.num_seconds());
+    if row.state == State::Ready && seconds >= 1 {
+        let at = slot - TimeDelta::seconds(seconds);
+        if !waited(inner, at - GATHER, nudged).await {
             return Ok(None);
         }
-        let together = inner.instants.join(&inner.clock, at);
-        together.wait().await;
-        together.began();
-        warm(inner, row).await?;
+        warm(inner, row, at).await?;
     }
     if !waited(inner, slot - release::ARM_AHEAD, nudged).await {
         return Ok(None);
@@ -218,16 +218,27 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
 }
 
 /// One `HEAD` without a token opens the connection this delivery will use; whether it succeeds changes nothing.
-async fn warm(inner: &Inner, row: &Delivery) -> Result<(), StepError> {
+async fn warm(inner: &Inner, row: &Delivery, at: Time) -> Result<(), StepError> {
     let config = inner.config();
     let Some(settings) = config.settings_of(&row.account) else { return Ok(()) };
     let counted = lock(&inner.budgets).warmed(settings, &row.account, inner.clock.now());
     if !counted.is_empty() {
         inner.ledger.commit(&Actor::Daemon, counted).await.map_err(StepError::Ledger)?;
     }
-    let Ok(head) = http::Request::head(&settings.base_url).body(Bytes::new()) else { return Ok(()) };
+    let head = http::Request::head(&settings.base_url).body(Bytes::new()).expect("the address was tried when read");
     let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
-    let answer = inner.http.send(row.account.platform(), lane, head, WARM_WITHIN).await;
+    let mut asking = inner.http.send(row.account.platform(), lane, head, WARM_WITHIN);
+    let together = inner.instants.join(&inner.clock, at);
+    together.wait().await;
+    // No answer is taken before all have asked: a connection that is free again would serve the next `HEAD`,
+    // and the release would find too few.
+    let at_once = std::future::poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+    together.began();
+    together.over(&inner.clock).await;
+    let answer = match at_once {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => asking.await,
+    };
     inner.metrics.request(row.account.platform(), "warm", if answer.is_ok() { "ok" } else { "not_sent" });
     Ok(())
 }
