@@ -8,6 +8,7 @@
 //! `cargo bench` runs all workloads; `cargo bench -- w1 w5` some; `FABU_RUNS` sets how often.
 
 mod client;
+mod day;
 mod receiver;
 mod subject;
 
@@ -27,6 +28,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if arguments.first().is_some_and(|a| a == "receiver") {
         return receiver::serve(arguments.get(1).and_then(|a| a.parse().ok()).unwrap_or(0));
+    }
+    if arguments.first().is_some_and(|a| a == "day-itself") {
+        return day::itself(std::path::Path::new(&arguments[1]));
     }
     let runs = std::env::var("FABU_RUNS").ok().and_then(|v| v.parse().ok()).unwrap_or(5);
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|a| a == name);
@@ -49,6 +53,9 @@ fn main() {
             w6_and_w7().await;
         }
     });
+    if wanted("day") {
+        day::run();
+    }
 }
 
 /// One line: minimum, median, maximum.
