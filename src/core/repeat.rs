@@ -25,7 +25,8 @@ pub fn parse(expression: &str) -> Result<Cron, Words> {
         ));
     }
     let cron = CronParser::builder().seconds(Seconds::Optional).build().parse(expression).map_err(|error| {
-        let shown = super::words::shown(expression);
+        // Its words quote the expression, so they are escaped like it.
+        let (shown, error) = (super::words::shown(expression), super::words::shown(&error.to_string()));
         words!("`{shown}` 不是重复规则：{error}", "`{shown}` is no repeat: {error}")
     })?;
     let start = Utc.from_utc_datetime(&NaiveDateTime::from_str("2024-01-01T00:00:00").expect("a valid date"));
