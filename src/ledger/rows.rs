@@ -93,7 +93,7 @@ pub fn bind_stepped(
         &post_id,
         &d.class.map(Class::as_str),
         &d.reason.as_ref().map(to_json),
-        &d.lateness_ms.map(|ms| (ms * 1000.0) as i64),
+        &d.lateness_ms.map(|ms| (ms * 1000.0).round() as i64),
         &d.fence,
     ];
     let mut next = first;
