@@ -17,6 +17,8 @@ use crate::clock::Clock;
 
 /// R28: an answer is never larger, counted after decompression.
 const MOST_ANSWER: usize = 1 << 20;
+/// R28: nor is its header; hyper alone would take six times as much.
+const MOST_HEADER: usize = 64 << 10;
 
 /// A connection pool each, so that routine never stands in the way of an emergency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +77,10 @@ impl Net {
             Err(error) if error.is_connect() => return Err(Lost::BeforeSend(cause(error))),
             Err(error) => return Err(Lost::AfterSend(cause(error))),
         };
+        let header: usize = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if header > MOST_HEADER {
+            return Err(Lost::AfterSend("the header of the answer is larger than 64 KiB".to_owned()));
+        }
         let mut built = Response::builder().status(answer.status());
         if let Some(headers) = built.headers_mut() {
             *headers = answer.headers().clone();
