@@ -1,7 +1,11 @@
 //! The bad inputs of `docs/promises.md`, 1 to 64, by number: each ends as a named fault at its place,
 //! or as what it stands for, and never as a panic, a hang or a publication.
 
+#[path = "inputs/mutated.rs"]
+mod mutated;
 mod support;
+#[path = "inputs/there_and_back.rs"]
+mod there_and_back;
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 

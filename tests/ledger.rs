@@ -11,14 +11,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabu::clock::Clock;
+use fabu::clock::{Clock, from_micros};
+use fabu::core::accounts::AccountId;
+use fabu::core::announcement::Priority;
 use fabu::core::change::{Actor, Change, Note, Seq};
-use fabu::core::delivery::State;
+use fabu::core::delivery::{Class, Delivery, DeliveryId, Prepared, Receipt, State, Step, Wish};
+use fabu::core::words::Words;
 use fabu::daemon::Daemon;
 use fabu::ledger::sqlite::Sqlite;
 use fabu::ledger::{Ledger, LedgerError, Trust, marker};
 use fabu::platform::{Http, Lane, Lost};
 use http::{Request, Response};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
 use rusqlite::Connection;
 use support::between::{Between, Watch};
 use support::points::Left;
@@ -425,6 +431,98 @@ fn r22_after_a_commit_that_failed_the_ledger_is_read_again_and_what_it_lost_is_n
                 (Some(part), Err(LedgerError::Broken(why))) if why.contains(part) => {}
                 (_, after) => panic!("{meanwhile}: {after:?}"),
             }
+        });
+    }
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "(?s).{0,12}"
+}
+
+fn words() -> impl Strategy<Value = Words> {
+    (text(), text()).prop_map(|(zh, en)| Words { zh, en })
+}
+
+/// A delivery of any kind, legal or not: the columns do not know the states.
+fn delivery() -> impl Strategy<Value = Delivery> {
+    let time = || (0i64..4_102_444_800_000_000).prop_map(from_micros);
+    let some = || option::of(time());
+    let receipt = (text(), option::of(text()), time(), any::<(bool, bool)>(), option::of(text())).prop_map(
+        |(post_id, url, accepted_at, (shown, read_back), ticket)| Receipt {
+            post_id,
+            url,
+            accepted_at,
+            shown,
+            read_back,
+            ticket,
+        },
+    );
+    let prepared = (text(), option::of(text()), vec(text(), 0..3), vec((text(), text()), 0..3)).prop_map(
+        |(text, title, media, attached)| {
+            let (key, baseline) = (text.clone(), title.clone());
+            Arc::new(Prepared { text, title, media, attached, key, baseline })
+        },
+    );
+    let parts = (
+        (0..State::ALL.len(), 0usize..3, 0usize..3, option::of(0..Class::ALL.len())),
+        (some(), time(), some(), some(), some()),
+        (any::<u16>(), any::<u16>(), any::<bool>(), any::<bool>(), 1i64..1_000_000),
+        (option::of(prepared), option::of(receipt), option::of(words())),
+        option::of(0i64..10_000_000_000),
+    );
+    parts.prop_map(|(kinds, times, numbers, said, late_us)| Delivery {
+        id: DeliveryId(1),
+        occurrence: "a@2026-11-24T08:00+08:00".into(),
+        announcement: "a".into(),
+        account: AccountId::new("sina", "shanghai"),
+        content: "c".into(),
+        priority: [Priority::Emergency, Priority::Important, Priority::Routine][kinds.1],
+        state: State::ALL[kinds.0],
+        next_at: times.0,
+        at: times.1,
+        expires_at: times.2,
+        wish: [Wish::Out, Wish::Stop, Wish::Gone][kinds.2],
+        attempt: numbers.0,
+        looks: numbers.1,
+        asked_until: times.3,
+        begun_at: times.4,
+        called_duplicate: numbers.2,
+        never_armed: numbers.3,
+        prepared: said.0,
+        receipt: said.1,
+        class: kinds.3.map(|n| Class::ALL[n]),
+        reason: said.2,
+        lateness_ms: late_us.map(|us| us as f64 / 1000.0),
+        fence: numbers.4,
+    })
+}
+
+const OF_IT: &str = "INSERT INTO contents VALUES ('c', '');
+    INSERT INTO announcements VALUES ('a', 'f', 1, 'c', 'b', NULL, 2, NULL, NULL, NULL, 0);
+    INSERT INTO occurrences VALUES ('a@2026-11-24T08:00+08:00', 'a', 'c', 0, NULL);";
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn a_delivery_comes_back_from_its_columns(first in delivery(), then in delivery(), keeps_prepared in any::<bool>()) {
+        simulate(async {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Sqlite::open(&folder.path().join("fabu.db"), &Clock::simulated(utc(START), 1)).unwrap();
+            // SQLite refuses a row that points to nothing.
+            Connection::open(folder.path().join("fabu.db")).unwrap().execute_batch(OF_IT).unwrap();
+            ledger.commit(&Actor::Daemon, vec![Change::Add(Box::new(first.clone()))]).await.unwrap();
+            assert!(ledger.load(vec![first.id]).await.unwrap().first() == Some(&first));
+            let (priority, fence) = (first.priority, first.fence + 1);
+            let mut row = Delivery { priority, fence, ..then };
+            if keeps_prepared {
+                row.prepared.clone_from(&first.prepared);
+            }
+            let step = Step { from: first.state, row: row.clone(), attempt: None, event: "test", keeps_prepared };
+            ledger.commit(&Actor::Daemon, vec![Change::Step(Box::new(step.clone()))]).await.unwrap();
+            assert_eq!(ledger.load(vec![first.id]).await.unwrap(), [row]);
+            let again = ledger.commit(&Actor::Daemon, vec![Change::Step(Box::new(step))]).await;
+            assert!(matches!(again, Err(LedgerError::Conflict)), "a step is taken once");
         });
     }
 }

@@ -342,4 +342,26 @@ mod tests {
         }
         assert_eq!(base62("../x"), None);
     }
+
+    /// The way back, as Sina's own pages go it: four letters to seven digits, from the right.
+    fn decimal(letters: &str) -> String {
+        const LETTERS: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let mut groups = Vec::new();
+        let mut rest = letters;
+        while !rest.is_empty() {
+            let (left, group) = rest.split_at(rest.len().saturating_sub(4));
+            let number = group.chars().fold(0, |n, c| n * 62 + LETTERS.find(c).unwrap());
+            groups.push(if left.is_empty() { number.to_string() } else { format!("{number:07}") });
+            rest = left;
+        }
+        groups.reverse();
+        groups.concat()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_id_comes_back_from_its_letters(id in 1u64..) {
+            proptest::prop_assert_eq!(decimal(&base62(&id.to_string()).unwrap()), id.to_string());
+        }
+    }
 }
