@@ -239,6 +239,43 @@ fn signal(daemon: &Running, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
 }
 
+/// A machine that was suspended, or a process that was: what was prepared, armed or queued meanwhile is too late.
+#[test]
+fn r11_stopped_in_the_middle_of_a_release_and_continued_after_its_expiry_sends_nothing_more() {
+    runtime().block_on(async {
+        let city = City::new(&[]).await;
+        // So few at once that the release lasts a second, and its middle can be met.
+        let config = std::fs::read_to_string(city.path("fabu.yaml")).unwrap();
+        let config = config.replace("connections: 100", "connections: 4").replace("{lead: 2s", "{grace: 3s, lead: 2s");
+        std::fs::write(city.path("fabu.yaml"), config).unwrap();
+        let daemon = city.start().await;
+        let at = city.clock.now() + chrono::TimeDelta::milliseconds(3500);
+        let expires = at + chrono::TimeDelta::seconds(3);
+        let when = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        city.save(
+            "a.yaml",
+            &format!("announcements:\n  - {{id: a, text: 早安, at: \"{when}\", to: [\"**\"], expires_after: 1s}}\n"),
+        );
+        city.clock.sleep_until(at).await;
+        while city.posts().await.is_empty() {
+            city.clock.sleep(Duration::from_millis(2)).await;
+        }
+        signal(&daemon, "STOP");
+        city.clock.sleep_until(expires + chrono::TimeDelta::milliseconds(100)).await;
+        let before = city.posts().await.len();
+        assert!(before < UNITS * 4, "stopped in the middle");
+        signal(&daemon, "CONT");
+        let open = city.settled().await;
+        assert!(open.is_empty(), "not everything ended: {open:?}");
+        // What was in the hands of a connection when the process was stopped may be written when it goes on: no
+        // program can look at the clock and write in one instant. All others, which waited for one, are not sent.
+        let created = |p: &Value| p["created"].as_str().unwrap().parse::<fabu::clock::Time>().unwrap();
+        let posts = city.posts().await;
+        let late = posts.iter().filter(|p| created(p) > expires).count();
+        assert!(late <= 4 * 4, "{late} of {} published after their expiry, {before} before", posts.len());
+    });
+}
+
 #[test]
 fn r17_a_ledger_that_is_no_ledger_is_left_alone_and_nothing_is_published() {
     runtime().block_on(async {

@@ -22,7 +22,7 @@ use crate::core::announcement::Content;
 use crate::core::delivery::{Delivery, Event, Failure};
 use crate::core::gate::Verdict;
 use crate::core::words::Words;
-use crate::platform::{Http, Lane, Lost};
+use crate::platform::{Http, Lane, Lost, Room};
 
 /// What became of the request at the doorway.
 pub enum Passed {
@@ -79,16 +79,30 @@ impl<'a> Doorway<'a> {
         matches!(*lock(&self.passed), Passed::Never)
     }
 
-    /// Waits for the instant and decides; true when the request may go.
-    async fn opens(&self) -> bool {
+    /// Waits for the instant and for room among the platform's requests, and only then decides: nothing but the
+    /// sending comes after. Returns the room when the request may go, and whether its burst still waits for it.
+    async fn opens(&self, platform: &str, lane: Lane) -> Option<(Room<'_>, bool)> {
         if self.slot > self.inner.clock.now() {
             self.together.wait().await;
         }
+        let mut room = self.inner.http.room(platform, lane);
+        let free = std::future::poll_fn(|context| Poll::Ready(room.as_mut().poll(context))).await;
+        let awaited = free.is_ready();
+        let room = match free {
+            Poll::Ready(room) => room,
+            Poll::Pending => {
+                // One that has to queue is no part of the burst any more, and nobody waits for it.
+                self.together.began();
+                room.await
+            }
+        };
         let now = self.inner.clock.now();
         if let Some(event) = self.forbidden(now) {
             *lock(&self.passed) = Passed::Stopped(event);
-            self.together.began();
-            return false;
+            if awaited {
+                self.together.began();
+            }
+            return None;
         }
         *lock(&self.passed) = Passed::Begun(now);
         let config = self.inner.config();
@@ -98,7 +112,7 @@ impl<'a> Doorway<'a> {
             let grace = TimeDelta::from_std(publish.grace).unwrap_or(TimeDelta::seconds(30));
             self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
         }
-        true
+        Some((room, awaited))
     }
 }
 
@@ -111,20 +125,23 @@ impl Http for Doorway<'_> {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, Lost> {
-        let mut sending = self.inner.http.send(platform, lane, request, timeout);
         if !self.is_first() {
-            return sending.await;
+            return self.inner.http.send(platform, lane, request, timeout).await;
         }
-        if !self.opens().await {
+        let mut sending = self.inner.http.send_in_room(platform, lane, request, timeout);
+        let Some((room, awaited)) = self.opens(platform, lane).await else {
             return Err(Lost::BeforeSend("not let out".to_owned()));
-        }
+        };
         // Once polled, the request is with its connection: then the next of the burst has its turn.
         let at_once = std::future::poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
-        self.together.began();
+        if awaited {
+            self.together.began();
+        }
         let answer = match at_once {
             Poll::Ready(answer) => answer,
             Poll::Pending => sending.await,
         };
+        drop(room);
         // An answer is read once the burst is over: reading the first would delay sending the last.
         self.together.over(&self.inner.clock).await;
         answer

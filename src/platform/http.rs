@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 
@@ -45,7 +45,33 @@ pub trait Http: Send + Sync {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, Lost>;
+
+    /// Waits until one more request of this platform may be under way, and keeps its place. Whoever has to look
+    /// at the clock before the first byte looks when it has this, or what it saw would be old by then.
+    async fn room<'net>(&'net self, _platform: &str, _lane: Lane) -> Room<'net> {
+        Room::default()
+    }
+
+    /// As `send`, of a request that has its room.
+    async fn send_in_room(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        self.send(platform, lane, request, timeout).await
+    }
 }
+
+/// A place among a platform's requests under way.
+#[derive(Debug, Default)]
+pub struct Room<'net> {
+    _place: Option<SemaphorePermit<'net>>,
+}
+
+/// What a method of `Http` returns, as `async_trait` writes it.
+type Sending<'sending> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Lost>> + Send + 'sending>>;
 
 /// The real one.
 pub struct Net {
@@ -98,34 +124,82 @@ impl Net {
     }
 }
 
-impl Http for Net {
+impl Net {
     /// What `async_trait` would write, but for one thing: the request is put together at the call, and the
     /// future that is polled at the instant of a release has only to send it.
+    fn sending(
+        &self,
+        lane: Lane,
+        room: Option<&str>,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Response<Bytes>, Lost>> + Send {
+        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()));
+        let (client, at_once) = (&self.clients[&lane], room.and_then(|platform| self.semaphore(platform, lane)));
+        async move {
+            let request = request?;
+            let _room = taken(at_once).await;
+            match self.clock.timeout(timeout, Net::exchange(client, request)).await {
+                Some(answer) => answer,
+                None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
+            }
+        }
+    }
+
+    fn semaphore(&self, platform: &str, lane: Lane) -> Option<&Semaphore> {
+        self.lanes.get(platform).and_then(|lanes| lanes.get(&lane))
+    }
+}
+
+async fn taken(at_once: Option<&Semaphore>) -> Room<'_> {
+    match at_once {
+        Some(lane) => Room { _place: lane.acquire().await.ok() },
+        None => Room::default(),
+    }
+}
+
+impl Http for Net {
     fn send<'net, 'name, 'sending>(
         &'net self,
         platform: &'name str,
         lane: Lane,
         request: Request<Bytes>,
         timeout: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, Lost>> + Send + 'sending>>
+    ) -> Sending<'sending>
     where
         'net: 'sending,
         'name: 'sending,
         Self: 'sending,
     {
-        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()));
-        let (client, at_once) = (&self.clients[&lane], self.lanes.get(platform).and_then(|lanes| lanes.get(&lane)));
-        Box::pin(async move {
-            let request = request?;
-            let _at_once = match at_once {
-                Some(lane) => lane.acquire().await.ok(),
-                None => None,
-            };
-            match self.clock.timeout(timeout, Net::exchange(client, request)).await {
-                Some(answer) => answer,
-                None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
-            }
-        })
+        Box::pin(self.sending(lane, Some(platform), request, timeout))
+    }
+
+    fn room<'net, 'name, 'sending>(
+        &'net self,
+        platform: &'name str,
+        lane: Lane,
+    ) -> Pin<Box<dyn Future<Output = Room<'net>> + Send + 'sending>>
+    where
+        'net: 'sending,
+        'name: 'sending,
+        Self: 'sending,
+    {
+        Box::pin(taken(self.semaphore(platform, lane)))
+    }
+
+    fn send_in_room<'net, 'name, 'sending>(
+        &'net self,
+        _platform: &'name str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Sending<'sending>
+    where
+        'net: 'sending,
+        'name: 'sending,
+        Self: 'sending,
+    {
+        Box::pin(self.sending(lane, None, request, timeout))
     }
 }
 

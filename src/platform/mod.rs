@@ -28,7 +28,7 @@ use crate::core::delivery::{Failure, Prepared, Receipt};
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
 use crate::core::words::Words;
-pub use http::{Http, Lane, Lost};
+pub use http::{Http, Lane, Lost, Room};
 
 /// What one operation needs besides its subject.
 pub struct Call<'a> {
