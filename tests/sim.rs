@@ -143,3 +143,54 @@ fn r01_nothing_is_posted_twice_and_everything_ends_whatever_crashes() {
         assert!(outcome.is_ok(), "run again with FABU_SEED={seed} cargo test --test sim");
     }
 }
+
+/// Each fault alone, on every call for ten minutes around the hour; then none.
+#[test]
+fn r24_when_a_fault_stops_every_delivery_ends_and_soon() {
+    let behaviours = [
+        ("reset_after", json!({})),
+        ("reset_before", json!({})),
+        ("unreachable", json!({ "kind": "refused" })),
+        ("unreachable", json!({ "kind": "hang" })),
+        ("black_hole", json!({ "seconds": 8 })),
+        ("proxy_page", json!({ "status": 503 })),
+        ("proxy_page", json!({ "executes": true })),
+        ("cut_body", json!({})),
+        ("overload", json!({})),
+        ("limit", json!({})),
+        ("stale", json!({})),
+        ("eaten", json!({})),
+    ];
+    for (n, (behaviour, params)) in behaviours.into_iter().enumerate() {
+        simulate(async {
+            let case = format!("{behaviour} {params}");
+            let city = City::new(START, 100 + n as u64, "");
+            let line = "text: 早安, at: 2026-11-24 08:05, to: [\"**\"], expires_after: 2h, catch_up: 2h";
+            city.save("a.yaml", &format!("announcements:\n  - {{id: a, {line}}}\n"));
+            let daemon = city.start().await;
+            // Prepared in peace, so that it is the sending that meets it.
+            city.sleep(290).await;
+            city.sandbox.set_faults(vec![fault(json!({ "behaviour": behaviour, "params": params }))]);
+            city.sleep(600).await;
+            assert!(city.sandbox.faults()[0].2 > 0, "{case}: it met nobody");
+            city.sandbox.clear();
+            // Twice the longest time-out, and the longest back-off or settling: ten minutes, and an hourly window.
+            let ended = support::settled(&city, &daemon, Duration::from_secs(2 * 30 + 600 + 3600)).await;
+            let rows = all(&daemon).await;
+            let open: Vec<_> = rows.iter().filter(|d| d.next_at.is_some()).map(|d| (&d.account, d.state)).collect();
+            assert!(ended, "{case}: not everything ended: {open:?}");
+            let posts = city.sandbox.posts();
+            for row in rows {
+                let stands = posts.iter().filter(|p| p.account == row.account.as_str()).count();
+                let right = match row.state {
+                    State::Published => stands == 1,
+                    State::Failed => stands == 0,
+                    // For a person, who has been told.
+                    State::Unknown => stands <= 1,
+                    _ => false,
+                };
+                assert!(right, "{case}: {} is {:?} and stands {stands} times", row.account, row.state);
+            }
+        });
+    }
+}
