@@ -18,7 +18,7 @@ use crate::daemon::Inner;
 type Answer = Result<axum::Json<Value>, Problem>;
 
 /// A body as JSON: nothing behind it, no unknown field, no key twice.
-fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
+pub(super) fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
     let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
     if !bytes.is_empty() && !kind.starts_with("application/json") {
         let said = Words::new("正文须为 application/json", "the body has to be application/json");
@@ -31,7 +31,7 @@ fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Res
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

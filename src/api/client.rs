@@ -43,6 +43,16 @@ impl Client {
         self.read(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
+    /// The same with a key: asked again, it does nothing twice.
+    pub async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
+        let request = self.http.post(format!("http://fabu{path}")).header("idempotency-key", key);
+        self.read(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.read(self.http.delete(format!("http://fabu{path}"))).await
+    }
+
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value, ClientError> {
         let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
         let answer = request.send().await.map_err(unreachable)?;

@@ -6,9 +6,11 @@
 
 pub mod actions;
 pub mod client;
+pub mod holds;
 pub mod peer;
 pub mod problem;
 pub mod queries;
+pub mod urgent;
 
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -45,6 +47,15 @@ pub fn router(inner: Arc<Inner>) -> Router {
         .route("/v1/audit", get(queries::audit))
         .route("/v1/plan", get(queries::plan))
         .route("/metrics", get(queries::metrics))
+        .route("/v1/urgent", post(urgent::urgent))
+        .route("/v1/announcements/{id}/confirm", post(urgent::confirm))
+        .route("/v1/announcements/{id}/correct", post(urgent::correct))
+        .route("/v1/announcements/{id}/all-clear", post(urgent::all_clear))
+        .route("/v1/announcements/{id}/unhold", post(holds::unhold))
+        .route("/v1/holds", get(holds::list).post(holds::begin))
+        .route("/v1/holds/{id}", axum::routing::delete(holds::end))
+        .route("/v1/held", get(holds::held))
+        .route("/v1/unhold", post(holds::unhold_all))
         .route("/v1/announcements/{id}/cancel", post(actions::cancel))
         .route("/v1/announcements/{id}/delete", post(actions::delete))
         .route("/v1/announcements/{id}/retry", post(actions::retry))

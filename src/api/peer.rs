@@ -90,6 +90,7 @@ pub struct Allowed<const ROLE: u8>(pub Peer, pub Role);
 
 pub const VIEW: u8 = 1;
 pub const EDIT: u8 = 2;
+pub const DUTY: u8 = 3;
 
 impl<const ROLE: u8> FromRequestParts<Arc<Inner>> for Allowed<ROLE> {
     type Rejection = Problem;

@@ -62,6 +62,7 @@ impl From<ActError> for Problem {
         match error {
             ActError::NotFound(words) => Problem::not_found(words),
             ActError::Conflict(words) => Problem::new(StatusCode::CONFLICT, words),
+            ActError::Denied(words) => Problem::new(StatusCode::FORBIDDEN, words),
             ActError::Invalid(field, words) => {
                 Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: Some(field) }
             }

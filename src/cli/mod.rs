@@ -7,8 +7,10 @@ pub mod act;
 pub mod check;
 pub mod demo;
 pub mod demo_queue;
+pub mod hold;
 pub mod show;
 pub mod text;
+pub mod urgent;
 pub mod world;
 
 use std::io::IsTerminal as _;
@@ -61,6 +63,25 @@ pub enum Command {
         #[command(subcommand)]
         what: Option<AccountsCommand>,
     },
+    /// Says one thing everywhere at once, and holds routine silent
+    Urgent(urgent::Urgent),
+    /// The second person's word to an emergency
+    Confirm(urgent::Confirm),
+    /// Corrects a wrong emergency on exactly the accounts that carry it
+    Correct(urgent::About),
+    /// Ends an emergency and its hold
+    AllClear(urgent::About),
+    /// Holds routine silent, or lists what does
+    Hold(hold::Hold),
+    /// Ends a hold
+    Resume {
+        /// The hold (default: the one there is)
+        hold: Option<String>,
+    },
+    /// What was kept back
+    Held,
+    /// Lets go what was kept back
+    Unhold(hold::Unhold),
     /// Stops what is not out yet
     Cancel { id: String },
     /// Takes down what is out
@@ -184,6 +205,14 @@ pub fn localised(lang: Lang) -> clap::Command {
         ("plan", "将要发布什么、何时、发给谁，有何变化"),
         ("status", "当前状态"),
         ("accounts", "单位与账号；check 逐个询问凭据是否有效"),
+        ("urgent", "紧急发布：处处同时说同一件事，例行发布静默"),
+        ("confirm", "第二人对紧急发布的确认"),
+        ("correct", "更正有误的紧急发布，恰好发给已登出它的账号"),
+        ("all-clear", "解除紧急状态及其静默"),
+        ("hold", "例行发布静默；list 列出现有的"),
+        ("resume", "结束静默"),
+        ("held", "静默中留住的"),
+        ("unhold", "放行留住的"),
         ("cancel", "停止尚未发出的"),
         ("delete", "撤下已发出的"),
         ("retry", "重发失败的"),
@@ -209,6 +238,14 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Status { id } => show::status(&config, id.as_deref(), voice).await,
         Command::Accounts { what: None } => show::accounts(&config, voice, &env),
         Command::Accounts { what: Some(AccountsCommand::Check) } => show::accounts_check(&config, voice, &env).await,
+        Command::Urgent(what) => urgent::urgent(&config, &what, voice).await,
+        Command::Confirm(what) => urgent::confirm(&config, &what, voice).await,
+        Command::Correct(what) => urgent::about(&config, &what, "correct", voice).await,
+        Command::AllClear(what) => urgent::about(&config, &what, "all-clear", voice).await,
+        Command::Hold(what) => hold::hold(&config, &what, voice).await,
+        Command::Resume { hold } => hold::resume(&config, hold.as_deref(), voice).await,
+        Command::Held => hold::held(&config, voice).await,
+        Command::Unhold(what) => hold::unhold(&config, &what, voice).await,
         Command::Cancel { id } => act::post(&config, &id, "cancel", serde_json::json!({}), voice).await,
         Command::Delete { id } => act::post(&config, &id, "delete", serde_json::json!({}), voice).await,
         Command::Retry { id, account } => {

@@ -105,6 +105,9 @@ pub struct Body {
     pub together: Option<bool>,
     pub supersedes: Option<AnnouncementId>,
     pub hold_exempt: Option<String>,
+    /// The words of a correction or an all-clear as the program or a template has them: its sender alone gives them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standard: bool,
 }
 
 /// A body and the accounts it goes to: what a confirmation signs and a delivery points to.

@@ -11,6 +11,7 @@ use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
 use super::delivery::{Delivery, Step};
+use super::gate::Hold;
 
 /// Number of an event, from 1, in commit order.
 pub type Seq = i64;
@@ -110,6 +111,23 @@ pub enum Change {
     Meta {
         key: String,
         value: Option<String>,
+    },
+    /// A hold begins, or one that stands gets another end.
+    Hold(Hold),
+    HoldEnded(String),
+    /// A person's word to exactly this content.
+    Confirmed {
+        announcement: AnnouncementId,
+        content: ContentHash,
+        uid: u32,
+        name: String,
+    },
+    /// What a request with an idempotency key was answered; the same key gets the same answer.
+    Answered {
+        uid: u32,
+        key: String,
+        hash: String,
+        answer: String,
     },
     Note(Note),
 }

@@ -83,14 +83,18 @@ pub enum Event {
     /// A hold or a missing confirmation stands in the way until then.
     GateClosed {
         until: Option<Time>,
+        /// What is held lasts as long as it wishes itself, however long the hold.
+        expires_at: Option<Time>,
         why: Words,
     },
     GateOpen {
         at: Time,
+        expires_at: Option<Time>,
     },
     /// The request had not begun when it was stopped.
     StoppedBefore {
         held_until: Option<Time>,
+        expires_at: Option<Time>,
         why: Words,
     },
     Answered {
@@ -254,15 +258,19 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.rest_until(Sending, Some(slot + timeout));
             attempt = Some(Outcome::Armed);
         }
-        (Scheduled | Ready | Retrying | Held, Event::GateClosed { until, why }) => row.hold(until, why),
-        (Held, Event::GateOpen { at }) => row.begin_again(at, before.expires_at),
-        (Sending, Event::StoppedBefore { held_until, why }) => {
+        (Scheduled | Ready | Retrying | Held, Event::GateClosed { until, expires_at, why }) => {
+            row.expires_at = expires_at;
+            row.hold(until, why);
+        }
+        (Held, Event::GateOpen { at, expires_at }) => row.begin_again(at, expires_at),
+        (Sending, Event::StoppedBefore { held_until, expires_at, why }) => {
             attempt = Some(Outcome::NotBegun);
             if before.wish != Wish::Out {
                 row.end(Cancelled, None, why);
             } else if before.expires_at.is_some_and(|e| e < now) {
                 row.end(Expired, None, why);
             } else {
+                row.expires_at = expires_at;
                 row.hold(held_until, why);
             }
         }

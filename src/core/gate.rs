@@ -11,15 +11,26 @@ use super::announcement::{AnnouncementId, Body, ContentHash, Priority};
 use super::delivery::DeliveryId;
 use super::policy::Emergency;
 use super::words::{Words, words};
+use serde::Serialize;
 
 /// Publishing of routine posts stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hold {
     pub id: String,
     pub reason: String,
     pub until: Option<Time>,
     /// `None` holds every account.
     pub accounts: Option<BTreeSet<AccountId>>,
+    /// Who began it.
+    pub owner: String,
+    pub begun: Time,
+}
+
+impl Hold {
+    /// Whether it stands in the way of this account at that moment. One that has ended never does again.
+    pub fn covers(&self, account: &AccountId, at: Time) -> bool {
+        self.until.is_none_or(|until| at < until) && self.accounts.as_ref().is_none_or(|a| a.contains(account))
+    }
 }
 
 /// The gate's answer.
@@ -34,8 +45,9 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     pub holds: Vec<Hold>,
-    /// Uids that gave their word to exactly this content.
-    pub confirmed: BTreeMap<ContentHash, BTreeSet<u32>>,
+    /// Uids that gave their word to exactly this content of this announcement: the same words sent another day
+    /// need their persons anew.
+    pub confirmed: BTreeMap<(AnnouncementId, ContentHash), BTreeSet<u32>>,
     /// Deliveries somebody withdrew after they were armed: their requests must not begin.
     pub withdrawn: BTreeSet<DeliveryId>,
 }
@@ -62,10 +74,7 @@ impl Gate {
         if asking.body.hold_exempt.is_some() {
             return Verdict::Go;
         }
-        let covering = self.holds.iter().find(|h| {
-            h.until.is_none_or(|until| now < until) && h.accounts.as_ref().is_none_or(|a| a.contains(asking.account))
-        });
-        match covering {
+        match self.holds.iter().find(|h| h.covers(asking.account, now)) {
             Some(hold) => {
                 let reason = &hold.reason;
                 Verdict::Closed { until: hold.until, why: words!("静默中：{reason}", "held: {reason}") }
@@ -74,11 +83,15 @@ impl Gate {
         }
     }
 
+    /// How many persons gave their word.
+    pub fn persons(&self, announcement: &AnnouncementId, content: &ContentHash) -> usize {
+        self.confirmed.get(&(announcement.clone(), content.clone())).map_or(0, BTreeSet::len)
+    }
+
     /// An emergency of the queue has no sender, so all of its persons, at least one, confirm it.
     fn confirmed_enough(&self, asking: &Asking<'_>, emergency: &Emergency) -> Verdict {
-        let level = asking.body.level().expect("an emergency has a level");
-        let needed = emergency.confirm.get(&level).copied().unwrap_or(1).max(1) as usize;
-        let have = self.confirmed.get(asking.content).map_or(0, BTreeSet::len);
+        let needed = emergency.persons(asking.body);
+        let have = self.persons(asking.announcement, asking.content);
         if have >= needed {
             return Verdict::Go;
         }
@@ -116,6 +129,7 @@ mod tests {
             together: None,
             supersedes: None,
             hold_exempt: None,
+            standard: false,
         }
     }
 
@@ -143,6 +157,8 @@ mod tests {
             reason: "暴雨".to_owned(),
             until: Some(now + TimeDelta::hours(1)),
             accounts: None,
+            owner: "duty(1000)".to_owned(),
+            begun: now,
         });
         assert!(matches!(ask(&gate, &body(Priority::Routine)), Verdict::Closed { .. }));
         let exempt = Body { hold_exempt: Some("交通保障".to_owned()), ..body(Priority::Routine) };
@@ -150,9 +166,9 @@ mod tests {
 
         let red = body(Priority::Emergency);
         assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "nobody has confirmed it");
-        gate.confirmed.insert(hash.clone(), BTreeSet::from([1000]));
+        gate.confirmed.insert((announcement.clone(), hash.clone()), BTreeSet::from([1000]));
         assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "one of two");
-        gate.confirmed.insert(hash.clone(), BTreeSet::from([1000, 1001]));
+        gate.confirmed.insert((announcement.clone(), hash.clone()), BTreeSet::from([1000, 1001]));
         assert_eq!(ask(&gate, &red), Verdict::Go);
         gate.withdrawn.insert(DeliveryId(1));
         assert_eq!(ask(&gate, &red), Verdict::Withdrawn);

@@ -136,6 +136,17 @@ pub struct Emergency {
     pub resume: bool,
 }
 
+impl Emergency {
+    /// Persons who have to give their word, the sender included.
+    pub fn persons(&self, body: &super::announcement::Body) -> usize {
+        if body.standard {
+            return 1;
+        }
+        let level = body.level().expect("an emergency has a level");
+        self.confirm.get(&level).copied().unwrap_or(1).max(1) as usize
+    }
+}
+
 impl Default for Emergency {
     fn default() -> Emergency {
         let hour = Duration::from_secs(3600);

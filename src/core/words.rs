@@ -80,6 +80,20 @@ pub fn is_hidden(c: char) -> bool {
         | 0xe0000..=0xe0fff) // tags
 }
 
+/// The first character of a text that hides, if one does; a joiner within an emoji and CR before LF hide nothing.
+pub fn hidden_in(text: &str) -> Option<char> {
+    let mut before = None;
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let joins = c == '\u{200d}' && joins_emoji(before, rest.peek().copied());
+        if is_hidden(c) && c != '\r' && !joins {
+            return Some(c);
+        }
+        before = Some(c);
+    }
+    None
+}
+
 /// U+200D between two pictographs is part of one emoji, and nothing hidden.
 pub fn joins_emoji(before: Option<char>, after: Option<char>) -> bool {
     let pictograph = |c: char| {

@@ -23,6 +23,9 @@ pub enum ActError {
     /// The state forbids it.
     #[error("conflict")]
     Conflict(Words),
+    /// Not this person.
+    #[error("denied")]
+    Denied(Words),
     #[error("invalid")]
     Invalid(&'static str, Words),
     #[error(transparent)]
@@ -46,7 +49,7 @@ const MOST: usize = 100_000;
 
 impl Inner {
     /// Every delivery of an announcement, or of one of its occurrences.
-    async fn all_of(&self, id: &str) -> Result<Vec<Delivery>, ActError> {
+    pub(crate) async fn all_of(&self, id: &str) -> Result<Vec<Delivery>, ActError> {
         let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
         let found = self.ledger.deliveries(filter).await?;
         if found.is_empty() {

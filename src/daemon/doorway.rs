@@ -15,7 +15,7 @@ use chrono::TimeDelta;
 use http::{Request, Response};
 
 use super::release::Slot;
-use super::send::{expired, verdict_of};
+use super::send::{expired, held_expiry, verdict_of};
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::announcement::Content;
@@ -58,7 +58,8 @@ impl<'a> Doorway<'a> {
 
     /// The reason not to let it out now, as the event it makes.
     fn forbidden(&self, now: Time) -> Option<Event> {
-        let stopped = |why: Words, held_until| Some(Event::StoppedBefore { held_until, why });
+        let expires_at = held_expiry(self.row, &self.content.body);
+        let stopped = |why: Words, held_until| Some(Event::StoppedBefore { held_until, expires_at, why });
         if self.inner.stop.is_cancelled() {
             // Nothing has left, and that is known: after the restart it is simply due again.
             let why = Words::new("停机，尚未发送", "the daemon stopped before it was sent");

@@ -7,6 +7,8 @@
 pub mod acts;
 pub mod config;
 pub mod doorway;
+pub mod emergency;
+pub mod holds;
 pub mod jobs;
 pub mod metrics;
 pub mod planner;
@@ -29,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Content, ContentHash};
+use crate::core::announcement::{Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
 use crate::core::gate::Gate;
@@ -95,6 +97,8 @@ pub struct Inner {
     pub state: Mutex<status::Noted>,
     /// Something may have come due sooner than the loop thinks.
     woken: Notify,
+    /// An emergency is in the ledger and has nobody who sends it yet.
+    urged: Notify,
     rescan: Notify,
     rescanned: tokio::sync::watch::Sender<u64>,
     pub stop: CancellationToken,
@@ -133,6 +137,7 @@ impl Daemon {
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
+            urged: Notify::new(),
             rescan: Notify::new(),
             rescanned: tokio::sync::watch::Sender::new(0),
             stop: CancellationToken::new(),
@@ -247,6 +252,11 @@ impl Inner {
         self.woken.notify_one();
     }
 
+    /// The loop takes emergencies at once, whatever else it has in hand.
+    pub(crate) fn urge(&self) {
+        self.urged.notify_one();
+    }
+
     /// Until when this account, or its platform, has to wait.
     pub(crate) fn pause_of(&self, account: &AccountId, now: Time) -> Option<Time> {
         let pauses = lock(&self.pauses);
@@ -301,12 +311,14 @@ async fn run(inner: Arc<Inner>) {
     let mut driving: JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)> = JoinSet::new();
     let mut seen = 0;
     let mut wait = LONGEST_WAIT;
+    let mut is_urged = false;
     loop {
         if inner.stop.is_cancelled() {
             break;
         }
         let has_room = lock(&inner.in_hand).len() <= MOST_IN_HAND - WORTH_CLAIMING;
-        if has_room {
+        let has_emergency = std::mem::take(&mut is_urged);
+        if has_room || has_emergency {
             let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
             let horizon = inner.clock.now() + lead;
             for row in claim(&inner, horizon).await {
@@ -320,6 +332,7 @@ async fn run(inner: Arc<Inner>) {
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => break,
+            () = inner.urged.notified() => is_urged = true,
             () = inner.woken.notified() => {}
             Some(done) = driving.join_next(), if !driving.is_empty() => {
                 finished(&inner, done).await;
@@ -330,8 +343,12 @@ async fn run(inner: Arc<Inner>) {
             newest = inner.ledger.newer(seen) => seen = newest,
             () = inner.clock.sleep(wait) => {}
         }
-        if has_room {
-            inner.clock.sleep(LOOK_AGAIN).await;
+        if has_room && !is_urged {
+            tokio::select! {
+                biased;
+                () = inner.urged.notified() => is_urged = true,
+                () = inner.clock.sleep(LOOK_AGAIN) => {}
+            }
         }
     }
     // Requests in flight are awaited: each is bounded by its own time-out.
@@ -353,7 +370,10 @@ async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
     let free: Vec<DeliveryId> = {
         let mut in_hand = lock(&inner.in_hand);
         let room = MOST_IN_HAND.saturating_sub(in_hand.len());
-        let ids: Vec<DeliveryId> = due.iter().map(|d| d.id).filter(|id| !in_hand.contains_key(id)).take(room).collect();
+        // Emergencies come first in what is due, and never wait for room.
+        let free = due.iter().filter(|d| !in_hand.contains_key(&d.id)).enumerate();
+        let taken = free.filter(|(n, d)| *n < room || d.priority == Priority::Emergency);
+        let ids: Vec<DeliveryId> = taken.map(|(_, d)| d.id).collect();
         for id in &ids {
             in_hand.insert(*id, CancellationToken::new());
         }

@@ -415,7 +415,7 @@ pub fn expiry(body: &Body, release: Time, publish: &crate::core::policy::Publish
     release.checked_add_signed(lasts)
 }
 
-fn new_delivery(
+pub(crate) fn new_delivery(
     announcement: &Announcement,
     hash: &ContentHash,
     occurrence: &OccurrenceId,

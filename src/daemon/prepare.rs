@@ -97,9 +97,13 @@ async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<crate::core::del
     let means = Means::of(inner, row)?;
     let content = content(inner, row).await?;
     let platform = row.account.platform();
-    let slots = inner.preparing(platform, means.platform.settings().limits.connections);
-    let _slot = slots.acquire().await.expect("the semaphore is never closed");
-    good_credential(inner, row, &means).await?;
+    // An emergency asks nobody for anything it can go without, and stands in no line.
+    let mut _slot = None;
+    if row.priority != Priority::Emergency {
+        let slots = inner.preparing(platform, means.platform.settings().limits.connections);
+        _slot = Some(slots.acquire_owned().await.expect("the semaphore is never closed"));
+        good_credential(inner, row, &means).await?;
+    }
     let post = post(inner, row, &content)?;
     let calls = means.platform.calls_to_prepare(post.pictures.len());
     for _ in 0..calls {

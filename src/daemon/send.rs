@@ -106,12 +106,12 @@ pub async fn postponed(inner: &Inner, row: &Delivery, until: Time) -> Driven {
     stepped(inner, row, Event::Postponed { until, why }).await
 }
 
-/// What stands in the way now, if anything.
-pub async fn verdict(inner: &Inner, row: &Delivery, now: Time) -> Result<Verdict, StepError> {
-    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
-    Ok(verdict_of(inner, row, &content, now))
+/// What is held lasts as long as it wishes itself (`expires_after`); with no wish it waits for a person.
+pub fn held_expiry(row: &Delivery, body: &crate::core::announcement::Body) -> Option<Time> {
+    row.at.checked_add_signed(TimeDelta::from_std(body.expires_after?).ok()?)
 }
 
+/// What stands in the way now, if anything.
 pub fn verdict_of(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Verdict {
     let config = inner.config();
     let asking = Asking {
@@ -136,14 +136,20 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
     if expired(row, now) {
         return stepped(inner, row, Event::Expired).await;
     }
-    match verdict(inner, row, now).await? {
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    let expires_at = held_expiry(row, &content.body);
+    match verdict_of(inner, row, &content, now) {
         Verdict::Go if row.priority == Priority::Emergency || inner.config().settings.emergency.resume => {
-            stepped(inner, row, Event::GateOpen { at: now.max(row.at) }).await
+            let at = now.max(row.at);
+            let expires_at = super::planner::expiry(&content.body, at, &inner.config().settings.publish);
+            stepped(inner, row, Event::GateOpen { at, expires_at }).await
         }
         // Nobody gave the missing word in time: it is not sent, and that is said loudly.
         Verdict::Closed { until: Some(until), .. } if row.priority == Priority::Emergency && until <= now => {
             tracing::error!(occurrence = %row.occurrence, account = %row.account, "an emergency was not confirmed in time and is not sent");
-            stepped(inner, row, Event::Expired).await
+            let after = stepped(inner, row, Event::Expired).await?;
+            inner.unconfirmed(&row.announcement).await;
+            Ok(after)
         }
         // What was held waits for a person's look.
         Verdict::Go => {
@@ -152,12 +158,13 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
                 row,
                 Event::GateClosed {
                     until: None,
+                    expires_at,
                     why: Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it"),
                 },
             )
             .await
         }
-        Verdict::Closed { until, why } => stepped(inner, row, Event::GateClosed { until, why }).await,
+        Verdict::Closed { until, why } => stepped(inner, row, Event::GateClosed { until, expires_at, why }).await,
         Verdict::Withdrawn => Ok(None),
     }
 }
@@ -189,7 +196,10 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
     match verdict_of(inner, row, &content, slot) {
         Verdict::Go => {}
-        Verdict::Closed { until, why } => return stepped(inner, row, Event::GateClosed { until, why }).await,
+        Verdict::Closed { until, why } => {
+            let expires_at = held_expiry(row, &content.body);
+            return stepped(inner, row, Event::GateClosed { until, expires_at, why }).await;
+        }
         Verdict::Withdrawn => return Ok(None),
     }
     if let Some(until) = inner.pause_of(&row.account, slot) {

@@ -21,7 +21,7 @@ use crate::core::announcement::{
 use crate::core::fit;
 use crate::core::policy::CatchUp;
 use crate::core::repeat;
-use crate::core::words::{Words, is_hidden, joins_emoji, words};
+use crate::core::words::{Words, hidden_in, is_hidden, words};
 
 use raw::{RawAnnouncement, RawImage};
 pub use raw::{RawQueue, RawSync};
@@ -175,6 +175,7 @@ impl Reader<'_> {
             together: raw.sync.map(|s| s == RawSync::Together),
             supersedes: raw.supersedes.as_deref().map(AnnouncementId::from),
             hold_exempt: raw.hold_exempt.clone(),
+            standard: false,
         };
         self.fits(&body, &accounts);
         let line = self.source.place(self.node.span.start).line;
@@ -247,17 +248,12 @@ impl Reader<'_> {
 
     /// R44: what has no shape can hide what a text says.
     fn safe(&mut self, path: &str, text: &str) {
-        let chars: Vec<char> = text.chars().collect();
-        let hidden = chars.iter().enumerate().find(|(n, c)| {
-            let joins = **c == '\u{200d}' && joins_emoji(n.checked_sub(1).map(|b| chars[b]), chars.get(n + 1).copied());
-            is_hidden(**c) && **c != '\r' && !joins
-        });
-        if let Some((_, c)) = hidden {
-            let code = format!("U+{:04X}", u32::from(*c));
+        if let Some(c) = hidden_in(text) {
+            let code = format!("U+{:04X}", u32::from(c));
             let node = self.node.at(path);
             let source = &self.source.text;
             // The caret goes under the character itself where the source has it as it stands.
-            let within = source.get(node.span.clone()).and_then(|s| s.find(*c)).map(|at| node.span.start + at);
+            let within = source.get(node.span.clone()).and_then(|s| s.find(c)).map(|at| node.span.start + at);
             let span = within.map_or(node.span.clone(), |at| at..at + c.len_utf8());
             let said = words!("文字里有看不见的字符 {code}", "the text has the invisible character {code}");
             let hint = Words::new("删去它；多半是从网页粘贴来的", "delete it; it was most likely pasted from a page");

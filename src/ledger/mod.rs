@@ -19,7 +19,7 @@ use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Closing, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
-use crate::core::gate::Gate;
+use crate::core::gate::{Gate, Hold};
 use crate::core::plan::Known;
 
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,17 @@ pub struct AccountRow {
     pub seen: Option<Time>,
 }
 
+/// What a hold finds of routine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KeptBack {
+    /// Not sent yet, and due before its end.
+    pub held: u64,
+    /// On the wire: such a request is never cut.
+    pub in_flight: u64,
+    /// Sent in the last minutes: account and address of each, the newest first.
+    pub out: Vec<(String, Option<String>)>,
+}
+
 /// Whether the ledger can be believed about what went out before this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -141,5 +152,11 @@ pub trait Ledger: Send + Sync {
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError>;
     /// Post ids of this account that are receipts already, newest first.
     async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError>;
+    /// How many routine deliveries a hold until then finds, and where they stand.
+    async fn kept_back(&self, until: Time) -> Result<KeptBack, LedgerError>;
+    /// Holds that have not been ended, also those whose end has come.
+    async fn holds(&self) -> Result<Vec<Hold>, LedgerError>;
+    /// The hash of the request a person sent with this key, and what it was answered.
+    async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError>;
     async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError>;
 }

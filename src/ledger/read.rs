@@ -7,10 +7,10 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params, params_from_it
 use sha2::{Digest as _, Sha256};
 
 use super::rows::{self, micros, time};
-use super::{AccountRow, Announced, AttemptRow, Due, Filter, OccurrenceSummary};
+use super::{AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, OccurrenceSummary};
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Content, OccurrenceId, Priority};
+use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
 use crate::core::change::{Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
 use crate::core::gate::{Gate, Hold};
@@ -285,19 +285,67 @@ pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
 }
 
 pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
-    let holds = list(
-        db,
-        "SELECT id, reason, until, accounts FROM holds WHERE ended IS NULL AND (until IS NULL OR until > $1)",
-        [micros(now)],
-        |r| Ok(Hold { id: r.get(0)?, reason: r.get(1)?, until: time(r, 2)?, accounts: rows::json(r, 3)? }),
-    )?;
-    let mut gate = Gate { holds, ..Gate::default() };
-    let confirms: Vec<(String, u32)> =
-        list(db, "SELECT content, uid FROM confirms", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
-    for (content, uid) in confirms {
-        gate.confirmed.entry(content.as_str().into()).or_default().insert(uid);
+    let mut gate = Gate { holds: holds(db)?, ..Gate::default() };
+    // One whose end has passed never revives, whatever the clock does afterwards.
+    gate.holds.retain(|h| h.until.is_none_or(|until| until > now));
+    let confirms: Vec<(AnnouncementId, ContentHash, u32)> =
+        list(db, "SELECT announcement, content, uid FROM confirms", [], |r| {
+            Ok((AnnouncementId(r.get(0)?), ContentHash(r.get(1)?), r.get(2)?))
+        })?;
+    for (announcement, content, uid) in confirms {
+        gate.confirmed.entry((announcement, content)).or_default().insert(uid);
     }
     Ok(gate)
+}
+
+pub fn holds(db: &Connection) -> Sql<Vec<Hold>> {
+    list(
+        db,
+        "SELECT id, reason, until, accounts, owner, begun FROM holds WHERE ended IS NULL ORDER BY begun, id",
+        [],
+        |r| {
+            Ok(Hold {
+                id: r.get(0)?,
+                reason: r.get(1)?,
+                until: time(r, 2)?,
+                accounts: rows::json(r, 3)?,
+                owner: r.get(4)?,
+                begun: from_micros(r.get(5)?),
+            })
+        },
+    )
+}
+
+pub fn kept_back(db: &Connection, now: Time, until: Time) -> Sql<KeptBack> {
+    /// What went out in this time may still be on its reader's screen.
+    const LATELY: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+    const MOST_OUT: usize = 100;
+    let mut kept = KeptBack::default();
+    let due = "SELECT state, count(*) FROM deliveries WHERE priority = $1 AND next_at <= $2 GROUP BY state";
+    for priority in [Priority::Important, Priority::Routine] {
+        let values = params![rows::priority_number(priority), micros(until)];
+        for (state, n) in list(db, due, values, |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))? {
+            match State::parse(&state) {
+                Some(State::Scheduled | State::Ready | State::Retrying | State::Held) => kept.held += n as u64,
+                Some(State::Sending) => kept.in_flight += n as u64,
+                _ => {}
+            }
+        }
+    }
+    let lately = "SELECT d.account, d.receipt FROM occurrences o JOIN deliveries d ON d.occurrence = o.id
+                  WHERE o.release BETWEEN $1 AND $2 AND d.priority > 0 AND d.state = 'published'
+                  ORDER BY o.release DESC LIMIT $3";
+    let values = params![micros(now - LATELY), micros(now), MOST_OUT as i64];
+    kept.out = list(db, lately, values, |r| {
+        let receipt: Option<crate::core::delivery::Receipt> = rows::json(r, 1)?;
+        Ok((r.get(0)?, receipt.and_then(|r| r.url)))
+    })?;
+    Ok(kept)
+}
+
+pub fn answered(db: &Connection, uid: u32, key: &str) -> Sql<Option<(String, String)>> {
+    let sql = "SELECT hash, answer FROM requests WHERE uid = $1 AND key = $2";
+    db.prepare_cached(sql)?.query_row(params![uid, key], |r| Ok((r.get(0)?, r.get(1)?))).optional()
 }
 
 pub fn budgets(db: &Connection) -> Sql<Vec<(String, i64, u32)>> {

@@ -14,13 +14,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::marker::{self, Marker};
 use super::write::{self, Head, Tally, wrong};
-use super::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary, Trust, read};
+use super::{
+    AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary, Trust, read,
+};
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, Change, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
-use crate::core::gate::Gate;
+use crate::core::gate::{Gate, Hold};
 use crate::core::plan::Known;
 
 /// Numbered, added and never edited.
@@ -28,6 +30,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_ledger.sql")),
     (2, include_str!("migrations/0002_tally.sql")),
     (3, include_str!("migrations/0003_sums.sql")),
+    (4, include_str!("migrations/0004_words.sql")),
 ];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;
@@ -489,6 +492,20 @@ impl Ledger for Sqlite {
 
     async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError> {
         self.read(move |db| read::taken(db, &account)).await
+    }
+
+    async fn kept_back(&self, until: Time) -> Result<KeptBack, LedgerError> {
+        let now = self.clock.now();
+        self.read(move |db| read::kept_back(db, now, until)).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, LedgerError> {
+        self.read(read::holds).await
+    }
+
+    async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError> {
+        let key = key.to_owned();
+        self.read(move |db| read::answered(db, uid, &key)).await
     }
 
     async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {

@@ -133,6 +133,34 @@ fn one(
             exec(db, "INSERT OR REPLACE INTO meta (key, value) VALUES ($1, $2)", params![key, value])?;
         }
         Change::Meta { key, value: None } => exec(db, "DELETE FROM meta WHERE key = $1", params![key])?,
+        Change::Hold(hold) => {
+            let accounts = hold.accounts.as_ref().map(|a| serde_json::to_string(a).expect("names are text"));
+            exec(
+                db,
+                "INSERT INTO holds (id, reason, until, accounts, owner, begun) VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, reason = excluded.reason",
+                params![hold.id, hold.reason, hold.until.map(micros), accounts, hold.owner, micros(hold.begun)],
+            )?;
+            event(db, head, by, "hold", &hold.id, hold, now)?;
+        }
+        Change::HoldEnded(id) => {
+            exec(db, "UPDATE holds SET ended = $1 WHERE id = $2 AND ended IS NULL", params![micros(now), id])?;
+            event(db, head, by, "hold_ended", id, &serde_json::json!({}), now)?;
+        }
+        Change::Confirmed { announcement, content, uid, name } => {
+            exec(
+                db,
+                "INSERT OR IGNORE INTO confirms (announcement, content, uid, name, at) VALUES ($1, $2, $3, $4, $5)",
+                params![announcement.0, content.0, uid, name, micros(now)],
+            )?;
+            let body = serde_json::json!({ "content_hash": content, "uid": uid, "name": name });
+            event(db, head, by, "confirmed", announcement.as_str(), &body, now)?;
+        }
+        Change::Answered { uid, key, hash, answer } => exec(
+            db,
+            "INSERT OR IGNORE INTO requests (uid, key, hash, answer, at) VALUES ($1, $2, $3, $4, $5)",
+            params![uid, key, hash, answer, micros(now)],
+        )?,
         Change::Note(Note { kind, subject, body }) => event(db, head, by, kind, subject, body, now)?,
     }
     Ok(())

@@ -9,10 +9,10 @@ use fabu::core::accounts::AccountId;
 use fabu::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
 use fabu::core::change::{Actor, Change, Recorded, Seq};
 use fabu::core::delivery::{Delivery, DeliveryId, State};
-use fabu::core::gate::Gate;
+use fabu::core::gate::{Gate, Hold};
 use fabu::core::plan::Known;
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{AccountRow, Announced, AttemptRow, Due, Filter, Ledger, LedgerError, OccurrenceSummary};
+use fabu::ledger::{AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary};
 
 /// Takes each commit, and passes it on to the ledger, or not.
 #[async_trait]
@@ -37,6 +37,9 @@ macro_rules! passed_on {
         impl Ledger for Between {
             async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
                 self.watch.committed(&self.ledger, by, changes).await
+            }
+            async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError> {
+                self.ledger.answered(uid, key).await
             }
             async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
                 self.ledger.meta(key).await
@@ -70,6 +73,8 @@ passed_on! {
     events(after: Seq, max: usize) -> Got<Vec<Recorded>>;
     newer(than: Seq) -> Seq;
     gate(now: Time) -> Got<Gate>;
+    holds() -> Got<Vec<Hold>>;
+    kept_back(until: Time) -> Got<KeptBack>;
     budgets() -> Got<Vec<(String, i64, u32)>>;
     accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
     taken(account: AccountId) -> Got<Vec<String>>;

@@ -28,6 +28,7 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         together: None,
         supersedes: None,
         hold_exempt: None,
+        standard: false,
     };
     let content = Content { body, accounts: BTreeSet::from(["sina:shanghai".into()]) };
     Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content }

@@ -1,0 +1,119 @@
+//! Holds over the socket: begun, listed, ended, and what they kept back let go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::actions::{Nothing, body};
+use super::peer::{Allowed, DUTY, VIEW};
+use super::problem::Problem;
+use crate::clock::Time;
+use crate::core::gate::Hold;
+use crate::core::words::{Words, words};
+use crate::daemon::Inner;
+use crate::daemon::acts::ActError;
+use crate::daemon::status::delivery_json;
+use crate::input::values;
+
+type Answer = Result<axum::Json<Value>, Problem>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    reason: Option<String>,
+    /// An instant, local or RFC 3339, or how long: `2h`.
+    until: Option<String>,
+    #[serde(default)]
+    to: Vec<String>,
+    #[serde(default)]
+    except: Vec<String>,
+}
+
+pub async fn begin(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Begin { reason, until, to, except } = body(&headers, &bytes)?;
+    let invalid = |field, said| Problem::from(ActError::Invalid(field, said));
+    let reason = reason.filter(|r| !r.trim().is_empty());
+    let reason = reason.ok_or_else(|| {
+        invalid("reason", Words::new("要有 `reason`：为什么静默", "a `reason` is needed: why is it silent"))
+    })?;
+    let now = inner.clock.now();
+    let until = until.map(|text| ends(&inner, &text, now).map_err(|said| invalid("until", said))).transpose()?;
+    let everyone = vec!["**".to_owned()];
+    let accounts = match (to.is_empty(), except.is_empty()) {
+        (true, true) => None,
+        _ => Some(inner.accounts_of("to", if to.is_empty() { &everyone } else { &to }, &except)?),
+    };
+    let local = now.with_timezone(&inner.config().settings.zone);
+    let id = format!("hold-{}-{:04x}", local.format("%Y%m%d-%H%M%S"), inner.clock.random() & 0xffff);
+    let actor = peer.actor();
+    let hold = Hold { id, reason, until, accounts, owner: actor.to_string(), begun: now };
+    Ok(axum::Json(inner.hold(&actor, hold).await?))
+}
+
+/// When a hold ends: an instant, or a time from now on.
+fn ends(inner: &Inner, text: &str, now: Time) -> Result<Time, Words> {
+    let zone = inner.config().settings.zone;
+    let until = match values::duration(text) {
+        Ok(lasts) => crate::daemon::holds::until(now, lasts),
+        Err(_) => Some(values::instant(text, zone)?.0),
+    };
+    let until = until.filter(|u| *u > now);
+    until.ok_or_else(|| words!("`{text}` 已经过去", "`{text}` is past"))
+}
+
+pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
+    Ok(axum::Json(json!({ "items": inner.holds(), "next": null })))
+}
+
+pub async fn end(Allowed(peer, _): Allowed<DUTY>, State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Answer {
+    Ok(axum::Json(inner.end_hold(&peer.actor(), &id).await?))
+}
+
+/// What was kept back, with its age and the moment it expires.
+pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
+    let now = inner.clock.now();
+    let mut items = Vec::new();
+    for delivery in inner.held().await? {
+        let mut item = delivery_json(&delivery);
+        item["age_s"] = (now - delivery.at).num_seconds().max(0).into();
+        item["expires_at"] = json!(delivery.expires_at);
+        items.push(item);
+    }
+    Ok(axum::Json(json!({ "items": items, "next": null })))
+}
+
+pub async fn unhold(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Nothing {} = body(&headers, &bytes)?;
+    Ok(axum::Json(inner.unhold(&peer.actor(), Some(&id)).await?))
+}
+
+pub async fn unhold_all(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    let Nothing {} = body(&headers, &bytes)?;
+    Ok(axum::Json(inner.unhold(&peer.actor(), None).await?))
+}
+
+/// A time as a field of a request gives it.
+pub(super) fn lasting(field: &'static str, text: &str) -> Result<Duration, Problem> {
+    values::duration(text).map_err(|said| Problem::from(ActError::Invalid(field, said)))
+}

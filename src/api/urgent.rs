@@ -1,0 +1,199 @@
+//! Urgent posts over the socket, the second person's word, the correction and the end.
+//!
+//! What is no JSON is 400; what is JSON and cannot be is 422 and names the field; and nothing of either
+//! is written, held or sent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::actions::body;
+use super::holds::lasting;
+use super::peer::{Allowed, DUTY};
+use super::problem::Problem;
+use crate::core::announcement::Level;
+use crate::core::words::{Words, nearest, shown, words};
+use crate::daemon::Inner;
+use crate::daemon::acts::ActError;
+use crate::daemon::emergency::{Key, Urgent};
+
+/// The fields of an urgent request, each as it came: a wrong one is named, and two of one name are refused.
+#[derive(Deserialize)]
+struct Asked {
+    text: Option<Value>,
+    link: Option<Value>,
+    level: Option<Value>,
+    to: Option<Value>,
+    except: Option<Value>,
+    source: Option<Value>,
+    supersedes: Option<Value>,
+    update: Option<Value>,
+    expires_after: Option<Value>,
+    hold: Option<Value>,
+    id: Option<Value>,
+    dry_run: Option<Value>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+const FIELDS: [&str; 12] = [
+    "text",
+    "link",
+    "level",
+    "to",
+    "except",
+    "source",
+    "supersedes",
+    "update",
+    "expires_after",
+    "hold",
+    "id",
+    "dry_run",
+];
+/// Longer keys are nobody's.
+const LONGEST_KEY: usize = 255;
+
+pub async fn urgent(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    let asked: Asked = body(&headers, &bytes)?;
+    let key = key(&headers, &bytes)?;
+    let urgent = read(asked)?;
+    let status = if urgent.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let answer = inner.urgent(&peer.actor(), urgent, key).await?;
+    Ok((status, axum::Json(answer)).into_response())
+}
+
+fn key(headers: &HeaderMap, bytes: &Bytes) -> Result<Option<Key>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|k| !k.trim().is_empty() && k.len() <= LONGEST_KEY);
+    let said = || Words::new("Idempotency-Key 须有 1 到 255 个字符", "an Idempotency-Key has 1 to 255 characters");
+    let key = key.ok_or_else(|| Problem::malformed(said()))?.to_owned();
+    Ok(Some(Key { key, hash: hex::encode(Sha256::digest(bytes)) }))
+}
+
+fn wrong(field: &'static str, said: Words) -> Problem {
+    ActError::Invalid(field, said).into()
+}
+
+fn read(asked: Asked) -> Result<Urgent, Problem> {
+    if let Some(unknown) = asked.others.keys().next() {
+        let safe = shown(unknown);
+        let said = match nearest(unknown, FIELDS) {
+            Some(near) => {
+                words!("没有字段 `{safe}`，是否指 `{near}`？", "there is no field `{safe}`: did you mean `{near}`?")
+            }
+            None => words!("没有字段 `{safe}`", "there is no field `{safe}`"),
+        };
+        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field: None });
+    }
+    let text = |field, value: Option<Value>| match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong(field, words!("`{field}` 须为文字", "`{field}` has to be text"))),
+    };
+    let several = |field, value: Option<Value>| match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one]),
+        Some(list) => serde_json::from_value(list)
+            .map_err(|_| wrong(field, words!("`{field}` 须为文字的列表", "`{field}` has to be a list of texts"))),
+    };
+    let span = |field, value| text(field, value)?.map(|t| lasting(field, &t)).transpose();
+    let level = text("level", asked.level)?.map(|level| {
+        let known = ["red", "orange", "yellow", "blue"];
+        serde_json::from_value::<Level>(Value::String(level.clone())).map_err(|_| {
+            let (safe, known) = (shown(&level), known.join("|"));
+            wrong(
+                "level",
+                words!("没有级别 `{safe}`，应为 {known}", "there is no level `{safe}`: it is one of {known}"),
+            )
+        })
+    });
+    let link = text("link", asked.link)?;
+    if let Some(link) = &link {
+        crate::input::values::link(link).map_err(|said| wrong("link", said))?;
+    }
+    Ok(Urgent {
+        text: text("text", asked.text)?.unwrap_or_default(),
+        link,
+        level: level.transpose()?,
+        to: several("to", asked.to)?,
+        except: several("except", asked.except)?,
+        source: text("source", asked.source)?,
+        supersedes: text("supersedes", asked.supersedes)?,
+        update: text("update", asked.update)?,
+        expires_after: span("expires_after", asked.expires_after)?,
+        hold: span("hold", asked.hold)?,
+        id: text("id", asked.id)?,
+        dry_run: match asked.dry_run {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(dry)) => dry,
+            Some(_) => {
+                return Err(wrong("dry_run", Words::new("`dry_run` 须为 true 或 false", "`dry_run` is true or false")));
+            }
+        },
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirm {
+    content_hash: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    text: Option<String>,
+}
+
+type Accepted = Result<(StatusCode, axum::Json<Value>), Problem>;
+
+pub async fn confirm(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    let Confirm { content_hash } = body(&headers, &bytes)?;
+    let hash = content_hash.ok_or_else(|| {
+        wrong(
+            "content_hash",
+            Words::new("要有所示内容的 `content_hash`", "the `content_hash` that was shown is needed"),
+        )
+    })?;
+    Ok((StatusCode::ACCEPTED, axum::Json(inner.confirm(&peer.actor(), &id, &hash).await?)))
+}
+
+pub async fn correct(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    let Said { text } = body(&headers, &bytes)?;
+    Ok((StatusCode::ACCEPTED, axum::Json(inner.correct(&peer.actor(), &id, text.as_deref()).await?)))
+}
+
+pub async fn all_clear(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Accepted {
+    let Said { text } = body(&headers, &bytes)?;
+    Ok((StatusCode::ACCEPTED, axum::Json(inner.all_clear(&peer.actor(), &id, text.as_deref()).await?)))
+}

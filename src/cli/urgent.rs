@@ -1,0 +1,329 @@
+//! The other hour at the command line: what will go where is shown before anything goes.
+//!
+//! A live emergency is sent by typing its level, or with `--yes`; never by a mere "y" that the hand
+//! gives before the eye has read.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::text::{BAD, CARE, GOOD, Voice};
+use super::{Exit, client, refused};
+use crate::api::client::{Client, in_path};
+use crate::clock::Clock;
+use crate::core::words::{Words, shown, words};
+
+/// Between looks at how far it is.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(clap::Args, Debug)]
+pub struct Urgent {
+    /// What is said; `-` reads standard input
+    pub text: Option<String>,
+    /// Of the warning (default: red)
+    #[arg(long, value_parser = ["red", "orange", "yellow", "blue"])]
+    pub level: Option<String>,
+    /// Units, `unit/**`, `**`, `#tag`, with `PLATFORM:` before them or not; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub to: Vec<String>,
+    /// All but these; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub except: Vec<String>,
+    /// Added behind the text
+    #[arg(long, value_name = "URL")]
+    pub link: Option<String>,
+    /// Where the news comes from, for the record
+    #[arg(long)]
+    pub source: Option<String>,
+    /// An announcement this one replaces, account by account
+    #[arg(long, value_name = "ID")]
+    pub supersedes: Option<String>,
+    /// The emergency this one brings up to date
+    #[arg(long, value_name = "ID")]
+    pub update: Option<String>,
+    /// How long routine is silent (default: by level, from the configuration)
+    #[arg(long, value_name = "TIME")]
+    pub hold: Option<String>,
+    /// Not published later than this
+    #[arg(long, value_name = "TIME")]
+    pub expires_after: Option<String>,
+    /// A name of its own
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Shows what would go where, and sends nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Sends without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Waits until it stands everywhere, or cannot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `confirm`, `correct`, `all-clear`.
+#[derive(clap::Args, Debug)]
+pub struct About {
+    /// The emergency
+    pub id: String,
+    /// The words (default: the standard ones, which need no second person)
+    pub text: Option<String>,
+    /// Sends without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Waits until it stands everywhere, or cannot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Confirm {
+    /// The emergency
+    pub id: String,
+    /// Confirms without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Waits until it stands everywhere, or cannot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
+    let text = match text_of(urgent.text.as_deref()) {
+        Ok(text) => text,
+        Err(error) => {
+            voice.error(&words!("标准输入读不到文字：{error}", "no text can be read from standard input: {error}"));
+            return Exit::Usage;
+        }
+    };
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let mut body = json!({
+        "text": text, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link,
+        "source": urgent.source, "supersedes": urgent.supersedes, "update": urgent.update, "hold": urgent.hold,
+        "expires_after": urgent.expires_after, "id": urgent.id, "dry_run": true,
+    });
+    let tried = match client.post("/v1/urgent", &body).await {
+        Ok(tried) => tried,
+        Err(error) => return refused(&error, voice),
+    };
+    if urgent.dry_run && voice.json {
+        voice.data(&tried);
+        return Exit::Done;
+    }
+    show(&tried, voice);
+    if urgent.dry_run {
+        return Exit::Done;
+    }
+    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), voice) {
+        return Exit::Failed;
+    }
+    body["dry_run"] = false.into();
+    // Asked again after a lost answer, it is the same request and does nothing twice.
+    let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
+    match client.post_once("/v1/urgent", &body, &key).await {
+        Ok(answer) => taken(&client, &answer, urgent.wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+fn text_of(given: Option<&str>) -> std::io::Result<String> {
+    match given {
+        Some("-") => {
+            let mut text = String::new();
+            std::io::stdin().take(1 << 20).read_to_string(&mut text)?;
+            Ok(text)
+        }
+        given => Ok(given.unwrap_or_default().to_owned()),
+    }
+}
+
+/// What will go where, and what it will hold.
+fn show(tried: &Value, voice: Voice) {
+    let level = tried["level"].as_str().unwrap_or("");
+    let accounts = tried["accounts"].as_u64().unwrap_or(0);
+    let head = words!("紧急发布 {level}：{accounts} 个账号", "emergency {level}: {accounts} accounts");
+    voice.note(voice.paint(BAD, voice.say(&head)));
+    for (platform, there) in tried["platforms"].as_object().into_iter().flatten() {
+        let (n, text) = (there["accounts"].as_u64().unwrap_or(0), shown(there["text"].as_str().unwrap_or("")));
+        voice.note(format!("  {platform:<10} {n:>5}  {text}"));
+    }
+    let hold = &tried["hold"];
+    if let Some(until) = hold["until"].as_str() {
+        let (held, flight) = (hold["held"].as_u64().unwrap_or(0), hold["in_flight"].as_u64().unwrap_or(0));
+        let out = hold["out"].as_array().map_or(0, Vec::len);
+        let said = words!(
+            "  静默至 {until}：留住 {held}，发送中 {flight}，近十分钟已发 {out}",
+            "  holds routine until {until}: {held} held, {flight} in flight, {out} out in the last ten minutes"
+        );
+        voice.note(voice.say(&said).to_owned());
+    }
+    let persons = tried["persons"].as_u64().unwrap_or(1);
+    if persons > 1 {
+        let said = words!("  需要 {persons} 人（含发起者）", "  needs {persons} persons, the sender included");
+        voice.note(voice.say(&said).to_owned());
+    }
+}
+
+/// Asks for the level in its own letters.
+fn typed(level: &str, voice: Voice) -> bool {
+    if !std::io::stdin().is_terminal() {
+        voice.error(&Words::new(
+            "没有终端可问：加 --yes 才发",
+            "there is no terminal to ask at: it is sent with --yes only",
+        ));
+        return false;
+    }
+    let said = words!("输入级别 {level} 以发出：", "type the level, {level}, to send it: ");
+    eprint!("{}", voice.say(&said));
+    std::io::stderr().flush().unwrap_or_default();
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).is_ok() && line.trim() == level {
+        return true;
+    }
+    voice.error(&Words::new("没有发出", "nothing was sent"));
+    false
+}
+
+/// What was acknowledged, and, if asked for, what became of it.
+async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exit {
+    let id = answer["id"].as_str().unwrap_or("");
+    let awaits = answer["state"] == "awaiting_confirm";
+    if voice.json && !wait {
+        voice.data(answer);
+    } else if !voice.json {
+        if id.is_empty() {
+            voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.pick("静默已结束", "the hold is over")));
+        } else if awaits {
+            let said = words!(
+                "{id} 已记录，等第二人：fabu confirm {id}",
+                "{id} is recorded and waits for the second person: fabu confirm {id}"
+            );
+            voice.out(format_args!("{} {}", voice.paint(CARE, "…"), voice.say(&said)));
+        } else {
+            let n = answer["deliveries"].as_u64().unwrap_or(0);
+            let said = words!("{id} 已记录，正发往 {n} 个账号", "{id} is recorded and going out to {n} accounts");
+            voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
+        }
+    }
+    if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }
+}
+
+/// Live, per platform, until every delivery rests or waits for a person.
+async fn followed(client: &Client, id: &str, voice: Voice) -> Exit {
+    let clock = Clock::real();
+    let mut last = String::new();
+    loop {
+        let rows = match all(client, id).await {
+            Ok(rows) => rows,
+            Err(error) => return refused(&error, voice),
+        };
+        let mut platforms: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
+        let mut open = 0;
+        for row in &rows {
+            let state = row["state"].as_str().unwrap_or("");
+            let at = platforms.entry(row["platform"].as_str().unwrap_or("").to_owned()).or_default();
+            at.1 += 1;
+            match state {
+                "published" => at.0 += 1,
+                "failed" | "expired" | "cancelled" | "deleted" => at.2 += 1,
+                "unknown" if row["next_at"].is_null() => at.2 += 1,
+                _ => open += 1,
+            }
+        }
+        let line: Vec<String> = platforms
+            .iter()
+            .map(
+                |(name, (out, all, bad))| {
+                    if *bad > 0 { format!("{name} {out}/{all} ✗{bad}") } else { format!("{name} {out}/{all}") }
+                },
+            )
+            .collect();
+        let line = line.join("  ");
+        if line != last && !voice.json {
+            voice.note(line.clone());
+            last = line;
+        }
+        if open == 0 {
+            let bad: usize = platforms.values().map(|p| p.2).sum();
+            if voice.json {
+                voice.data(&json!({ "id": id, "items": rows }));
+            }
+            for row in rows.iter().filter(|r| r["state"] != "published" && !voice.json) {
+                let reason = row["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
+                let (account, state) = (row["account"].as_str().unwrap_or(""), row["state"].as_str().unwrap_or(""));
+                voice.note(format!("{} {account}: {state} {reason}", voice.paint(BAD, "✗")));
+            }
+            return match bad {
+                0 => Exit::Done,
+                n if n == rows.len() => Exit::Failed,
+                _ => Exit::Partly,
+            };
+        }
+        clock.sleep(LOOK).await;
+    }
+}
+
+async fn all(client: &Client, id: &str) -> Result<Vec<Value>, crate::api::client::ClientError> {
+    let (mut rows, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/v1/deliveries?announcement={}&limit=1000{cursor}", in_path(id))).await?;
+        rows.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(rows),
+        }
+    }
+}
+
+/// The second person's word: what is confirmed is what is shown here.
+pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let path = format!("/v1/announcements/{}", in_path(&confirm.id));
+    let found = match client.get(&path).await {
+        Ok(found) => found,
+        Err(error) => return refused(&error, voice),
+    };
+    let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
+    let accounts = found["accounts"].as_array().map_or(0, Vec::len);
+    let head = words!("确认 {level}：{accounts} 个账号", "confirms {level}: {accounts} accounts");
+    voice.note(voice.paint(BAD, voice.say(&head)));
+    voice.note(format!("  {}", shown(found["text"].as_str().unwrap_or(""))));
+    if !confirm.yes && !typed(&level, voice) {
+        return Exit::Failed;
+    }
+    match client.post(&format!("{path}/confirm"), &json!({ "content_hash": found["content_hash"] })).await {
+        Ok(answer) => taken(&client, &answer, confirm.wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+/// `correct` and `all-clear`.
+pub async fn about(config: &Path, about: &About, act: &str, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let path = format!("/v1/announcements/{}", in_path(&about.id));
+    let found = match client.get(&path).await {
+        Ok(found) => found,
+        Err(error) => return refused(&error, voice),
+    };
+    let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
+    voice.note(format!("{} {}: {}", act, about.id, shown(found["text"].as_str().unwrap_or(""))));
+    if !about.yes && !typed(&level, voice) {
+        return Exit::Failed;
+    }
+    match client.post(&format!("{path}/{act}"), &json!({ "text": about.text })).await {
+        Ok(answer) => taken(&client, &answer, about.wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}

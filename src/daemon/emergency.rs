@@ -1,0 +1,524 @@
+//! The other hour: an urgent post, the second person's word, its correction, its end.
+//!
+//! Everything an urgent post needs is in the ledger, in one transaction, before it is acknowledged.
+//! While a word is missing it is held and prepared for nothing: text asks no platform for anything.
+//! A false emergency is the worst that can happen, so whatever is missing or odd keeps it back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::acts::ActError;
+use super::planner::{expiry, new_delivery};
+use super::{Inner, StepError, holds, lock};
+use crate::clock::Time;
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{Announcement, AnnouncementId, Body, Content, Level, OccurrenceId, Priority, Timing};
+use crate::core::change::{Actor, AnnouncementRow, Change, Note};
+use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
+use crate::core::fit;
+use crate::core::gate::Hold;
+use crate::core::words::{Words, hidden_in, is_hidden, words};
+use crate::ledger::{Filter, LedgerError};
+
+/// What a drill's texts bear; the city never sees it.
+pub const DRILL_MARK: &str = "【演练】";
+/// So many characters of a post are quoted by its correction and its all-clear.
+const QUOTED: usize = 24;
+
+/// An urgent post as it was asked for, its fields read and its words not tried yet.
+#[derive(Clone, Debug, Default)]
+pub struct Urgent {
+    pub id: Option<String>,
+    pub text: String,
+    pub link: Option<String>,
+    pub level: Option<Level>,
+    pub to: Vec<String>,
+    pub except: Vec<String>,
+    pub source: Option<String>,
+    pub supersedes: Option<String>,
+    pub update: Option<String>,
+    pub expires_after: Option<Duration>,
+    pub hold: Option<Duration>,
+    pub dry_run: bool,
+}
+
+/// The key a person gave a request, so that asking twice does it once.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub key: String,
+    /// Of the whole request.
+    pub hash: String,
+}
+
+/// A request tried against the city: what will go where.
+struct Tried {
+    id: AnnouncementId,
+    content: Content,
+    level: Level,
+    hold: Option<Hold>,
+    /// The emergency this one belongs to: its own, or the one it updates.
+    supersedes: Option<AnnouncementId>,
+}
+
+impl Inner {
+    /// Takes an urgent post: tried, written, and on its way when this returns.
+    pub async fn urgent(self: &Arc<Self>, by: &Actor, urgent: Urgent, key: Option<Key>) -> Result<Value, ActError> {
+        if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
+            return Ok(answer);
+        }
+        let accounts = match urgent.to.is_empty() {
+            true => {
+                return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
+            }
+            false => self.accounts_of("to", &urgent.to, &urgent.except)?,
+        };
+        let tried = self.tried(by, &urgent, accounts, false).await?;
+        if urgent.dry_run {
+            return self.shown(&tried).await;
+        }
+        self.take(by, tried, urgent.source.as_deref(), Vec::new(), key).await
+    }
+
+    async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
+        let (Some(key), Actor::Person { uid, .. }) = (key, by) else { return Ok(None) };
+        let Some((hash, answer)) = self.ledger.answered(*uid, &key.key).await? else { return Ok(None) };
+        if hash != key.hash {
+            let said = Words::new(
+                "这个 Idempotency-Key 已用于另一个请求",
+                "this Idempotency-Key was used for another request",
+            );
+            return Err(invalid("Idempotency-Key", said));
+        }
+        Ok(Some(serde_json::from_str(&answer).unwrap_or(Value::Null)))
+    }
+
+    /// Everything that can be wrong with it is found here, before anything is written or held.
+    async fn tried(
+        &self,
+        by: &Actor,
+        urgent: &Urgent,
+        accounts: BTreeSet<AccountId>,
+        standard: bool,
+    ) -> Result<Tried, ActError> {
+        if accounts.is_empty() {
+            return Err(invalid("to", Words::new("没有账号", "it means no account")));
+        }
+        let text = said_in(&urgent.text)?;
+        let now = self.clock.now();
+        let before = match &urgent.update {
+            Some(id) => Some(self.emergency_row(id).await?),
+            None => None,
+        };
+        let level = match (urgent.level, &before) {
+            (Some(level), _) => level,
+            (None, Some((_, content))) => content.body.level().unwrap_or(Level::Red),
+            (None, None) => Level::Red,
+        };
+        let supersedes = match (&urgent.supersedes, &before) {
+            (Some(id), _) => Some(self.existing(id, "supersedes").await?),
+            (None, Some((row, _))) => Some(row.id.clone()),
+            (None, None) => None,
+        };
+        let body = Body {
+            text,
+            link: urgent.link.clone(),
+            images: Vec::new(),
+            variants: BTreeMap::new(),
+            to: urgent.to.clone(),
+            except: urgent.except.clone(),
+            priority: Priority::Emergency,
+            level: Some(level),
+            timing: Timing::Now,
+            expires_after: urgent.expires_after,
+            catch_up: None,
+            together: Some(true),
+            supersedes: supersedes.clone(),
+            hold_exempt: None,
+            standard,
+        };
+        self.fits(&body, &accounts)?;
+        let id = self.name(urgent.id.as_deref(), now).await?;
+        let lasts = urgent.hold.or_else(|| self.config().settings.emergency.hold.get(&level).copied());
+        // An update and what it updates are one emergency with one hold.
+        let hold_id = match &before {
+            Some((row, _)) => self.hold_of(&row.id).await?,
+            None => hold_name(&id),
+        };
+        let hold = lasts.filter(|l| !standard && !l.is_zero()).and_then(|lasts| {
+            let reason = format!("{id}: {}", quoted(&body.text));
+            let until = holds::until(now, lasts);
+            Some(Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now })
+        });
+        Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes })
+    }
+
+    fn fits(&self, body: &Body, accounts: &BTreeSet<AccountId>) -> Result<(), ActError> {
+        let config = self.config();
+        let platforms: BTreeSet<&str> = accounts.iter().map(AccountId::platform).collect();
+        for platform in platforms {
+            let Some(rules) = config.rules.get(platform) else { continue };
+            if let Some(misfit) = fit::misfits(body, platform, rules).into_iter().find(|m| !m.is_warning) {
+                let (zh, en) = (&misfit.hint.zh, &misfit.hint.en);
+                let said = Words::new(format!("{}；{zh}", misfit.message.zh), format!("{}: {en}", misfit.message.en));
+                return Err(invalid("text", said));
+            }
+        }
+        Ok(())
+    }
+
+    async fn name(&self, asked: Option<&str>, now: Time) -> Result<AnnouncementId, ActError> {
+        let id = match asked {
+            Some(id) => {
+                crate::input::values::id(id).map_err(|said| invalid("id", said))?;
+                AnnouncementId::from(id)
+            }
+            None => {
+                let local = now.with_timezone(&self.config().settings.zone);
+                let chance = self.clock.random() & 0xffff;
+                AnnouncementId::from(format!("urgent-{}-{chance:04x}", local.format("%Y%m%d-%H%M%S")).as_str())
+            }
+        };
+        if self.announced(id.as_str()).await?.is_some() {
+            return Err(ActError::Conflict(words!("已有公告 `{id}`", "there is an announcement `{id}` already")));
+        }
+        Ok(id)
+    }
+
+    async fn announced(&self, id: &str) -> Result<Option<AnnouncementRow>, LedgerError> {
+        let filter = Filter { announcement: Some(id.to_owned()), max: 1, ..Filter::default() };
+        Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
+    }
+
+    async fn existing(&self, id: &str, field: &'static str) -> Result<AnnouncementId, ActError> {
+        let found = self.announced(id).await?;
+        let safe = crate::core::words::shown(id);
+        Ok(found.ok_or_else(|| invalid(field, words!("没有公告 `{safe}`", "there is no announcement `{safe}`")))?.id)
+    }
+
+    /// An emergency that was sent, or waits, and its content.
+    async fn emergency_row(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>), ActError> {
+        let safe = crate::core::words::shown(id);
+        let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
+        let row = self.announced(id).await?.ok_or_else(none)?;
+        if row.priority != Priority::Emergency {
+            return Err(ActError::Conflict(words!("`{safe}` 不是紧急发布", "`{safe}` is no emergency")));
+        }
+        let content = self.content(&row.content).await?;
+        Ok((row, content))
+    }
+
+    /// The name of the hold of an emergency and of all its updates.
+    async fn hold_of(&self, id: &AnnouncementId) -> Result<String, ActError> {
+        let mut id = id.clone();
+        // A chain of updates is as long as one emergency; the bound is against a ledger somebody edited.
+        for _ in 0..1000 {
+            let before = self.announced(id.as_str()).await?.and_then(|row| row.supersedes);
+            match before {
+                Some(before) if self.announced(before.as_str()).await?.is_some_and(is_emergency) => id = before,
+                _ => break,
+            }
+        }
+        Ok(hold_name(&id))
+    }
+
+    /// What would go where, with nothing written and nothing held.
+    async fn shown(&self, tried: &Tried) -> Result<Value, ActError> {
+        let body = &tried.content.body;
+        let mut platforms: BTreeMap<&str, (u32, String)> = BTreeMap::new();
+        for account in &tried.content.accounts {
+            let platform = account.platform();
+            let entry = platforms
+                .entry(platform)
+                .or_insert_with(|| (0, fit::full_text(body.text_for(platform), body.link.as_deref())));
+            entry.0 += 1;
+        }
+        let platforms: BTreeMap<&str, Value> =
+            platforms.into_iter().map(|(p, (n, text))| (p, json!({ "accounts": n, "text": text }))).collect();
+        let hold = match &tried.hold {
+            Some(hold) => self.kept_by(hold).await?,
+            None => Value::Null,
+        };
+        Ok(json!({
+            "dry_run": true, "id": tried.id, "level": tried.level, "accounts": tried.content.accounts.len(),
+            "platforms": platforms, "content_hash": tried.content.hash(), "hold": hold, "supersedes": tried.supersedes,
+            "persons": self.config().settings.emergency.persons(body),
+        }))
+    }
+
+    /// One transaction: the content, its deliveries, its hold, the sender's word. Acknowledged when it is on disk.
+    async fn take(
+        self: &Arc<Self>,
+        by: &Actor,
+        tried: Tried,
+        source: Option<&str>,
+        with: Vec<Change>,
+        key: Option<Key>,
+    ) -> Result<Value, ActError> {
+        let now = self.clock.now();
+        let Tried { id, content, level, hold, supersedes } = tried;
+        let (hash, config) = (content.hash(), self.config());
+        let needed = config.settings.emergency.persons(&content.body);
+        let is_confirmed = needed <= 1;
+        let expires_at = expiry(&content.body, now, &config.settings.publish);
+        let occurrence = OccurrenceId::once(&id);
+        let answer = json!({
+            "id": id, "state": if is_confirmed { "releasing" } else { "awaiting_confirm" },
+            "deliveries": content.accounts.len(), "level": level, "content_hash": hash,
+            "persons": { "needed": needed, "have": 1 },
+            "confirm_by": (!is_confirmed).then(|| now + config.settings.emergency.confirm_within),
+            "hold": hold.as_ref().map(|h| json!({ "id": h.id, "until": h.until })),
+        });
+        let announcement = Announcement { id: id.clone(), file: String::new(), line: 0, content: content.clone() };
+        let mut changes = vec![
+            Change::Content(hash.clone(), Box::new(content.clone())),
+            Change::Announcement(Box::new(AnnouncementRow {
+                id: id.clone(),
+                file: String::new(),
+                line: 0,
+                content: hash.clone(),
+                body: content.body.hash(),
+                edited: None,
+                priority: Priority::Emergency,
+                supersedes,
+                planned_to: None,
+                withdrawn: None,
+                first_seen: now,
+            })),
+            Change::Occurrence {
+                id: occurrence.clone(),
+                announcement: id.clone(),
+                content: hash.clone(),
+                release: now,
+            },
+        ];
+        for account in &content.accounts {
+            let mut delivery = new_delivery(&announcement, &hash, &occurrence, account, now, expires_at);
+            if !is_confirmed {
+                delivery.state = State::Held;
+                delivery.next_at = Some(now + config.settings.emergency.confirm_within);
+                delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
+            }
+            changes.push(Change::Add(Box::new(delivery)));
+        }
+        changes.extend(hold.iter().cloned().map(Change::Hold));
+        let body = json!({
+            "level": level, "accounts": content.accounts.len(), "content_hash": hash, "persons": needed,
+            "text": content.body.text, "source": source,
+        });
+        changes.push(Note::change("emergency", &id, body));
+        let mut word = None;
+        if let Actor::Person { uid, name } = by {
+            let (announcement, content) = (id.clone(), hash.clone());
+            changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
+            word = Some(*uid);
+            if let Some(Key { key, hash }) = key {
+                changes.push(Change::Answered { uid: *uid, key, hash, answer: answer.to_string() });
+            }
+        }
+        changes.extend(with);
+        // Routine falls silent before the first byte is written, and speaks again if nothing was.
+        let before = hold.as_ref().map(|hold| self.close_gate(hold));
+        if let Err(error) = self.ledger.commit(by, changes).await {
+            if let Some(before) = before {
+                lock(&self.gate).holds = before;
+            }
+            return Err(error.into());
+        }
+        if let Some(uid) = word {
+            lock(&self.gate).confirmed.entry((id.clone(), hash)).or_default().insert(uid);
+        }
+        tracing::warn!(announcement = %id, ?level, deliveries = content.accounts.len(), is_confirmed, "an emergency was taken");
+        self.urge();
+        Ok(answer)
+    }
+
+    /// A further person's word to exactly the content they were shown.
+    pub async fn confirm(self: &Arc<Self>, by: &Actor, id: &str, shown: &str) -> Result<Value, ActError> {
+        let (row, content) = self.emergency_row(id).await?;
+        let Actor::Person { uid, name } = by else {
+            return Err(ActError::Conflict(Words::new("只有人能确认", "only a person confirms")));
+        };
+        if row.content.as_str() != shown {
+            let said = Words::new(
+                "内容与所示不同，请重看再确认",
+                "this is not the content that was shown: look again, then confirm",
+            );
+            return Err(ActError::Conflict(said));
+        }
+        let key = (row.id.clone(), row.content.clone());
+        if lock(&self.gate).confirmed.get(&key).is_some_and(|uids| uids.contains(uid)) {
+            return Err(ActError::Denied(words!(
+                "{name} 已经表态，需要另一个人",
+                "{name} has given their word already: another person is needed"
+            )));
+        }
+        let held = self.waiting(&row.id).await?;
+        if held.is_empty() {
+            let said = words!("`{id}` 不在等待确认", "`{id}` does not wait for a confirmation");
+            return Err(ActError::Conflict(said));
+        }
+        let needed = self.config().settings.emergency.persons(&content.body);
+        let have = lock(&self.gate).persons(&row.id, &row.content) + 1;
+        let mut changes = Vec::new();
+        let now = self.clock.now();
+        if have >= needed {
+            let expires_at = expiry(&content.body, now, &self.config().settings.publish);
+            for row in &held {
+                let step = self.computed(row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?;
+                changes.push(Change::Step(Box::new(step)));
+            }
+        }
+        let (announcement, content) = (row.id.clone(), row.content.clone());
+        changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
+        // What came due in between, and so changed, makes the whole of it void: then nothing was confirmed.
+        self.ledger.commit(by, changes).await?;
+        lock(&self.gate).confirmed.entry(key).or_default().insert(*uid);
+        self.nudge(&held.iter().map(|d| d.id).collect::<Vec<_>>());
+        self.urge();
+        let state = if have >= needed { "releasing" } else { "awaiting_confirm" };
+        Ok(json!({ "id": id, "state": state, "deliveries": held.len(), "persons": { "needed": needed, "have": have } }))
+    }
+
+    async fn waiting(&self, id: &AnnouncementId) -> Result<Vec<Delivery>, ActError> {
+        Ok(self.all_of(id.as_str()).await?.into_iter().filter(|d| d.state == State::Held).collect())
+    }
+
+    /// A correction to exactly the accounts that carry the wrong post; what is not out yet is stopped.
+    pub async fn correct(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
+        let (row, content) = self.emergency_row(id).await?;
+        let said = quoted(&content.body.text);
+        let standard = format!("【更正】此前发布的“{said}”有误，现予撤回，请勿转发，以本条为准。");
+        let rows = self.all_of(id).await?;
+        let carry = carriers(&rows);
+        if carry.is_empty() {
+            // Nothing of it stands: stopping what is on its way is all there is to correct.
+            return self.withdraw(by, id, Wish::Gone).await;
+        }
+        let urgent = Urgent {
+            text: text.map_or(standard, str::to_owned),
+            level: content.body.level(),
+            to: carry.iter().map(ToString::to_string).collect(),
+            supersedes: Some(row.id.to_string()),
+            ..Urgent::default()
+        };
+        let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
+        let tried = Tried { hold: None, ..tried };
+        let stopped = self.stopped(by, &rows);
+        let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
+        let note = Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
+        let answer = self.take(by, tried, None, stopped.into_iter().chain([note]).collect(), None).await?;
+        self.nudge(&ids);
+        Ok(answer)
+    }
+
+    /// The end of an emergency: its closing text, and the end of its hold.
+    pub async fn all_clear(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
+        let (row, content) = self.emergency_row(id).await?;
+        let hold = self.hold_of(&row.id).await?;
+        let rows = self.all_of(id).await?;
+        let carry = carriers(&rows);
+        let mut answer = json!({ "id": Value::Null, "deliveries": 0 });
+        if !carry.is_empty() {
+            let said = quoted(&content.body.text);
+            let urgent = Urgent {
+                text: text.map_or(format!("【解除】“{said}”现已解除。"), str::to_owned),
+                level: content.body.level(),
+                to: carry.iter().map(ToString::to_string).collect(),
+                ..Urgent::default()
+            };
+            let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
+            let note = Note::change("all_clear", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
+            answer = self.take(by, Tried { hold: None, ..tried }, None, vec![note], None).await?;
+        }
+        answer["hold_ended"] = match self.end_hold(by, &hold).await {
+            Ok(ended) => ended,
+            Err(ActError::NotFound(_)) => Value::Null,
+            Err(error) => return Err(error),
+        };
+        Ok(answer)
+    }
+
+    /// What of a wrong emergency has not gone out is stopped; what may be out is taken down when it is found.
+    fn stopped(&self, by: &Actor, rows: &[Delivery]) -> Vec<Change> {
+        let why = words!("由 {by} 更正", "corrected by {by}");
+        let open = rows.iter().filter(|d| !d.state.is_settled() && d.state != State::Published);
+        let mut changes = Vec::new();
+        for row in open {
+            if let Ok(step) = self.computed(row, Event::Withdrawn(Wish::Gone, why.clone())) {
+                lock(&self.gate).withdrawn.insert(row.id);
+                changes.push(Change::Step(Box::new(step)));
+            }
+        }
+        changes
+    }
+
+    /// An emergency nobody confirmed in time is not sent, and the hold it brought ends with it.
+    pub(crate) async fn unconfirmed(self: &Arc<Self>, id: &AnnouncementId) {
+        let still = self.waiting(id).await.map_or(true, |held| !held.is_empty());
+        let name = hold_name(id);
+        if still || !self.holds().iter().any(|h| h.id == name) {
+            return;
+        }
+        let note = Note::change("not_confirmed", id, json!({}));
+        let noted = self.ledger.commit(&Actor::Daemon, vec![note]).await.map_err(ActError::from);
+        if let Err(error) = async {
+            noted?;
+            self.end_hold(&Actor::Daemon, &name).await
+        }
+        .await
+        {
+            tracing::error!(%error, hold = name, "the hold of an emergency that was not confirmed still stands");
+        }
+    }
+}
+
+fn invalid(field: &'static str, said: Words) -> ActError {
+    ActError::Invalid(field, said)
+}
+
+fn is_emergency(row: AnnouncementRow) -> bool {
+    row.priority == Priority::Emergency
+}
+
+fn hold_name(id: &AnnouncementId) -> String {
+    format!("hold-{id}")
+}
+
+/// Accounts on which a post stands.
+fn carriers(rows: &[Delivery]) -> BTreeSet<AccountId> {
+    let stands = |d: &&Delivery| matches!(d.state, State::Published | State::Accepted) && d.wish != Wish::Gone;
+    rows.iter().filter(stands).map(|d| d.account.clone()).collect()
+}
+
+/// The beginning of a text, to name it by.
+fn quoted(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(QUOTED).collect();
+    if short.len() < line.len() { format!("{short}…") } else { short }
+}
+
+/// The text as it will be sent, or why it cannot be.
+fn said_in(text: &str) -> Result<String, ActError> {
+    let text = fit::full_text(text, None);
+    if !text.chars().any(|c| !c.is_whitespace() && !is_hidden(c)) {
+        return Err(invalid("text", Words::new("`text` 是空的", "the `text` is empty")));
+    }
+    if let Some(c) = hidden_in(&text) {
+        let code = format!("U+{:04X}", u32::from(c));
+        return Err(invalid(
+            "text",
+            words!("文字里有看不见的字符 {code}", "the text has the invisible character {code}"),
+        ));
+    }
+    if text.contains(DRILL_MARK) {
+        let said = Words::new(
+            "带有【演练】，正式环境不发",
+            "it bears the mark of a drill (【演练】): nothing of a drill goes out live",
+        );
+        return Err(invalid("text", said));
+    }
+    Ok(text)
+}

@@ -1,0 +1,187 @@
+//! Holds (静默): routine is silent, and what was kept back never goes out unseen.
+//!
+//! A hold closes the gate in memory before it is written, so that no routine request begins after the
+//! answer (R5). Its end only opens the gate: what it kept back waits for a person's look, unless the
+//! configuration says `after_hold: resume`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::acts::ActError;
+use super::{Inner, StepError, lock};
+use crate::clock::Time;
+use crate::core::accounts::{AccountId, Selector};
+use crate::core::announcement::Priority;
+use crate::core::change::{Actor, Change};
+use crate::core::delivery::{Delivery, DeliveryId, Event, State};
+use crate::core::gate::{Hold, Verdict};
+use crate::core::words::{Words, words};
+use crate::daemon::send::{held_expiry, verdict_of};
+use crate::ledger::Filter;
+
+/// What was kept back, at most so many at once.
+const MOST: usize = 100_000;
+/// For what shows how many a hold without an end keeps back.
+const A_DAY: TimeDelta = TimeDelta::days(1);
+
+impl Inner {
+    /// Accounts that selectors mean, without those of `except`; `field` is to blame for what means nobody.
+    pub(crate) fn accounts_of(
+        &self,
+        field: &'static str,
+        to: &[String],
+        except: &[String],
+    ) -> Result<BTreeSet<AccountId>, ActError> {
+        let config = self.config();
+        let chosen = |field: &'static str, selectors: &[String]| {
+            let mut found = BTreeSet::new();
+            for text in selectors {
+                let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field, said))?;
+                let accounts = config.city.select(&selector).map_err(|nobody| {
+                    let hint = nobody.hint.unwrap_or(Words::same(""));
+                    let (zh, en) =
+                        (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
+                    ActError::Invalid(field, Words::new(zh.trim(), en.trim()))
+                })?;
+                found.extend(accounts);
+            }
+            Ok::<_, ActError>(found)
+        };
+        let mut accounts = chosen(field, to)?;
+        for account in chosen("except", except)? {
+            accounts.remove(&account);
+        }
+        accounts.retain(|a| !config.city.is_resting(a));
+        Ok(accounts)
+    }
+
+    /// Begins a hold, or gives the one of this name another end. When it returns nothing of routine begins any more.
+    pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Value, ActError> {
+        let before = self.close_gate(&hold);
+        if let Err(error) = self.ledger.commit(by, vec![Change::Hold(hold.clone())]).await {
+            lock(&self.gate).holds = before;
+            return Err(error.into());
+        }
+        tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
+        self.kept_by(&hold).await
+    }
+
+    /// Closes the gate in memory; returns the holds as they were.
+    pub(crate) fn close_gate(&self, hold: &Hold) -> Vec<Hold> {
+        let mut gate = lock(&self.gate);
+        let before = gate.holds.clone();
+        gate.holds.retain(|h| h.id != hold.id);
+        gate.holds.push(hold.clone());
+        before
+    }
+
+    /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.
+    pub(crate) async fn kept_by(&self, hold: &Hold) -> Result<Value, ActError> {
+        let until = hold.until.unwrap_or(self.clock.now() + A_DAY);
+        let kept = self.ledger.kept_back(until).await?;
+        let out: Vec<Value> = kept.out.iter().map(|(a, url)| json!({ "account": a, "url": url })).collect();
+        Ok(json!({
+            "id": hold.id, "reason": hold.reason, "until": hold.until, "accounts": hold.accounts, "owner": hold.owner,
+            "held": kept.held, "in_flight": kept.in_flight, "out": out,
+        }))
+    }
+
+    /// The holds that stand now.
+    pub fn holds(&self) -> Vec<Hold> {
+        let now = self.clock.now();
+        lock(&self.gate).holds.iter().filter(|h| h.until.is_none_or(|until| until > now)).cloned().collect()
+    }
+
+    /// Ends a hold by its name.
+    pub async fn end_hold(self: &Arc<Self>, by: &Actor, id: &str) -> Result<Value, ActError> {
+        if !self.holds().iter().any(|h| h.id == id) {
+            return Err(ActError::NotFound(words!("没有静默 `{id}`", "there is no hold `{id}`")));
+        }
+        self.ledger.commit(by, vec![Change::HoldEnded(id.to_owned())]).await?;
+        lock(&self.gate).holds.retain(|h| h.id != id);
+        tracing::warn!(hold = id, by = %by, "the hold is over");
+        let released = self.after_hold().await?;
+        Ok(json!({ "id": id, "released": released, "waiting": self.held().await?.len() }))
+    }
+
+    /// What no hold keeps back any more goes on, or begins to wait for a person's look.
+    async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
+        let rows = self.held().await?;
+        let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
+        let mut released = 0;
+        for row in rows {
+            let now = self.clock.now();
+            let content = self.content(&row.content).await?;
+            if verdict_of(self, &row, &content, now) != Verdict::Go {
+                continue;
+            }
+            let config = self.config();
+            let event = if config.settings.emergency.resume {
+                released += 1;
+                let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
+                Event::GateOpen { at: now, expires_at }
+            } else {
+                let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
+                Event::GateClosed { until: None, expires_at: held_expiry(&row, &content.body), why }
+            };
+            match self.step(&Actor::Daemon, &row, event, Vec::new()).await {
+                Ok(_) | Err(StepError::Illegal(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.nudge(&ids);
+        Ok(released)
+    }
+
+    /// Routine that is kept back, oldest first.
+    pub async fn held(&self) -> Result<Vec<Delivery>, ActError> {
+        let filter = Filter { states: vec![State::Held], max: MOST, ..Filter::default() };
+        let mut found = self.ledger.deliveries(filter).await?;
+        found.retain(|d| d.priority != Priority::Emergency);
+        found.sort_by_key(|d| (d.at, d.id));
+        Ok(found)
+    }
+
+    /// Lets go what was kept back of these announcements, or of all, at a new instant.
+    pub async fn unhold(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<Value, ActError> {
+        let of = |d: &Delivery| id.is_none_or(|id| id == d.announcement.as_str() || id == d.occurrence.as_str());
+        let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
+        if rows.is_empty() {
+            let said = match id {
+                Some(id) => words!("`{id}` 没有被静默留住的", "nothing of `{id}` is held"),
+                None => Words::new("没有被静默留住的", "nothing is held"),
+            };
+            return Err(ActError::Conflict(said));
+        }
+        let at = self.clock.now();
+        let (mut released, mut covered) = (Vec::new(), 0);
+        for row in &rows {
+            let content = self.content(&row.content).await?;
+            if verdict_of(self, row, &content, at) != Verdict::Go {
+                covered += 1;
+                continue;
+            }
+            let expires_at = super::planner::expiry(&content.body, at, &self.config().settings.publish);
+            match self.step(by, row, Event::GateOpen { at, expires_at }, Vec::new()).await {
+                Ok(_) => released.push(row.id),
+                Err(StepError::Illegal(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if released.is_empty() {
+            let said =
+                Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
+            return Err(ActError::Conflict(said));
+        }
+        self.nudge(&released);
+        Ok(json!({ "id": id, "released": released.len(), "held": covered }))
+    }
+}
+
+/// When a hold would end; the words of a person or a configuration become an instant.
+pub fn until(now: Time, lasts: std::time::Duration) -> Option<Time> {
+    now.checked_add_signed(TimeDelta::from_std(lasts).ok()?)
+}
