@@ -147,10 +147,10 @@ impl Inner {
             Some((row, _)) => self.hold_of(&row.id).await?,
             None => hold_name(&id),
         };
-        let hold = lasts.filter(|l| !standard && !l.is_zero()).and_then(|lasts| {
+        let hold = lasts.filter(|l| !standard && !l.is_zero()).map(|lasts| {
             let reason = format!("{id}: {}", quoted(&body.text));
             let until = holds::until(now, lasts);
-            Some(Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now })
+            Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now }
         });
         Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes })
     }

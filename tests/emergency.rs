@@ -1,0 +1,221 @@
+//! The other hour, in simulated time over the sandbox: what stands on the platforms is what counts.
+
+mod support;
+
+use std::time::Duration;
+
+use fabu::core::announcement::Level;
+use fabu::core::change::Actor;
+use fabu::core::delivery::State;
+use fabu::daemon::Daemon;
+use fabu::daemon::acts::ActError;
+use fabu::daemon::emergency::{Key, Urgent};
+use serde_json::Value;
+use support::{City, all, in_state, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+/// Accounts of the sample city.
+const ALL: usize = 15;
+
+fn person(uid: u32) -> Actor {
+    Actor::Person { uid, name: format!("duty{uid}") }
+}
+
+fn everywhere(text: &str, level: Level) -> Urgent {
+    Urgent { text: text.to_owned(), level: Some(level), to: vec!["**".to_owned()], ..Urgent::default() }
+}
+
+async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
+    daemon.inner.urgent(&person(uid), urgent, None).await.unwrap()
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap().to_owned()
+}
+
+/// How many posts with these words stand now.
+fn standing(city: &City, words: &str) -> usize {
+    city.posts().iter().filter(|((_, text), _)| text.contains(words)).map(|(_, n)| *n as usize).sum()
+}
+
+#[test]
+fn an_urgent_post_stands_everywhere_within_the_second_and_once() {
+    simulate(async {
+        let city = City::new(START, 1, "");
+        let daemon = city.start().await;
+        let answer = asked(&daemon, 1000, everywhere("【交通】二号线停运，请绕行。", Level::Blue)).await;
+        assert_eq!((answer["state"].as_str(), answer["deliveries"].as_u64()), (Some("releasing"), Some(ALL as u64)));
+        city.sleep(1).await;
+        assert_eq!(standing(&city, "二号线停运"), ALL);
+        city.sleep(600).await;
+        assert_eq!(standing(&city, "二号线停运"), ALL, "and never twice");
+        assert!(all(&daemon).await.iter().all(|d| d.state == State::Published && d.attempt == 1));
+    });
+}
+
+#[test]
+fn r13_a_red_one_waits_for_another_persons_word_to_exactly_what_was_shown() {
+    simulate(async {
+        let city = City::new(START, 2, "");
+        let daemon = city.start().await;
+        let answer = asked(&daemon, 1000, everywhere("【暴雨红色】请留在室内。", Level::Red)).await;
+        let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
+        assert_eq!(answer["state"], "awaiting_confirm");
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "暴雨红色"), 0, "one person's word is not enough");
+        let confirm = |uid, hash: &str| {
+            let (inner, id, hash) = (daemon.inner.clone(), id.clone(), hash.to_owned());
+            async move { inner.confirm(&person(uid), &id, &hash).await }
+        };
+        assert!(matches!(confirm(1000, &hash).await, Err(ActError::Denied(_))), "not by who asked");
+        assert!(matches!(confirm(1001, "another").await, Err(ActError::Conflict(_))), "not to other words");
+        city.sleep(1).await;
+        assert_eq!(standing(&city, "暴雨红色"), 0);
+        assert_eq!(confirm(1001, &hash).await.unwrap()["state"], "releasing");
+        city.sleep(1).await;
+        assert_eq!(standing(&city, "暴雨红色"), ALL);
+        assert!(matches!(confirm(1002, &hash).await, Err(ActError::Conflict(_))), "it waits no more");
+    });
+}
+
+#[test]
+fn r12_the_same_words_another_day_need_their_persons_anew() {
+    simulate(async {
+        let city = City::new(START, 3, "");
+        let daemon = city.start().await;
+        for day in 0..2 {
+            let answer = asked(&daemon, 1000, everywhere("【警报】试鸣。", Level::Red)).await;
+            city.sleep(5).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Held), ALL, "day {day}");
+            let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
+            daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
+            city.sleep(86_400).await;
+        }
+        assert_eq!(standing(&city, "试鸣"), 2 * ALL);
+    });
+}
+
+#[test]
+fn unconfirmed_it_is_never_sent_and_its_hold_ends_with_it() {
+    simulate(async {
+        let city = City::new(START, 4, "");
+        let daemon = city.start().await;
+        asked(&daemon, 1000, everywhere("【地震】请速避险。", Level::Orange)).await;
+        assert_eq!(daemon.inner.holds().len(), 1, "routine is silent while it waits");
+        city.sleep(700).await;
+        assert_eq!(standing(&city, "地震"), 0);
+        assert_eq!(in_state(&all(&daemon).await, State::Expired), ALL);
+        assert!(daemon.inner.holds().is_empty(), "ten minutes are over, and so is the hold");
+    });
+}
+
+#[test]
+fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_somebody_looked() {
+    simulate(async {
+        let city = City::new(START, 5, "");
+        city.save(
+            "a.yaml",
+            "announcements:\n  - {id: cheer, text: 今天天气真好！, at: \"2026-11-24T00:01:00Z\", to: [\"**\"]}\n  \
+             - {id: metro, text: 末班车延长。, at: \"2026-11-24T00:01:00Z\", to: [shanghai], hold_exempt: 交通保障}\n",
+        );
+        let daemon = city.start().await;
+        let answer = asked(&daemon, 1000, everywhere("【洪水】请撤离低洼处。", Level::Blue)).await;
+        assert!(answer["hold"].is_null(), "blue holds nothing by itself");
+        let urgent =
+            Urgent { hold: Some(Duration::from_secs(1800)), ..everywhere("【洪水】二次通报。", Level::Blue) };
+        asked(&daemon, 1000, urgent).await;
+        drop(daemon);
+        let daemon = city.start().await;
+        city.sleep(300).await;
+        assert_eq!(standing(&city, "真好"), 0);
+        assert_eq!(standing(&city, "末班车"), 4, "what is exempt passes");
+        assert_eq!(standing(&city, "二次通报"), ALL, "and the emergency does");
+        assert_eq!(daemon.inner.held().await.unwrap().len(), ALL);
+        city.sleep(7200).await;
+        assert_eq!(standing(&city, "真好"), 0, "the hold is over, and it still waits for a look");
+        let released = daemon.inner.unhold(&person(1000), Some("cheer")).await.unwrap();
+        assert_eq!(released["released"], ALL);
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "真好"), ALL);
+    });
+}
+
+#[test]
+fn a_correction_reaches_exactly_the_accounts_that_carry_the_wrong_post_and_takes_it_down() {
+    simulate(async {
+        let city = City::new(START, 6, "");
+        let daemon = city.start().await;
+        let wrong = Urgent { to: vec!["sina:**".to_owned()], ..everywhere("【误报】导弹来袭！", Level::Blue) };
+        let id = text(&asked(&daemon, 1000, wrong).await, "id");
+        city.sleep(5).await;
+        let carry = standing(&city, "导弹来袭！");
+        assert_eq!(carry, 5);
+        let answer = daemon.inner.correct(&person(1000), &id, None).await.unwrap();
+        assert_eq!(answer["deliveries"], carry);
+        assert_eq!(answer["state"], "releasing", "the standard words need no second person");
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "【更正】"), carry);
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Deleted), carry, "the wrong one is taken down");
+    });
+}
+
+#[test]
+fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
+    simulate(async {
+        let city = City::new(START, 7, "");
+        let daemon = city.start().await;
+        let answer = asked(&daemon, 1000, everywhere("【暴雨橙色】注意积水。", Level::Orange)).await;
+        let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
+        daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
+        city.sleep(5).await;
+        let update =
+            Urgent {
+                update: Some(id.clone()), level: None, ..everywhere("【暴雨橙色】雨势减弱。", Level::Orange)
+            };
+        let update = asked(&daemon, 1001, update).await;
+        let (second, hash) = (text(&update, "id"), text(&update, "content_hash"));
+        daemon.inner.confirm(&person(1000), &second, &hash).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "注意积水"), 0, "an update takes the place of what it updates");
+        assert_eq!(daemon.inner.holds().len(), 1, "one emergency has one hold");
+        daemon.inner.all_clear(&person(1000), &second, None).await.unwrap();
+        city.sleep(5).await;
+        assert!(daemon.inner.holds().is_empty());
+        assert_eq!(standing(&city, "【解除】"), ALL);
+    });
+}
+
+#[test]
+fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_nothing() {
+    simulate(async {
+        let city = City::new(START, 8, "");
+        let daemon = city.start().await;
+        let key = |hash: &str| Some(Key { key: "k1".to_owned(), hash: hash.to_owned() });
+        let urgent = || everywhere("【停水】今晚停水。", Level::Blue);
+        let first = daemon.inner.urgent(&person(1000), urgent(), key("a")).await.unwrap();
+        let again = daemon.inner.urgent(&person(1000), urgent(), key("a")).await.unwrap();
+        assert_eq!(first, again);
+        let other = daemon.inner.urgent(&person(1000), urgent(), key("b")).await;
+        assert!(matches!(other, Err(ActError::Invalid("Idempotency-Key", _))));
+        let bad = [
+            (Urgent { to: Vec::new(), ..urgent() }, "to"),
+            (Urgent { to: vec!["nowhere".to_owned()], ..urgent() }, "to"),
+            (Urgent { text: " \u{200b}".to_owned(), ..urgent() }, "text"),
+            (Urgent { text: "字".repeat(5000), ..urgent() }, "text"),
+            (Urgent { text: "【演练】暴雨".to_owned(), ..urgent() }, "text"),
+            (Urgent { id: Some("../x".to_owned()), ..urgent() }, "id"),
+            (Urgent { supersedes: Some("nothing".to_owned()), ..urgent() }, "supersedes"),
+        ];
+        for (bad, field) in bad {
+            let bad = Urgent { level: Some(Level::Red), ..bad };
+            match daemon.inner.urgent(&person(1000), bad, None).await {
+                Err(ActError::Invalid(named, _)) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+        assert!(daemon.inner.holds().is_empty());
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "停水"), ALL);
+    });
+}
