@@ -16,7 +16,7 @@ use super::text::{BAD, CARE, GOOD, QUIET, STRONG, Voice};
 use super::{Exit, demo_queue, world};
 use crate::api;
 use crate::clock::{Clock, Time};
-use crate::core::change::Recorded;
+use crate::core::change::{Actor, Recorded};
 use crate::core::delivery::{Delivery, State};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::config::{self, Env};
@@ -28,8 +28,12 @@ use crate::platform::http::Net;
 use crate::sandbox::{FaultRule, Sandbox, Served};
 
 /// The queue is over by then, whatever happened.
-const LONGEST: TimeDelta = TimeDelta::seconds(55);
-const SHORTEST: TimeDelta = TimeDelta::seconds(33);
+const LONGEST: TimeDelta = TimeDelta::seconds(58);
+const SHORTEST: TimeDelta = TimeDelta::seconds(45);
+/// The flood: asked for, confirmed by a second person, and over, so many seconds after the start.
+const ASKED_S: i64 = 34;
+const CONFIRMED_S: i64 = 37;
+const OVER_S: i64 = 43;
 
 #[derive(clap::Args, Debug)]
 pub struct Options {
@@ -127,7 +131,7 @@ impl Demo {
             ));
             voice.out("");
         }
-        self.watch().await;
+        tokio::join!(self.watch(), self.officers());
         let deliveries = self.deliveries().await;
         self.summary(&deliveries).await;
         if keep {
@@ -137,6 +141,25 @@ impl Demo {
         self.daemon.stop().await;
         // One failure is the show's own; none published would be ours.
         if good > 0 { Exit::Done } else { Exit::Failed }
+    }
+
+    /// The duty officer and the second person, as a scenario's actors: a live daemon knows peers of its socket alone.
+    async fn officers(&self) {
+        let inner = &self.daemon.inner;
+        let person = |uid, name: &str| Actor::Person { uid, name: name.to_owned() };
+        let (duty, second) = (person(60_001, "duty-officer"), person(60_002, "second-person"));
+        let until = |seconds| self.clock.sleep_until(self.start + TimeDelta::seconds(seconds));
+        until(ASKED_S).await;
+        let Ok(asked) = inner.urgent(&duty, demo_queue::flood(), None).await else { return };
+        let (id, hash) = (asked["id"].as_str().unwrap_or(""), asked["content_hash"].as_str().unwrap_or(""));
+        until(CONFIRMED_S).await;
+        if let Err(error) = inner.confirm(&second, id, hash).await {
+            tracing::error!(%error, "the demo's second person was refused");
+        }
+        until(OVER_S).await;
+        if let Err(error) = inner.all_clear(&duty, id, None).await {
+            tracing::error!(%error, "the demo's all-clear was refused");
+        }
     }
 
     /// Follows the ledger's events until everything rests.
@@ -173,6 +196,36 @@ impl Demo {
             ("closed", ..) => {
                 let figures = self.release(&record.subject, &body).await;
                 format!("{} {figures}", voice.paint(GOOD, voice.pick("发布", "released")))
+            }
+            ("emergency", ..) => {
+                let (level, said, n) = (text("level"), text("text"), body["accounts"].as_u64().unwrap_or(0));
+                let by = shown(&record.actor);
+                let line = voice
+                    .say(&words!("{by} {level}：{said}（{n} 个账号）", "{by} {level}: {said} ({n} accounts)"))
+                    .to_owned();
+                format!("{} {line}", voice.paint(BAD, voice.pick("紧急", "urgent  ")))
+            }
+            ("confirmed", ..) => {
+                let by = shown(&record.actor);
+                let line = voice.say(&words!("{by} 给出确认", "{by} gives their word")).to_owned();
+                format!("{} {line}", voice.paint(GOOD, voice.pick("确认", "confirm ")))
+            }
+            ("hold", ..) => {
+                let until = body["until"].as_str().and_then(|t| t.parse::<Time>().ok());
+                let until = until.map_or_else(String::new, |t| t.with_timezone(&zone).format("%H:%M").to_string());
+                let line = voice.say(&words!("例行发布静默至 {until}", "routine is silent until {until}")).to_owned();
+                format!("{} {line}", voice.paint(CARE, voice.pick("静默", "hold    ")))
+            }
+            ("hold_ended", ..) => {
+                let line = voice.pick(
+                    "静默结束，留住的等人放行（fabu held）",
+                    "the hold is over; what it kept back waits for a look (fabu held)",
+                );
+                format!("{} {line}", voice.paint(GOOD, voice.pick("解除", "resume  ")))
+            }
+            (_, Some("gate_closed"), Some("held")) if body["from"] != "held" => {
+                let (account, id) = (text("account"), shown(&record.subject));
+                format!("{} {account}: {id}", voice.paint(CARE, voice.pick("留住", "held    ")))
             }
             (_, _, Some("failed")) => {
                 let reason = shown(body["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));

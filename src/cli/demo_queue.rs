@@ -9,6 +9,8 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::clock::Time;
+use crate::core::announcement::Level;
+use crate::daemon::emergency::Urgent;
 
 /// A unit of the sample: id, name, level, tags, platforms.
 type Sample = (&'static str, &'static str, &'static str, &'static str, &'static str);
@@ -63,6 +65,18 @@ pub fn lookup(name: &str) -> Option<String> {
     Some(secret(&platform.to_lowercase(), id))
 }
 
+/// The urgent post of the demo: orange, so a second person has to agree, and routine falls silent.
+pub fn flood() -> Urgent {
+    Urgent {
+        id: Some("flood".to_owned()),
+        text: "【暴雨橙色预警】未来三小时本市大部有强降水，请减少外出，远离低洼积水路段。".to_owned(),
+        level: Some(Level::Orange),
+        to: ["#lead", "#district", "#weather", "#transport"].map(str::to_owned).to_vec(),
+        source: Some("上海中心气象台".to_owned()),
+        ..Urgent::default()
+    }
+}
+
 /// The queue: several kinds of announcement, all within half a minute from `start`.
 pub fn queue(start: Time) -> Vec<(&'static str, Value)> {
     let at = |seconds: i64| (start + TimeDelta::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
@@ -87,7 +101,11 @@ pub fn queue(start: Time) -> Vec<(&'static str, Value)> {
         { "id": "metro-line-9-closing", "text": "【交通】更新：今晚22时起，地铁9号线全线提前结束运营，请改乘其他线路。", "at": at(20),
           "to": ["shanghai/metro"], "supersedes": "metro-line-9-old" },
     ] });
-    vec![("city.yaml", morning), ("weather.yaml", weather), ("transport/metro.yaml", metro)]
+    let cheer = json!({ "announcements": [
+        // Due while the flood is on: it must not go out into it.
+        { "id": "library-party", "text": "【活动】今晚图书馆新年音乐会，欢迎来唱歌！", "at": at(40), "to": ["shanghai/library"] },
+    ] });
+    vec![("library.yaml", cheer), ("city.yaml", morning), ("weather.yaml", weather), ("transport/metro.yaml", metro)]
 }
 
 /// Writes configuration, accounts and queue below a folder.

@@ -106,9 +106,64 @@ fn zone_of(value: &Value) -> Tz {
     text(value, "timezone").parse().unwrap_or(chrono_tz::Asia::Shanghai)
 }
 
+/// An emergency first, in words that can be read out.
+fn tell_emergencies(value: &Value, zone: Tz, now: Time, voice: Voice) {
+    for emergency in value["emergencies"].as_array().into_iter().flatten() {
+        let n = |key: &str| emergency[key].as_u64().unwrap_or(0);
+        let (id, level, since) =
+            (text(emergency, "id"), text(emergency, "level"), when(emergency, "since", zone, now, voice));
+        let state = state_word(text(emergency, "state"), voice);
+        let (standing, not_yet) = (n("standing"), n("not_yet"));
+        voice.out(voice.paint(
+            BAD,
+            voice.say(&words!(
+                "紧急 {level} {id}（{since}）：已登 {standing}，未登 {not_yet}",
+                "emergency {level} {id}, since {since}: stands on {standing}, not on {not_yet}"
+            )),
+        ));
+        voice.out(format_args!("  {state}  {}", shown(text(emergency, "text"))));
+        if text(emergency, "state") == "awaiting_confirm" {
+            let persons = &emergency["persons"];
+            let (have, needed) = (persons["have"].as_u64().unwrap_or(0), persons["needed"].as_u64().unwrap_or(0));
+            voice.out(voice.paint(
+                CARE,
+                voice.say(&words!(
+                    "  已有 {have} 人，需要 {needed} 人：fabu confirm {id}",
+                    "  {have} of {needed} persons gave their word: fabu confirm {id}"
+                )),
+            ));
+            continue;
+        }
+        for place in emergency["where_not"].as_array().into_iter().flatten() {
+            let reason = place["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
+            voice.out(format_args!(
+                "  {}  {}  {}",
+                text(place, "account"),
+                state_word(text(place, "state"), voice),
+                shown(reason)
+            ));
+        }
+    }
+    for hold in value["holds"].as_array().into_iter().flatten() {
+        let (id, owner, reason) = (text(hold, "id"), text(hold, "owner"), shown(text(hold, "reason")));
+        let until = match hold["until"].as_str() {
+            Some(_) => when(hold, "until", zone, now, voice),
+            None => voice.pick("直到解除", "until it is ended").to_owned(),
+        };
+        voice.out(voice.paint(
+            CARE,
+            voice.say(&words!(
+                "静默至 {until}：{reason}（{owner}）；结束：fabu resume {id}",
+                "routine is silent until {until}: {reason} ({owner}); fabu resume {id} ends it"
+            )),
+        ));
+    }
+}
+
 fn tell_all(value: &Value, voice: Voice) {
     let now = value["now"].as_str().and_then(|t| t.parse().ok()).unwrap_or_else(|| Clock::real().now());
     let zone = zone_of(value);
+    tell_emergencies(value, zone, now, voice);
     let person = value["needs_person"].as_array().map(Vec::as_slice).unwrap_or_default();
     for delivery in person {
         let (account, announcement) = (text(delivery, "account"), text(delivery, "announcement"));

@@ -181,6 +181,45 @@ impl Inner {
         json!({ "status": word, "degraded": degraded, "version": env!("CARGO_PKG_VERSION"), "started": state.started })
     }
 
+    /// The emergencies of the last hours: what, since when, by whom, where each stands and where not yet.
+    async fn emergencies(&self, now: Time) -> Result<Vec<Value>, LedgerError> {
+        const LATELY: TimeDelta = TimeDelta::hours(6);
+        const MOST_NAMED: usize = 20;
+        let filter = crate::ledger::Filter {
+            priority: Some(Priority::Emergency),
+            since: Some(now - LATELY),
+            max: 50,
+            ..Default::default()
+        };
+        let mut found = Vec::new();
+        for announced in self.ledger.announcements(filter).await? {
+            let content = self.content(&announced.row.content).await?;
+            let id = announced.row.id.to_string();
+            let of = crate::ledger::Filter { announcement: Some(id), max: 10_000, ..Default::default() };
+            let rows = self.ledger.deliveries(of).await?;
+            let (standing, not_yet): (Vec<&Delivery>, Vec<&Delivery>) =
+                rows.iter().partition(|d| matches!(d.state, State::Published | State::Deleted));
+            let gate = lock(&self.gate);
+            let have = gate.persons(&announced.row.id, &announced.row.content);
+            drop(gate);
+            found.push(json!({
+                "id": announced.row.id,
+                "level": content.body.level(),
+                "text": content.body.text,
+                "since": announced.row.first_seen,
+                "state": announcement_state(&announced, now, None),
+                "standing": standing.len(),
+                "not_yet": not_yet.len(),
+                "where_not": not_yet.iter().take(MOST_NAMED).map(|d| json!({
+                    "account": d.account, "state": d.state, "reason": d.reason,
+                })).collect::<Vec<_>>(),
+                "persons": { "have": have, "needed": self.config().settings.emergency.persons(&content.body) },
+            }));
+        }
+        found.sort_by_key(|e| std::cmp::Reverse(e["since"].as_str().unwrap_or("").to_owned()));
+        Ok(found)
+    }
+
     /// `GET /v1/status`: what is needed to know how things stand.
     pub async fn status(&self) -> Result<Value, LedgerError> {
         let now = self.clock.now();
@@ -209,6 +248,8 @@ impl Inner {
                 })
                 .collect()
         };
+        let emergencies = self.emergencies(now).await?;
+        let holds = self.holds();
         let (seq, head) = self.ledger.head();
         let counts: BTreeMap<&str, u64> = counts.iter().map(|(s, n)| (s.as_str(), *n)).collect();
         let health = self.health();
@@ -217,6 +258,8 @@ impl Inner {
             "now": now,
             "timezone": config.settings.zone.name(),
             "health": health,
+            "emergencies": emergencies,
+            "holds": holds,
             "deliveries": counts,
             "recent": recent.iter().rev().take(40).map(occurrence_json).collect::<Vec<_>>(),
             "coming": coming.iter().take(40).map(occurrence_json).collect::<Vec<_>>(),

@@ -230,7 +230,9 @@ pub(super) struct Rule {
 
 impl Rule {
     pub fn new(rule: FaultRule, since: Mono, seed: u64) -> Rule {
-        let dice = Dice(rule.seed ^ seed.rotate_left(17));
+        // Of its own for each behaviour: rules that were given no seed must not fire at the same calls.
+        let own = u64::from(rule.behaviour.number()).wrapping_mul(0xD1B5_4A32_D192_ED03);
+        let dice = Dice(rule.seed ^ seed.rotate_left(17) ^ own);
         Rule { rule, matched: 0, fired: 0, since, dice }
     }
 

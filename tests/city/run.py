@@ -102,11 +102,12 @@ def asked(port, what):
 
 
 def counts(folder):
-    """Deliveries by state, and how many whose hour has come still wait for anything."""
+    """Deliveries by state, and how many whose hour has come, or comes soon, still wait for anything."""
     db = sqlite3.connect(f"file:{folder}/state/fabu.db?mode=ro", uri=True, timeout=30)
     states = dict(db.execute("SELECT state, count(*) FROM deliveries GROUP BY state"))
-    soon = (time.time() + 3600) * 1e6
-    waiting = db.execute("SELECT count(*) FROM deliveries WHERE next_at < ? AND at < ?", (soon, soon)).fetchone()[0]
+    # The repeats of the coming day are not part of the squeezed one.
+    soon = (time.time() + 120) * 1e6
+    waiting = db.execute("SELECT count(*) FROM deliveries WHERE next_at IS NOT NULL AND at < ?", (soon,)).fetchone()[0]
     db.close()
     return states, waiting
 
@@ -127,11 +128,16 @@ def wait(folder, minutes):
 
 def judge(folder, port, with_faults):
     posts, requests = asked(port, "posts"), asked(port, "requests")
+    names = {rule["number"]: rule["rule"]["behaviour"] for rule in asked(port, "faults")}
+    for request in requests:
+        request["fault"] = names.get(request["fault"])
     met = collections.defaultdict(set)
     for request in requests:
         if request.get("fault"):
-            met[request["account"]].add(request["fault"])
-            met[request["account"].split(":")[0]].add(request["fault"])
+            # One that was refused before it was read is nobody's but its platform's.
+            account = request["account"] or request.get("platform") or ""
+            met[account].add(request["fault"])
+            met[account.split(":")[0]].add(request["fault"])
     db = sqlite3.connect(f"file:{folder}/state/fabu.db?mode=ro", uri=True)
     db.row_factory = sqlite3.Row
     rows = db.execute("SELECT * FROM deliveries").fetchall()

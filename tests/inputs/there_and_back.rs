@@ -45,6 +45,7 @@ fn content() -> impl Strategy<Value = Content> {
                 together,
                 supersedes: None,
                 hold_exempt: None,
+                standard: false,
             },
             accounts: BTreeSet::new(),
         },
