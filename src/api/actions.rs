@@ -3,31 +3,20 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::peer::{Allowed, EDIT, Peer, Role, denied};
 use super::problem::Problem;
+use super::sent::{Named, Sent, body};
 use crate::core::announcement::Priority;
 use crate::core::delivery::{DeliveryId, Wish};
-use crate::core::words::{Words, words};
+use crate::core::words::Words;
 use crate::daemon::Inner;
 
 type Answer = Result<axum::Json<Value>, Problem>;
-
-/// A body as JSON: nothing behind it, no unknown field, no key twice.
-pub(super) fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
-    let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
-    if !bytes.is_empty() && !kind.starts_with("application/json") {
-        let said = Words::new("正文须为 application/json", "the body has to be application/json");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, said));
-    }
-    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::malformed(words!("正文读不懂：{error}", "the body cannot be read: {error}")))
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,9 +53,9 @@ async fn may_touch(inner: &Inner, id: &str, peer: &Peer, has: Role) -> Result<()
 pub async fn cancel(
     Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Stop).await
 }
@@ -74,9 +63,9 @@ pub async fn cancel(
 pub async fn delete(
     Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Gone).await
 }
@@ -99,9 +88,9 @@ async fn withdraw(
 pub async fn retry(
     Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Retry { account } = body(&headers, &bytes)?;
     may_touch(&inner, &id, &peer, has).await?;
@@ -111,9 +100,9 @@ pub async fn retry(
 pub async fn resolve(
     Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Resolve { published } = body(&headers, &bytes)?;
     let id: i64 =
@@ -132,7 +121,7 @@ pub async fn prune(
     Allowed(peer, _): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Prune { accept, plan } = body(&headers, &bytes)?;
     Ok(axum::Json(inner.prune(&peer.actor(), accept, &plan).await?))

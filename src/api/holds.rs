@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::actions::{Nothing, body};
+use super::actions::Nothing;
 use super::peer::{Allowed, DUTY, VIEW};
 use super::problem::Problem;
+use super::sent::{Named, Sent, body};
 use crate::clock::Time;
 use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
@@ -38,7 +38,7 @@ pub async fn begin(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Begin { reason, until, to, except } = body(&headers, &bytes)?;
     let invalid = |field, said| Problem::from(ActError::Invalid(field, said));
@@ -75,7 +75,7 @@ pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
     Ok(axum::Json(json!({ "items": inner.holds(), "next": null })))
 }
 
-pub async fn end(Allowed(peer, _): Allowed<DUTY>, State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Answer {
+pub async fn end(Allowed(peer, _): Allowed<DUTY>, State(inner): State<Arc<Inner>>, Named(id): Named) -> Answer {
     Ok(axum::Json(inner.end_hold(&peer.actor(), &id).await?))
 }
 
@@ -95,9 +95,9 @@ pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
 pub async fn unhold(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Nothing {} = body(&headers, &bytes)?;
     Ok(axum::Json(inner.unhold(&peer.actor(), Some(&id)).await?))
@@ -107,7 +107,7 @@ pub async fn unhold_all(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Answer {
     let Nothing {} = body(&headers, &bytes)?;
     Ok(axum::Json(inner.unhold(&peer.actor(), None).await?))

@@ -10,6 +10,7 @@ pub mod holds;
 pub mod peer;
 pub mod problem;
 pub mod queries;
+pub mod sent;
 pub mod urgent;
 
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};

@@ -1,5 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457), in both languages.
 
+use std::borrow::Cow;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -13,7 +15,7 @@ pub struct Problem {
     pub status: StatusCode,
     pub words: Words,
     /// The field of the request that is to blame.
-    pub field: Option<&'static str>,
+    pub field: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -40,7 +42,7 @@ impl IntoResponse for Problem {
             "detail_zh": self.words.zh,
         });
         if let Some(field) = self.field {
-            body["field"] = field.into();
+            body["field"] = field.into_owned().into();
         }
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
@@ -64,7 +66,7 @@ impl From<ActError> for Problem {
             ActError::Conflict(words) => Problem::new(StatusCode::CONFLICT, words),
             ActError::Denied(words) => Problem::new(StatusCode::FORBIDDEN, words),
             ActError::Invalid(field, words) => {
-                Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: Some(field) }
+                Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: Some(field.into()) }
             }
             ActError::Ledger(error) => error.into(),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::peer::{Allowed, VIEW};
 use super::problem::Problem;
+use super::sent::Named;
 use crate::clock::Time;
 use crate::core::announcement::Priority;
 use crate::core::change::Seq;
@@ -85,7 +86,7 @@ pub async fn announcements(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Ra
     Ok(axum::Json(json!({ "items": items, "next": next })))
 }
 
-pub async fn announcement(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Answer {
+pub async fn announcement(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Named(id): Named) -> Answer {
     let filter = Filter { announcement: Some(id.clone()), max: 1, ..Filter::default() };
     let safe = crate::core::words::shown(&id);
     let none = || Problem::not_found(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
@@ -106,7 +107,7 @@ pub async fn deliveries(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQu
     if let Some(word) = word {
         let safe = crate::core::words::shown(&word);
         let said = words!("没有状态 `{safe}`", "there is no state `{safe}`");
-        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field: Some("state") });
+        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field: Some("state".into()) });
     }
     let max = filter.max;
     let found = inner.ledger.deliveries(filter).await?;

@@ -1,23 +1,23 @@
 //! Urgent posts over the socket, the second person's word, the correction and the end.
 //!
-//! What is no JSON is 400; what is JSON and cannot be is 422 and names the field; and nothing of either
-//! is written, held or sent.
+//! What is no JSON, or not the kind of value a field takes, is 400; what is and cannot be is 422 and names
+//! the field; and nothing of either is written, held or sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::actions::body;
 use super::holds::lasting;
 use super::peer::{Allowed, DUTY};
 use super::problem::Problem;
+use super::sent::{Named, Sent, body};
 use crate::core::announcement::Level;
 use crate::core::words::{Words, nearest, shown, words};
 use crate::daemon::Inner;
@@ -64,7 +64,7 @@ pub async fn urgent(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Result<Response, Problem> {
     let asked: Asked = body(&headers, &bytes)?;
     let key = key(&headers, &bytes)?;
@@ -75,8 +75,11 @@ pub async fn urgent(
 }
 
 fn key(headers: &HeaderMap, bytes: &Bytes) -> Result<Option<Key>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = key.to_str().ok().filter(|k| !k.trim().is_empty() && k.len() <= LONGEST_KEY);
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    // Two keys are none: which of them the sender means to ask again with cannot be told.
+    let key = Some(key).filter(|_| keys.next().is_none());
+    let key = key.and_then(|k| k.to_str().ok()).filter(|k| !k.trim().is_empty() && k.len() <= LONGEST_KEY);
     let said = || Words::new("Idempotency-Key 须有 1 到 255 个字符", "an Idempotency-Key has 1 to 255 characters");
     let key = key.ok_or_else(|| Problem::malformed(said()))?.to_owned();
     Ok(Some(Key { key, hash: hex::encode(Sha256::digest(bytes)) }))
@@ -84,6 +87,11 @@ fn key(headers: &HeaderMap, bytes: &Bytes) -> Result<Option<Key>, Problem> {
 
 fn wrong(field: &'static str, said: Words) -> Problem {
     ActError::Invalid(field, said).into()
+}
+
+/// A number where a text has to be, and the like.
+fn not_of_its_kind(field: &'static str, said: Words) -> Problem {
+    Problem { field: Some(field.into()), ..Problem::malformed(said) }
 }
 
 fn read(asked: Asked) -> Result<Urgent, Problem> {
@@ -95,18 +103,20 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
             }
             None => words!("没有字段 `{safe}`", "there is no field `{safe}`"),
         };
-        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field: None });
+        let field = Some(safe.into());
+        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field });
     }
     let text = |field, value: Option<Value>| match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(wrong(field, words!("`{field}` 须为文字", "`{field}` has to be text"))),
+        Some(_) => Err(not_of_its_kind(field, words!("`{field}` 须为文字", "`{field}` has to be text"))),
     };
     let several = |field, value: Option<Value>| match value {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(one)) => Ok(vec![one]),
-        Some(list) => serde_json::from_value(list)
-            .map_err(|_| wrong(field, words!("`{field}` 须为文字的列表", "`{field}` has to be a list of texts"))),
+        Some(list) => serde_json::from_value(list).map_err(|_| {
+            not_of_its_kind(field, words!("`{field}` 须为文字的列表", "`{field}` has to be a list of texts"))
+        }),
     };
     let span = |field, value| text(field, value)?.map(|t| lasting(field, &t)).transpose();
     let level = text("level", asked.level)?.map(|level| {
@@ -139,7 +149,10 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
             None | Some(Value::Null) => false,
             Some(Value::Bool(dry)) => dry,
             Some(_) => {
-                return Err(wrong("dry_run", Words::new("`dry_run` 须为 true 或 false", "`dry_run` is true or false")));
+                return Err(not_of_its_kind(
+                    "dry_run",
+                    Words::new("`dry_run` 须为 true 或 false", "`dry_run` is true or false"),
+                ));
             }
         },
     })
@@ -162,9 +175,9 @@ type Accepted = Result<(StatusCode, axum::Json<Value>), Problem>;
 pub async fn confirm(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Accepted {
     let Confirm { content_hash } = body(&headers, &bytes)?;
     let hash = content_hash.ok_or_else(|| {
@@ -179,9 +192,9 @@ pub async fn confirm(
 pub async fn correct(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Accepted {
     let Said { text } = body(&headers, &bytes)?;
     Ok((StatusCode::ACCEPTED, axum::Json(inner.correct(&peer.actor(), &id, text.as_deref()).await?)))
@@ -190,9 +203,9 @@ pub async fn correct(
 pub async fn all_clear(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
-    bytes: Bytes,
+    Sent(bytes): Sent,
 ) -> Accepted {
     let Said { text } = body(&headers, &bytes)?;
     Ok((StatusCode::ACCEPTED, axum::Json(inner.all_clear(&peer.actor(), &id, text.as_deref()).await?)))

@@ -12,7 +12,7 @@ use super::{Inner, StepError, lock};
 use crate::core::announcement::{AnnouncementId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 use crate::ledger::{Filter, LedgerError};
 
 /// Why an act was refused.
@@ -53,7 +53,8 @@ impl Inner {
         let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
         let found = self.ledger.deliveries(filter).await?;
         if found.is_empty() {
-            return Err(ActError::NotFound(words!("没有公告 `{id}`", "there is no announcement `{id}`")));
+            let safe = shown(id);
+            return Err(ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`")));
         }
         Ok(found)
     }

@@ -18,7 +18,7 @@ use crate::core::announcement::Priority;
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 use crate::daemon::send::{held_expiry, verdict_of};
 use crate::ledger::Filter;
 
@@ -98,7 +98,8 @@ impl Inner {
     /// Ends a hold by its name.
     pub async fn end_hold(self: &Arc<Self>, by: &Actor, id: &str) -> Result<Value, ActError> {
         if !self.holds().iter().any(|h| h.id == id) {
-            return Err(ActError::NotFound(words!("没有静默 `{id}`", "there is no hold `{id}`")));
+            let safe = shown(id);
+            return Err(ActError::NotFound(words!("没有静默 `{safe}`", "there is no hold `{safe}`")));
         }
         self.ledger.commit(by, vec![Change::HoldEnded(id.to_owned())]).await?;
         lock(&self.gate).holds.retain(|h| h.id != id);
@@ -151,7 +152,10 @@ impl Inner {
         let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
         if rows.is_empty() {
             let said = match id {
-                Some(id) => words!("`{id}` 没有被静默留住的", "nothing of `{id}` is held"),
+                Some(id) => {
+                    let safe = shown(id);
+                    words!("`{safe}` 没有被静默留住的", "nothing of `{safe}` is held")
+                }
                 None => Words::new("没有被静默留住的", "nothing is held"),
             };
             return Err(ActError::Conflict(said));
