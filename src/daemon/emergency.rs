@@ -66,6 +66,7 @@ struct Tried {
 impl Inner {
     /// Takes an urgent post: tried, written, and on its way when this returns.
     pub async fn urgent(self: &Arc<Self>, by: &Actor, urgent: Urgent, key: Option<Key>) -> Result<Value, ActError> {
+        let _turn = self.deciding.lock().await;
         if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
             return Ok(answer);
         }
@@ -320,10 +321,10 @@ impl Inner {
         }
         changes.extend(with);
         // Routine falls silent before the first byte is written, and speaks again if nothing was.
-        let before = hold.as_ref().map(|hold| self.close_gate(hold));
+        let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
         if let Err(error) = self.ledger.commit(by, changes).await {
-            if let Some(before) = before {
-                lock(&self.gate).holds = before;
+            if let Some(hold) = &hold {
+                self.open_gate(hold, before);
             }
             return Err(error.into());
         }
@@ -337,6 +338,7 @@ impl Inner {
 
     /// A further person's word to exactly the content they were shown.
     pub async fn confirm(self: &Arc<Self>, by: &Actor, id: &str, shown: &str) -> Result<Value, ActError> {
+        let _turn = self.deciding.lock().await;
         let (row, content) = self.emergency_row(id).await?;
         let Actor::Person { uid, name } = by else {
             return Err(ActError::Conflict(Words::new("只有人能确认", "only a person confirms")));
@@ -388,6 +390,7 @@ impl Inner {
 
     /// A correction to exactly the accounts that carry the wrong post; what is not out yet is stopped.
     pub async fn correct(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
+        let _turn = self.deciding.lock().await;
         let (row, content) = self.emergency_row(id).await?;
         let said = quoted(&content.body.text);
         let standard = format!("【更正】此前发布的“{said}”有误，现予撤回，请勿转发，以本条为准。");
@@ -416,6 +419,7 @@ impl Inner {
 
     /// The end of an emergency: its closing text, and the end of its hold.
     pub async fn all_clear(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
+        let _turn = self.deciding.lock().await;
         let (row, content) = self.emergency_row(id).await?;
         let hold = self.hold_of(&row.id).await?;
         let rows = self.all_of(id).await?;

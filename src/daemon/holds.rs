@@ -62,20 +62,26 @@ impl Inner {
     pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Value, ActError> {
         let before = self.close_gate(&hold);
         if let Err(error) = self.ledger.commit(by, vec![Change::Hold(hold.clone())]).await {
-            lock(&self.gate).holds = before;
+            self.open_gate(&hold, before);
             return Err(error.into());
         }
         tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
         self.kept_by(&hold).await
     }
 
-    /// Closes the gate in memory; returns the holds as they were.
-    pub(crate) fn close_gate(&self, hold: &Hold) -> Vec<Hold> {
+    /// Closes the gate in memory; returns the hold of this name that stood before.
+    pub(crate) fn close_gate(&self, hold: &Hold) -> Option<Hold> {
         let mut gate = lock(&self.gate);
-        let before = gate.holds.clone();
-        gate.holds.retain(|h| h.id != hold.id);
+        let before = gate.holds.iter().position(|h| h.id == hold.id).map(|at| gate.holds.remove(at));
         gate.holds.push(hold.clone());
         before
+    }
+
+    /// Takes back what was not written, and nothing else: another hold may have been acknowledged meanwhile.
+    pub(crate) fn open_gate(&self, hold: &Hold, before: Option<Hold>) {
+        let mut gate = lock(&self.gate);
+        gate.holds.retain(|h| h != hold);
+        gate.holds.extend(before);
     }
 
     /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.

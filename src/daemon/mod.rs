@@ -92,6 +92,9 @@ pub struct Inner {
     contents: Mutex<BTreeMap<ContentHash, Arc<Content>>>,
     preparing: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     looking: Mutex<BTreeMap<AccountId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Whoever acts on an emergency looks at what was said before and then writes: one at a time, or a request
+    /// repeated while the first is under way would be taken twice, and a word counted twice or not at all.
+    deciding: tokio::sync::Mutex<()>,
     /// Panics by delivery: after two it is set aside (R26).
     panics: Mutex<BTreeMap<DeliveryId, u32>>,
     pub state: Mutex<status::Noted>,
@@ -134,6 +137,7 @@ impl Daemon {
             contents: Mutex::default(),
             preparing: Mutex::default(),
             looking: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
