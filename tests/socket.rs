@@ -1,0 +1,9 @@
+//! The socket: who may ask what, how a request may look, and what an answer promises.
+
+#[path = "socket/indoors.rs"]
+mod indoors;
+#[path = "socket/requests.rs"]
+mod requests;
+#[path = "socket/roles.rs"]
+mod roles;
+mod support;
