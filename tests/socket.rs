@@ -1,9 +1,15 @@
 //! The socket: who may ask what, how a request may look, and what an answer promises.
 
+#[path = "socket/acknowledged.rs"]
+mod acknowledged;
 #[path = "socket/indoors.rs"]
 mod indoors;
+#[path = "socket/outdoors.rs"]
+mod outdoors;
 #[path = "socket/requests.rs"]
 mod requests;
 #[path = "socket/roles.rs"]
 mod roles;
 mod support;
+#[path = "socket/wire.rs"]
+mod wire;

@@ -244,7 +244,7 @@ fn r47_a_key_does_its_request_once_and_answers_alike() {
         assert_ne!(others.value["id"], first.value["id"]);
         indoors.city.sleep(60).await;
         let standing = indoors.standing();
-        assert_eq!(standing.into_iter().map(|(_, n)| n).collect::<Vec<_>>(), [15, 15]);
+        assert_eq!(standing.into_values().collect::<Vec<_>>(), [15, 15]);
     });
 }
 

@@ -1,0 +1,139 @@
+//! The socket itself: what the kernel says of who connects, and what is no HTTP.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::indoors::{ACCESS, DUTY, EDIT, NONE, OTHER, VIEW};
+use crate::outdoors::{OPEN, Outdoors, answer, connect_as, is_root, request, runtime};
+
+#[test]
+fn r32_the_kernel_says_who_asks_and_r13_a_second_person_is_a_second_uid() {
+    if !is_root() {
+        // Only root may ask as somebody else; the same rules are tried indoors with the uid given.
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(3, ACCESS).await;
+        let _daemon = city.start().await;
+        let urgent = r#"{"text":"台风红色预警","to":["**"],"id":"typhoon"}"#;
+        for (uid, status) in [(NONE, 403), (VIEW, 403), (EDIT, 403)] {
+            assert_eq!(city.ask_as(uid, "POST", "/v1/urgent", urgent).status, status, "{uid}");
+        }
+        // On one connection, request after request.
+        let mut kept = connect_as(&city.socket(), VIEW);
+        for (method, path, status) in [
+            ("GET", "/v1/status", 200),
+            ("POST", "/v1/urgent", 403),
+            ("GET", "/v1/x", 404),
+            ("POST", "/v1/unhold", 403),
+        ] {
+            kept.write_all(request(method, path, urgent).as_bytes()).unwrap();
+            assert_eq!(answer(&mut kept, &city.clock).unwrap().status, status, "{method} {path}");
+        }
+        let sent = city.ask_as(DUTY, "POST", "/v1/urgent", urgent);
+        assert_eq!((sent.status, sent.value["state"].as_str()), (202, Some("awaiting_confirm")), "{sent:?}");
+        let word = format!("{{\"content_hash\":{}}}", sent.value["content_hash"]);
+        let path = "/v1/announcements/typhoon/confirm";
+        assert_eq!(city.ask_as(EDIT, "POST", path, &word).status, 403, "not of the duty role");
+        assert_eq!(city.ask_as(DUTY, "POST", path, &word).status, 403, "the sender again");
+        let other = format!("{{\"content_hash\":\"{}\"}}", "0".repeat(64));
+        assert_eq!(city.ask_as(OTHER, "POST", path, &other).status, 409, "another content");
+        assert!(city.posts().await.is_empty(), "nothing is out");
+        let confirmed = city.ask_as(OTHER, "POST", path, &word);
+        assert_eq!((confirmed.status, confirmed.value["state"].as_str()), (202, Some("releasing")), "{confirmed:?}");
+        assert_eq!(city.none_is(&[&OPEN[..], &["held"]].concat()).await, None);
+        let mut count: BTreeMap<String, u32> = BTreeMap::new();
+        for post in city.posts().await {
+            *count.entry(post["account"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        assert_eq!(count.len(), 12);
+        assert!(count.values().all(|n| *n == 1), "{count:?}");
+    });
+}
+
+/// Whether the other side closes the connection, and what it said before, as it came.
+fn said_until_closed(stream: &mut UnixStream) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut bytes = Vec::new();
+    // What was sent and not read makes the end a reset.
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it stays open"),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn input_65_a_request_that_could_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+    runtime().block_on(async {
+        let city = Outdoors::new(1, "").await;
+        let _daemon = city.start().await;
+        let body = r#"{"text":"a","to":["**"],"level":"blue"}"#;
+        let head = "POST /v1/urgent HTTP/1.1\r\nhost: fabu\r\ncontent-type: application/json\r\n";
+        let n = body.len();
+        let rows = [
+            ("two lengths", "400", format!("{head}content-length: {n}\r\ncontent-length: 2\r\n\r\n{body}")),
+            ("a list of lengths", "400", format!("{head}content-length: {n}, 2\r\n\r\n{body}")),
+            ("a length with a sign", "400", format!("{head}content-length: +{n}\r\n\r\n{body}")),
+            ("a length below nothing", "400", format!("{head}content-length: -1\r\n\r\n{body}")),
+            ("obs-fold", "400", format!("{head}x-a: b\r\n c\r\ncontent-length: {n}\r\n\r\n{body}")),
+            ("a space before the colon", "400", format!("{head}content-length : {n}\r\n\r\n{body}")),
+            ("a name that is none", "400", format!("{head}x a: b\r\ncontent-length: {n}\r\n\r\n{body}")),
+            ("a NUL in a value", "400", format!("{head}x-a: b\0c\r\ncontent-length: {n}\r\n\r\n{body}")),
+            ("a coding not known", "400", format!("{head}transfer-encoding: gzip\r\n\r\n{body}")),
+            ("chunked and not last", "400", format!("{head}transfer-encoding: chunked, gzip\r\n\r\n{body}")),
+            (
+                "64 KiB of header",
+                "431",
+                format!("{head}x-a: {}\r\ncontent-length: {n}\r\n\r\n{body}", "b".repeat(64 << 10)),
+            ),
+            ("no HTTP", "400", "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 hello\r\n\r\n".to_owned()),
+        ];
+        let seq = |city: &Outdoors| city.ask("GET", "/v1/audit", "").value["seq"].clone();
+        let before = seq(&city);
+        let mut wrong = Vec::new();
+        for (what, status, text) in rows {
+            let mut stream = UnixStream::connect(city.socket()).unwrap();
+            // Refused while it is still being written: then the rest finds nobody.
+            stream.write_all(text.as_bytes()).unwrap_or_default();
+            let said = said_until_closed(&mut stream);
+            if !said.starts_with(&format!("HTTP/1.1 {status}")) || said.matches("HTTP/1.1").count() != 1 {
+                wrong.push((what, said));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert_eq!(seq(&city), before, "nothing was recorded");
+    });
+}
+
+#[test]
+fn r42_length_and_chunked_or_a_bare_line_feed_is_read_as_one_request_or_refused() {
+    runtime().block_on(async {
+        let city = Outdoors::new(1, "").await;
+        let _daemon = city.start().await;
+        let body = r#"{"text":"a","to":["**"],"level":"blue"}"#;
+        let head = "POST /v1/urgent HTTP/1.1\r\nhost: fabu\r\ncontent-type: application/json\r\nconnection: close\r\n";
+        let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        // What follows would be a second request to who believed the length.
+        let hidden = "POST /v1/unhold HTTP/1.1\r\nhost: fabu\r\n\r\n";
+        let rows = [
+            format!("{head}content-length: {}\r\ntransfer-encoding: chunked\r\n\r\n{chunked}{hidden}", chunked.len()),
+            format!("{head}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n{chunked}{hidden}"),
+            format!("{head}content-length: {}\r\n\r\n{body}{hidden}", body.len()).replace("\r\n", "\n"),
+        ];
+        for text in rows {
+            let count = |v: serde_json::Value| v["items"].as_array().unwrap().len();
+            let before = count(city.ask("GET", "/v1/announcements", "").value);
+            let mut stream = UnixStream::connect(city.socket()).unwrap();
+            stream.write_all(text.as_bytes()).unwrap_or_default();
+            let said = said_until_closed(&mut stream);
+            assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "one answer: {said}");
+            let taken = said.starts_with("HTTP/1.1 202");
+            assert!(taken || said.starts_with("HTTP/1.1 400"), "{said}");
+            let after = count(city.ask("GET", "/v1/announcements", "").value);
+            assert_eq!(after - before, usize::from(taken), "{said}");
+        }
+    });
+}
