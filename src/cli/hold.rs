@@ -5,9 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::text::{CARE, GOOD, Voice};
-use super::{Exit, client, refused};
+use super::{Exit, client, refused, zone};
 use crate::api::client::in_path;
+use crate::clock::Clock;
 use crate::core::words::{Words, words};
+
+/// So many of the posts that are out are listed; `--json` has them all.
+const SHOWN: usize = 10;
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -52,7 +56,7 @@ pub async fn hold(config: &Path, hold: &Hold, voice: Voice) -> Exit {
     };
     if hold.what.is_some() {
         return match client.get("/v1/holds").await {
-            Ok(list) => listed(&list, voice),
+            Ok(list) => listed(config, &list, voice),
             Err(error) => refused(&error, voice),
         };
     }
@@ -80,13 +84,19 @@ fn begun(answer: &Value, voice: Voice) {
         "{id} begins: {held} held, {flight} in flight, {n} out in the last ten minutes"
     );
     voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
-    for post in out {
+    for post in out.iter().take(SHOWN) {
         let (account, url) = (post["account"].as_str().unwrap_or(""), post["url"].as_str().unwrap_or(""));
         voice.out(format_args!("  {account}  {url}"));
     }
 }
 
-fn listed(list: &Value, voice: Voice) -> Exit {
+/// An instant as a person reads it.
+pub fn time(config: &Path, value: &Value, voice: Voice) -> Option<String> {
+    let at = value.as_str()?.parse().ok()?;
+    Some(voice.time(at, zone(config), Clock::real().now()))
+}
+
+fn listed(config: &Path, list: &Value, voice: Voice) -> Exit {
     if voice.json {
         voice.data(list);
         return Exit::Done;
@@ -97,7 +107,8 @@ fn listed(list: &Value, voice: Voice) -> Exit {
     }
     for hold in holds {
         let text = |key: &str| hold[key].as_str().unwrap_or("").to_owned();
-        let until = hold["until"].as_str().unwrap_or(voice.pick("直到解除", "until it is ended"));
+        let until =
+            time(config, &hold["until"], voice).unwrap_or(voice.pick("直到解除", "until it is ended").to_owned());
         let scope = match hold["accounts"].as_array() {
             Some(accounts) => format!("{} {}", accounts.len(), voice.pick("个账号", "accounts")),
             None => voice.pick("全部", "everything").to_owned(),
@@ -134,7 +145,7 @@ pub async fn resume(config: &Path, id: Option<&str>, voice: Voice) -> Exit {
                 }
                 Some(_) => {
                     voice.error(&Words::new("不止一个静默，请指明", "there are several holds: name the one"));
-                    listed(&list, voice);
+                    listed(config, &list, voice);
                     return Exit::Usage;
                 }
             }
@@ -180,7 +191,7 @@ pub async fn held(config: &Path, voice: Voice) -> Exit {
     for item in items {
         let text = |key: &str| item[key].as_str().unwrap_or("").to_owned();
         let age = item["age_s"].as_i64().unwrap_or(0) / 60;
-        let expires = item["expires_at"].as_str().unwrap_or("—");
+        let expires = time(config, &item["expires_at"], voice).unwrap_or("—".to_owned());
         let reason = item["reason"][voice.pick("zh", "en")].as_str().unwrap_or("").to_owned();
         let aged = words!("已 {age} 分钟，过期 {expires}", "{age} min old, expires {expires}");
         voice.out(format_args!("{}  {}  {}  {reason}", text("occurrence"), text("account"), voice.say(&aged)));

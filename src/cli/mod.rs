@@ -281,6 +281,11 @@ pub fn client(config: &std::path::Path, voice: Voice) -> Result<Client, Exit> {
     }
 }
 
+/// The zone a person reads times in.
+pub fn zone(config: &std::path::Path) -> chrono_tz::Tz {
+    crate::input::settings::read(config).0.map_or(chrono_tz::Asia::Shanghai, |s| s.zone)
+}
+
 /// Says why there is no answer, and which exit code that is.
 pub fn refused(error: &ClientError, voice: Voice) -> Exit {
     match error {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::hold::time;
 use super::text::{BAD, CARE, GOOD, Voice};
 use super::{Exit, client, refused};
 use crate::api::client::{Client, in_path};
@@ -116,7 +117,7 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
         voice.data(&tried);
         return Exit::Done;
     }
-    show(&tried, voice);
+    show(config, &tried, voice);
     if urgent.dry_run {
         return Exit::Done;
     }
@@ -144,7 +145,7 @@ fn text_of(given: Option<&str>) -> std::io::Result<String> {
 }
 
 /// What will go where, and what it will hold.
-fn show(tried: &Value, voice: Voice) {
+fn show(config: &Path, tried: &Value, voice: Voice) {
     let level = tried["level"].as_str().unwrap_or("");
     let accounts = tried["accounts"].as_u64().unwrap_or(0);
     let head = words!("紧急发布 {level}：{accounts} 个账号", "emergency {level}: {accounts} accounts");
@@ -154,7 +155,7 @@ fn show(tried: &Value, voice: Voice) {
         voice.note(format!("  {platform:<10} {n:>5}  {text}"));
     }
     let hold = &tried["hold"];
-    if let Some(until) = hold["until"].as_str() {
+    if let Some(until) = time(config, &hold["until"], voice) {
         let (held, flight) = (hold["held"].as_u64().unwrap_or(0), hold["in_flight"].as_u64().unwrap_or(0));
         let out = hold["out"].as_array().map_or(0, Vec::len);
         let said = words!(

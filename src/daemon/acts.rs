@@ -98,6 +98,9 @@ impl Inner {
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
         self.nudge(&ids);
         self.forget_withdrawn(&ids);
+        if rows[0].priority == Priority::Emergency && under_way + down + settled == 0 {
+            self.end_hold_of(by, &rows[0].announcement).await?;
+        }
         Ok(json!({ "id": id, "cancelled": stopped, "in_flight": under_way, "taking_down": down, "unchanged": settled }))
     }
 

@@ -188,6 +188,17 @@ impl Inner {
         Ok(id)
     }
 
+    /// What follows from an emergency is named after it.
+    async fn derived(&self, id: &AnnouncementId, what: &str) -> Result<Option<String>, ActError> {
+        for n in 1..100 {
+            let name = if n == 1 { format!("{id}-{what}") } else { format!("{id}-{what}-{n}") };
+            if self.announced(&name).await?.is_none() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     async fn announced(&self, id: &str) -> Result<Option<AnnouncementRow>, LedgerError> {
         let filter = Filter { announcement: Some(id.to_owned()), max: 1, ..Filter::default() };
         Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
@@ -405,6 +416,7 @@ impl Inner {
             level: content.body.level(),
             to: carry.iter().map(ToString::to_string).collect(),
             supersedes: Some(row.id.to_string()),
+            id: self.derived(&row.id, "correction").await?,
             ..Urgent::default()
         };
         let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
@@ -431,6 +443,7 @@ impl Inner {
                 text: text.map_or(format!("【解除】“{said}”现已解除。"), str::to_owned),
                 level: content.body.level(),
                 to: carry.iter().map(ToString::to_string).collect(),
+                id: self.derived(&row.id, "all-clear").await?,
                 ..Urgent::default()
             };
             let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
@@ -457,6 +470,14 @@ impl Inner {
             }
         }
         changes
+    }
+
+    /// An emergency of which nothing went out, and nothing will, has no hold any more.
+    pub(crate) async fn end_hold_of(self: &Arc<Self>, by: &Actor, id: &AnnouncementId) -> Result<(), ActError> {
+        match self.end_hold(by, &hold_name(id)).await {
+            Ok(_) | Err(ActError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// An emergency nobody confirmed in time is not sent, and the hold it brought ends with it.
