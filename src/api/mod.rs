@@ -10,6 +10,7 @@ pub mod holds;
 pub mod peer;
 pub mod problem;
 pub mod queries;
+mod seats;
 pub mod sent;
 pub mod urgent;
 
@@ -23,18 +24,17 @@ use axum::extract::Request;
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::Service as _;
 
 use crate::daemon::Inner;
-use peer::Peer;
+use peer::{Peer, Role, own_uid};
+use seats::Seats;
 
 /// R42.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 const HEADER_BYTES: usize = 16 << 10;
 const MOST_BODY: usize = 1 << 20;
-const MOST_CONNECTIONS: usize = 512;
 
 /// All routes.
 pub fn router(inner: Arc<Inner>) -> Router {
@@ -122,7 +122,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 /// Serves the socket until the daemon stops.
 pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
     let router = router(inner.clone());
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -133,12 +133,19 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
         };
         match accepted {
             Ok((stream, _)) => {
-                // Over the bound a connection is closed at once: it must not wait in front of others.
-                let Ok(room) = room.clone().try_acquire_owned() else { continue };
+                // Pinned when it connects: a later change of the process behind it changes nothing.
+                let Ok(credentials) = stream.peer_cred() else { continue };
+                let uid = credentials.uid();
+                let is_on_duty = || {
+                    let config = inner.config();
+                    Peer::new(uid).role(config.settings.access.as_ref(), own_uid()) >= Role::Duty
+                };
+                // Without a seat a connection is closed at once: it must not wait in front of others.
+                let Some(seat) = seats.take(uid, is_on_duty) else { continue };
                 let (router, inner) = (router.clone(), inner.clone());
                 connections.spawn(async move {
-                    connection(inner, router, stream).await;
-                    drop(room);
+                    connection(inner, router, stream, Peer::new(uid)).await;
+                    drop(seat);
                 });
             }
             Err(error) => {
@@ -149,10 +156,7 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
     }
 }
 
-async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream) {
-    // Pinned when it connects: a later change of the process behind it changes nothing.
-    let Ok(credentials) = stream.peer_cred() else { return };
-    let peer = Peer::new(credentials.uid());
+async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream, peer: Peer) {
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut router = router.clone();
         let mut request = request.map(axum::body::Body::new);

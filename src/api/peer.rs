@@ -85,6 +85,11 @@ impl Peer {
     }
 }
 
+/// The daemon's own user.
+pub fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 /// A request that was found to come from somebody with at least this role.
 pub struct Allowed<const ROLE: u8>(pub Peer, pub Role);
 
@@ -99,7 +104,7 @@ impl<const ROLE: u8> FromRequestParts<Arc<Inner>> for Allowed<ROLE> {
         let State(inner) = State::<Arc<Inner>>::from_request_parts(parts, inner).await.expect("state is always there");
         let peer = parts.extensions.get::<Peer>().cloned().expect("every connection has its peer");
         let config = inner.config();
-        let has = peer.role(config.settings.access.as_ref(), rustix::process::getuid().as_raw());
+        let has = peer.role(config.settings.access.as_ref(), own_uid());
         let needed = [Role::None, Role::View, Role::Edit, Role::Duty, Role::Admin][usize::from(ROLE)];
         if has < needed {
             return Err(denied(&peer, needed, has));

@@ -53,6 +53,31 @@ fn r32_the_kernel_says_who_asks_and_r13_a_second_person_is_a_second_uid() {
     });
 }
 
+#[test]
+fn r42_who_fills_the_socket_keeps_nobody_from_an_urgent_post() {
+    if !is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(1, ACCESS).await;
+        let _daemon = city.start().await;
+        let (mut filled, mut refused) = (Vec::new(), 0);
+        for uid in [NONE, VIEW, EDIT, NONE + 10, NONE + 11] {
+            for _ in 0..150 {
+                let mut stream = connect_as(&city.socket(), uid);
+                // The beginning of a request, so that it waits for the rest.
+                refused += u32::from(stream.write_all(b"GET /v1/status HT").is_err());
+                filled.push(stream);
+            }
+        }
+        let begun = city.clock.mono().0;
+        let sent = city.ask_as(DUTY, "POST", "/v1/urgent", r#"{"text":"a","to":["**"],"level":"blue"}"#);
+        assert_eq!(sent.status, 202, "{sent:?}");
+        let took = city.clock.mono().0 - begun;
+        assert!(took < Duration::from_secs(1), "{took:?} behind {} connections, {refused} refused", filled.len());
+    });
+}
+
 /// Whether the other side closes the connection, and what it said before, as it came.
 fn said_until_closed(stream: &mut UnixStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
