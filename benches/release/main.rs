@@ -46,6 +46,10 @@ fn main() {
             w2(runs.min(3), 0).await;
             w2(runs.min(3), 50).await;
         }
+        if wanted("w3") {
+            w3(runs, 0).await;
+            w3(runs.min(3), 25).await;
+        }
         if wanted("w5") {
             w5().await;
         }
@@ -106,6 +110,28 @@ async fn w2(runs: usize, delay: u64) {
     }
     let (r, f) = (line("raw", "/s", &raw), line("fabu", "/s", &fabu));
     println!("  → fabu {:.2} × raw; goal ≥ {}", f / r, if delay == 0 { 0.5 } else { 0.9 });
+}
+
+/// An urgent post to 800 accounts, with nothing else to do or in the middle of a backlog, the platform at 50 ms.
+async fn w3(runs: usize, announcements: usize) {
+    println!(
+        "\nW3 urgent to 800, {} routine going out, platform at 50 ms: acknowledged, first, last, from the call (ms)",
+        announcements * 800
+    );
+    let (mut raw, mut acknowledged, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for n in 0..runs {
+        let receiver = Receiver::start(50).await;
+        raw.push(client::raw(&receiver, 800, 1).await.skew);
+        let subject = Subject::start(&receiver, &[]).await;
+        let [a, f, l] = subject.urgent(&receiver, &format!("w3-{n}"), announcements).await;
+        acknowledged.push(a);
+        first.push(f);
+        last.push(l);
+    }
+    line("raw barrier client, first to last", "ms", &raw);
+    line("fabu acknowledged", "ms", &acknowledged);
+    line("fabu first request", "ms", &first);
+    line("fabu last request", "ms", &last);
 }
 
 /// Sixty occurrences, one a second, to one account.

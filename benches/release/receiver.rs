@@ -19,6 +19,7 @@ pub struct Receiver {
 /// One post: when its first bytes were read, in microseconds since 1970.
 pub struct Arrival {
     pub at_us: i64,
+    pub text: String,
 }
 
 impl Receiver {
@@ -43,8 +44,8 @@ impl Receiver {
         let body = text.split("\r\n\r\n").nth(1).unwrap_or("");
         body.lines()
             .filter_map(|line| {
-                let (at, _) = line.split_once(' ')?;
-                Some(Arrival { at_us: at.parse().ok()? })
+                let (at, text) = line.split_once(' ')?;
+                Some(Arrival { at_us: at.parse().ok()?, text: text.to_owned() })
             })
             .collect()
     }

@@ -135,6 +135,37 @@ impl Subject {
         all as f64 / ((durable - at).num_microseconds().unwrap_or(1) as f64 / 1e6)
     }
 
+    /// An urgent post to all 800 while `announcements` × 800 of routine are going out: from the call to its
+    /// acknowledgement, its first request and its last, in milliseconds.
+    pub async fn urgent(&self, receiver: &Receiver, id: &str, announcements: usize) -> [f64; 3] {
+        receiver.take().await;
+        if announcements > 0 {
+            let at = whole_second(self.clock.now() + TimeDelta::seconds(8));
+            let when = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let mut text = "announcements:\n".to_owned();
+            for n in 0..announcements {
+                text += &format!("  - {{id: {id}-{n}, text: 第{id}-{n}号, at: \"{when}\", to: [\"**\"]}}\n");
+            }
+            self.save(&format!("{id}.yaml"), &text);
+            // In the thick of it.
+            self.clock.sleep_until(at + TimeDelta::milliseconds(500)).await;
+        }
+        let words = format!("紧急{id}");
+        let body = serde_json::json!({ "text": words, "level": "blue", "to": ["**"] });
+        let called = self.clock.now();
+        self.client.post("/v1/urgent", &body).await.expect("acknowledged");
+        let acknowledged = self.clock.now();
+        let mut arrivals: Vec<i64> = Vec::new();
+        while arrivals.len() < 800 {
+            self.clock.sleep(Duration::from_millis(250)).await;
+            arrivals.extend(receiver.take().await.iter().filter(|a| a.text == words).map(|a| a.at_us));
+        }
+        assert_eq!(arrivals.len(), 800, "none double");
+        let ms = |us: i64| (us - called.timestamp_micros()) as f64 / 1000.0;
+        let (first, last) = (arrivals.iter().min().expect("800"), arrivals.iter().max().expect("800"));
+        [ms(acknowledged.timestamp_micros()), ms(*first), ms(*last)]
+    }
+
     /// A repeat of every second to one account: lateness at the receiver.
     pub async fn each_second(&self, receiver: &Receiver, seconds: i64) -> Vec<f64> {
         receiver.take().await;

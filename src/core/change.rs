@@ -132,6 +132,18 @@ pub enum Change {
     Note(Note),
 }
 
+impl Change {
+    /// Whether it is part of an emergency: such a change waits for nothing of routine.
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Change::Announcement(row) => row.priority == Priority::Emergency,
+            Change::Step(step) => step.row.priority == Priority::Emergency,
+            Change::Hold(_) | Change::HoldEnded(_) | Change::Confirmed { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// An event as it is first said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {

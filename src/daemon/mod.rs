@@ -325,7 +325,7 @@ async fn run(inner: Arc<Inner>) {
         if has_room || has_emergency {
             let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
             let horizon = inner.clock.now() + lead;
-            for row in claim(&inner, horizon).await {
+            for row in claim(&inner, horizon, has_emergency).await {
                 spawn(&inner, &mut driving, row);
             }
             let next = inner.ledger.next_due(horizon).await.ok().flatten();
@@ -362,9 +362,11 @@ async fn run(inner: Arc<Inner>) {
 }
 
 /// Rows that came due and nobody holds, lead accounts first within an instant.
-async fn claim(inner: &Arc<Inner>, horizon: Time) -> Vec<Delivery> {
+async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<Delivery> {
     let held = lock(&inner.in_hand).len();
-    let due = match inner.ledger.due(horizon, held + MOST_IN_HAND).await {
+    // An emergency is at the head of what is due; then the rest need not be read to find it.
+    let most = if has_emergency { MOST_IN_HAND } else { held + MOST_IN_HAND };
+    let due = match inner.ledger.due(horizon, most).await {
         Ok(due) => due,
         Err(error) => {
             tracing::error!(%error, "the ledger cannot be read");

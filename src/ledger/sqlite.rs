@@ -37,7 +37,7 @@ const APPLICATION: i64 = 0x6661_6275;
 /// SQLite's own header and that of its first page: version, application, and how many tables there are.
 const HEADER: usize = 105;
 /// Commits gathered into one transaction at most; more wait for the next.
-const MOST_GATHERED: usize = 2048;
+const MOST_GATHERED: usize = 512;
 /// Records of the chain's end verified at every start.
 const TAIL: i64 = 1000;
 const WAITING: usize = 8192;
@@ -52,6 +52,8 @@ pub struct Sqlite {
     path: PathBuf,
     clock: Clock,
     writer: mpsc::Sender<Request>,
+    /// What belongs to an emergency goes to the head of the writer.
+    ahead: mpsc::Sender<Request>,
     readers: Arc<Mutex<Vec<Connection>>>,
     head: watch::Receiver<(Seq, String)>,
     trust: Trust,
@@ -88,13 +90,15 @@ impl Sqlite {
             _ => Trust::Whole,
         };
         let (writer, requests) = mpsc::channel(WAITING);
+        let (ahead, first) = mpsc::channel(WAITING);
         let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
         let work = Writer { path: path.to_owned(), db: Some(db), head, marker, clock: clock.clone() };
-        tokio::spawn(run(work, requests, head_tx));
+        tokio::spawn(run(work, first, requests, head_tx));
         Ok(Sqlite {
             path: path.to_owned(),
             clock: clock.clone(),
             writer,
+            ahead,
             readers: Arc::new(Mutex::new(Vec::new())),
             head: head_rx,
             trust,
@@ -265,11 +269,22 @@ struct Writer {
     clock: Clock,
 }
 
-async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
-    while let Some(first) = requests.recv().await {
+async fn run(
+    mut writer: Writer,
+    mut ahead: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<Request>,
+    head: watch::Sender<(Seq, String)>,
+) {
+    loop {
+        let first = tokio::select! {
+            biased;
+            Some(first) = ahead.recv() => first,
+            Some(first) = requests.recv() => first,
+            else => return,
+        };
         let mut batch = vec![first];
         while batch.len() < MOST_GATHERED {
-            match requests.try_recv() {
+            match ahead.try_recv().or_else(|_| requests.try_recv()) {
                 Ok(next) => batch.push(next),
                 Err(_) => break,
             }
@@ -403,8 +418,9 @@ impl Ledger for Sqlite {
     async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
         let (reply, answer) = oneshot::channel();
         let stopped = || LedgerError::Unavailable("the ledger's writer has stopped".to_owned());
+        let line = if changes.iter().any(Change::is_urgent) { &self.ahead } else { &self.writer };
         let request = Request { by: by.clone(), changes, reply };
-        self.writer.send(request).await.map_err(|_| stopped())?;
+        line.send(request).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
