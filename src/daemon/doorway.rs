@@ -5,6 +5,7 @@
 //! So nothing but the sending itself lies between T and the first byte, and what was withdrawn or
 //! held a moment ago does not go.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -82,7 +83,7 @@ impl<'a> Doorway<'a> {
 
     /// Waits for the instant and for room among the platform's requests, and only then decides: nothing but the
     /// sending comes after. Returns the room when the request may go, and whether its burst still waits for it.
-    async fn opens(&self, platform: &str, lane: Lane) -> Option<(Room<'_>, bool)> {
+    async fn opens(&self, platform: &str, lane: Lane) -> Option<(Room<'_>, bool, Passing<'_>)> {
         if self.slot > self.inner.clock.now() {
             self.together.wait().await;
         }
@@ -97,6 +98,8 @@ impl<'a> Doorway<'a> {
                 room.await
             }
         };
+        // Before the gate is looked at: whoever closes it in between waits for this one.
+        let passing = Passing::new(self.inner);
         let now = self.inner.clock.now();
         if let Some(event) = self.forbidden(now) {
             *lock(&self.passed) = Passed::Stopped(event);
@@ -113,7 +116,23 @@ impl<'a> Doorway<'a> {
             let grace = TimeDelta::from_std(publish.grace).unwrap_or(TimeDelta::seconds(30));
             self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
         }
-        Some((room, awaited))
+        Some((room, awaited, passing))
+    }
+}
+
+/// A request that passed the gate and has no answer yet: its first byte may still be on its way to the wire.
+struct Passing<'a>(&'a Inner);
+
+impl Passing<'_> {
+    fn new(inner: &Inner) -> Passing<'_> {
+        inner.passing.fetch_add(1, Ordering::SeqCst);
+        Passing(inner)
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.passing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -130,7 +149,7 @@ impl Http for Doorway<'_> {
             return self.inner.http.send(platform, lane, request, timeout).await;
         }
         let mut sending = self.inner.http.send_in_room(platform, lane, request, timeout);
-        let Some((room, awaited)) = self.opens(platform, lane).await else {
+        let Some((room, awaited, passing)) = self.opens(platform, lane).await else {
             return Err(Lost::BeforeSend("not let out".to_owned()));
         };
         // Once polled, the request is with its connection: then the next of the burst has its turn.
@@ -142,7 +161,7 @@ impl Http for Doorway<'_> {
             Poll::Ready(answer) => answer,
             Poll::Pending => sending.await,
         };
-        drop(room);
+        drop((room, passing));
         // An answer is read once the burst is over: reading the first would delay sending the last.
         self.together.over(&self.inner.clock).await;
         answer

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -24,6 +26,8 @@ use crate::ledger::Filter;
 
 /// What was kept back, at most so many at once.
 const MOST: usize = 100_000;
+/// From passing the gate to the first byte written.
+const LONGEST_WAY_OUT: Duration = Duration::from_millis(150);
 /// For what shows how many a hold without an end keeps back.
 const A_DAY: TimeDelta = TimeDelta::days(1);
 
@@ -66,7 +70,17 @@ impl Inner {
             return Err(error.into());
         }
         tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
+        self.silent().await;
         self.kept_by(&hold).await
+    }
+
+    /// What passed the gate before it closed may not have reached the wire yet, on a busy machine for some tens of
+    /// milliseconds. Its answer proves that it has; a platform that does not answer is not waited for.
+    async fn silent(&self) {
+        let end = self.clock.mono().0 + LONGEST_WAY_OUT;
+        while self.passing.load(Ordering::SeqCst) > 0 && self.clock.mono().0 < end {
+            self.clock.sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Closes the gate in memory; returns the hold of this name that stood before.

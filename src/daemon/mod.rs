@@ -21,6 +21,7 @@ pub mod status;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub struct Inner {
     pub state: Mutex<status::Noted>,
     /// Something may have come due sooner than the loop thinks.
     woken: Notify,
+    /// Requests that passed the gate and have no answer yet.
+    pub(crate) passing: AtomicUsize,
     /// An emergency is in the ledger and has nobody who sends it yet.
     urged: Notify,
     rescan: Notify,
@@ -141,6 +144,7 @@ impl Daemon {
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
+            passing: AtomicUsize::new(0),
             urged: Notify::new(),
             rescan: Notify::new(),
             rescanned: tokio::sync::watch::Sender::new(0),
