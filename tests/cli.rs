@@ -118,14 +118,31 @@ fn input_78_a_socket_path_that_is_a_file_is_left_alone() {
 #[test]
 fn schemas_and_completions_are_printed_and_help_speaks_chinese() {
     let folder = city();
-    for what in ["queue", "accounts", "config"] {
+    for what in ["queue", "accounts", "config", "template"] {
         let output = fabu(folder.path(), "C", &["schema", what]);
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{what}");
         assert!(schema["properties"].is_object());
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(fabu(folder.path(), "C", &["completions", shell]).stdout.len() > 1000);
+        let script = fabu(folder.path(), "C", &["completions", shell]).stdout;
+        assert!(String::from_utf8_lossy(&script).contains("COMPLETE"), "{shell}: the shell asks fabu itself");
+    }
+    std::fs::create_dir(folder.path().join("templates")).unwrap();
+    let template = "templates:\n  - {name: flood, title: 洪水, level: blue, to: [\"**\"], values: {area: {example: 全市}}, text: \"{{area}}\"}\n";
+    std::fs::write(folder.path().join("templates/a.yaml"), template).unwrap();
+    for (words, index, offered) in [
+        (["fabu", "--config", "fabu.yaml", "urgent", "--template", "", "", ""], 5, "flood"),
+        (["fabu", "--config", "fabu.yaml", "urgent", "--template", "flood", "--set", ""], 7, "area="),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_fabu"))
+            .current_dir(folder.path())
+            .envs([("COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", &index.to_string()), ("_CLAP_IFS", "\n")])
+            .arg("--")
+            .args(&words[..=index])
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(offered), "{offered}: {output:?}");
     }
     let help = fabu(folder.path(), "zh_CN.UTF-8", &["--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("守护进程"));

@@ -197,7 +197,7 @@ fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_not
         let again = daemon.inner.urgent(&person(1000), urgent(), key("a")).await.unwrap();
         assert_eq!(first, again);
         let other = daemon.inner.urgent(&person(1000), urgent(), key("b")).await;
-        assert!(matches!(other, Err(ActError::Invalid("Idempotency-Key", _))));
+        assert!(matches!(other, Err(ActError::Invalid(field, _)) if field == "Idempotency-Key"));
         let bad = [
             (Urgent { to: Vec::new(), ..urgent() }, "to"),
             (Urgent { to: vec!["nowhere".to_owned()], ..urgent() }, "to"),
@@ -217,5 +217,48 @@ fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_not
         assert!(daemon.inner.holds().is_empty());
         city.sleep(5).await;
         assert_eq!(standing(&city, "停水"), ALL);
+    });
+}
+
+#[test]
+fn a_template_brings_its_words_its_accounts_and_the_words_that_correct_and_end_it() {
+    simulate(async {
+        let city = City::new(START, 9, "");
+        std::fs::create_dir(city.path().join("templates")).unwrap();
+        let template = "templates:\n  - name: flood\n    level: orange\n    to: [\"#weather\", \"#lead\"]\n    values:\n      \
+             area: {example: 全市, max: 10}\n      time: {type: time, default: now}\n    \
+             text: 【洪水】{{time}}起{{area}}转移。\n    correction: 【更正】{{area}}没有洪水。\n    all_clear: 【退水】{{area}}平安。\n";
+        std::fs::write(city.path().join("templates/a.yaml"), template).unwrap();
+        let daemon = city.start().await;
+        let filled = |area: &str| {
+            let values = [("area".to_owned(), area.to_owned())].into();
+            Urgent { template: Some("flood".to_owned()), values, ..Urgent::default() }
+        };
+        let refused = [
+            (Urgent { template: Some("flod".to_owned()), ..filled("x") }, "template"),
+            (Urgent { values: [].into(), ..filled("x") }, "values.area"),
+            (Urgent { text: "也说这个".to_owned(), ..filled("x") }, "text"),
+            (Urgent { level: Some(Level::Red), ..filled("x") }, "level"),
+            (Urgent { template: None, ..filled("x") }, "values"),
+            (filled("【演练】"), "text"),
+            (filled("一二三四五六七八九十一"), "values.area"),
+        ];
+        for (bad, field) in refused {
+            match daemon.inner.urgent(&person(1000), bad, None).await {
+                Err(ActError::Invalid(named, _)) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+        let answer = asked(&daemon, 1000, filled("青浦")).await;
+        let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
+        // The template is taken away in between: what it said of this emergency stays said.
+        std::fs::remove_file(city.path().join("templates/a.yaml")).unwrap();
+        daemon.inner.reload_config().await;
+        daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "【洪水】11月24日8时00分起青浦转移。"), 6);
+        daemon.inner.correct(&person(1000), &id, None).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "【更正】青浦没有洪水。"), standing(&city, "青浦转移")), (6, 0));
     });
 }

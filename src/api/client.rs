@@ -17,7 +17,7 @@ pub enum ClientError {
     Unreachable(String),
     /// The daemon's own words, in both languages.
     #[error("{en}")]
-    Refused { status: u16, en: String, zh: String },
+    Refused { status: u16, en: String, zh: String, field: Option<String> },
     #[error("the daemon's answer cannot be read: {0}")]
     Odd(String),
 }
@@ -63,7 +63,8 @@ impl Client {
             return Ok(value);
         }
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        Err(ClientError::Refused { status: status.as_u16(), en: text("detail"), zh: text("detail_zh") })
+        let field = value.get("field").and_then(Value::as_str).map(str::to_owned);
+        Err(ClientError::Refused { status: status.as_u16(), en: text("detail"), zh: text("detail_zh"), field })
     }
 }
 

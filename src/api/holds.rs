@@ -41,7 +41,7 @@ pub async fn begin(
     Sent(bytes): Sent,
 ) -> Answer {
     let Begin { reason, until, to, except } = body(&headers, &bytes)?;
-    let invalid = |field, said| Problem::from(ActError::Invalid(field, said));
+    let invalid = |field: &'static str, said| Problem::from(ActError::Invalid(field.into(), said));
     let reason = reason.filter(|r| !r.trim().is_empty());
     let reason = reason.ok_or_else(|| {
         invalid("reason", Words::new("要有 `reason`：为什么静默", "a `reason` is needed: why is it silent"))
@@ -115,5 +115,5 @@ pub async fn unhold_all(
 
 /// A time as a field of a request gives it.
 pub(super) fn lasting(field: &'static str, text: &str) -> Result<Duration, Problem> {
-    values::duration(text).map_err(|said| Problem::from(ActError::Invalid(field, said)))
+    values::duration(text).map_err(|said| Problem::from(ActError::Invalid(field.into(), said)))
 }

@@ -66,7 +66,7 @@ impl From<ActError> for Problem {
             ActError::Conflict(words) => Problem::new(StatusCode::CONFLICT, words),
             ActError::Denied(words) => Problem::new(StatusCode::FORBIDDEN, words),
             ActError::Invalid(field, words) => {
-                Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: Some(field.into()) }
+                Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: Some(field) }
             }
             ActError::Ledger(error) => error.into(),
         }

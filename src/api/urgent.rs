@@ -32,6 +32,8 @@ struct Asked {
     level: Option<Value>,
     to: Option<Value>,
     except: Option<Value>,
+    template: Option<Value>,
+    values: Option<Value>,
     source: Option<Value>,
     supersedes: Option<Value>,
     update: Option<Value>,
@@ -43,12 +45,14 @@ struct Asked {
     others: BTreeMap<String, Value>,
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 14] = [
     "text",
     "link",
     "level",
     "to",
     "except",
+    "template",
+    "values",
     "source",
     "supersedes",
     "update",
@@ -86,7 +90,7 @@ fn key(headers: &HeaderMap, bytes: &Bytes) -> Result<Option<Key>, Problem> {
 }
 
 fn wrong(field: &'static str, said: Words) -> Problem {
-    ActError::Invalid(field, said).into()
+    ActError::Invalid(field.into(), said).into()
 }
 
 /// A number where a text has to be, and the like.
@@ -139,6 +143,8 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
         level: level.transpose()?,
         to: several("to", asked.to)?,
         except: several("except", asked.except)?,
+        template: text("template", asked.template)?,
+        values: values(asked.values)?,
         source: text("source", asked.source)?,
         supersedes: text("supersedes", asked.supersedes)?,
         update: text("update", asked.update)?,
@@ -156,6 +162,17 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
             }
         },
     })
+}
+
+/// A template's values: text by name.
+fn values(value: Option<Value>) -> Result<BTreeMap<String, String>, Problem> {
+    match value {
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
+        Some(given) => serde_json::from_value(given).map_err(|_| {
+            let said = Words::new("`values` 须为对象，值都是文字", "`values` has to be an object of texts");
+            not_of_its_kind("values", said)
+        }),
+    }
 }
 
 #[derive(Deserialize)]

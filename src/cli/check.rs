@@ -21,6 +21,7 @@ pub enum SchemaOf {
     Queue,
     Accounts,
     Config,
+    Template,
 }
 
 /// Reads everything and shows every fault; exit 1 if there is an error among them.
@@ -213,6 +214,7 @@ pub fn schema(what: SchemaOf, voice: Voice) -> Exit {
         SchemaOf::Queue => schemars::schema_for!(crate::input::queue::RawQueue),
         SchemaOf::Accounts => schemars::schema_for!(crate::input::accounts::Raw),
         SchemaOf::Config => schemars::schema_for!(crate::input::settings::Raw),
+        SchemaOf::Template => schemars::schema_for!(crate::input::templates::RawTemplates),
     };
     match serde_json::to_string_pretty(&schema) {
         Ok(text) => {

@@ -3,13 +3,13 @@
 //! Everything is written as the YAML an editor would write, by `serde_yaml`, and read back by the same
 //! reader as any queue: the demo has no way of its own into the daemon.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::clock::Time;
-use crate::core::announcement::Level;
 use crate::daemon::emergency::Urgent;
 
 /// A unit of the sample: id, name, level, tags, platforms.
@@ -69,9 +69,8 @@ pub fn lookup(name: &str) -> Option<String> {
 pub fn flood() -> Urgent {
     Urgent {
         id: Some("flood".to_owned()),
-        text: "【暴雨橙色预警】未来三小时本市大部有强降水，请减少外出，远离低洼积水路段。".to_owned(),
-        level: Some(Level::Orange),
-        to: ["#lead", "#district", "#weather", "#transport"].map(str::to_owned).to_vec(),
+        template: Some("rainstorm-orange".to_owned()),
+        values: BTreeMap::from([("area".to_owned(), "本市大部".to_owned())]),
         source: Some("上海中心气象台".to_owned()),
         ..Urgent::default()
     }
@@ -117,6 +116,8 @@ pub fn write(folder: &Path, platforms: &str, start: Time) -> std::io::Result<()>
     );
     std::fs::write(folder.join("fabu.yaml"), config)?;
     std::fs::write(folder.join("accounts.yaml"), text(&accounts())?)?;
+    std::fs::create_dir_all(folder.join("templates"))?;
+    std::fs::write(folder.join("templates/emergency.yaml"), include_str!("../../config/templates/emergency.yaml"))?;
     std::fs::create_dir_all(folder.join("queue/transport"))?;
     std::fs::create_dir_all(folder.join("queue/img"))?;
     std::fs::write(folder.join("queue/img/weather.png"), include_bytes!("demo_weather.png"))?;

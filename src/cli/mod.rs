@@ -5,6 +5,7 @@
 
 pub mod act;
 pub mod check;
+pub mod complete;
 pub mod demo;
 pub mod demo_queue;
 pub mod hold;
@@ -64,7 +65,7 @@ pub enum Command {
         what: Option<AccountsCommand>,
     },
     /// Says one thing everywhere at once, and holds routine silent
-    Urgent(urgent::Urgent),
+    Urgent(Box<urgent::Urgent>),
     /// The second person's word to an emergency
     Confirm(urgent::Confirm),
     /// Corrects a wrong emergency on exactly the accounts that carry it
@@ -148,6 +149,9 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
     let arguments: Vec<std::ffi::OsString> = arguments.collect();
     let wish = wished_language(&arguments);
     let lang = text::language(wish.as_deref(), &*env);
+    if let Some(exit) = complete::answered(&arguments, lang, &*env) {
+        return exit;
+    }
     let terminal = std::io::stdout().is_terminal();
     let parsed = match localised(lang).try_get_matches_from(&arguments) {
         Ok(matches) => Arguments::from_arg_matches(&matches),
@@ -259,10 +263,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         }
         Command::Sandbox(options) => world::sandbox(&config, &options, voice, &env).await,
         Command::Schema { what } => check::schema(what, voice),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut localised(voice.lang), "fabu", &mut std::io::stdout());
-            Exit::Done
-        }
+        Command::Completions { shell } => complete::register(shell, voice),
     }
 }
 
@@ -297,7 +298,7 @@ pub fn refused(error: &ClientError, voice: Voice) -> Exit {
             ));
             Exit::Unreachable
         }
-        ClientError::Refused { status, en, zh } => {
+        ClientError::Refused { status, en, zh, .. } => {
             voice.error(&Words::new(zh.as_str(), en.as_str()));
             if *status == 403 { Exit::Denied } else { Exit::Failed }
         }

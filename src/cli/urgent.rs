@@ -8,12 +8,13 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use super::hold::time;
 use super::text::{BAD, CARE, GOOD, Voice};
-use super::{Exit, client, refused};
-use crate::api::client::{Client, in_path};
+use super::{Exit, client, complete, refused};
+use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::Clock;
 use crate::core::words::{Words, shown, words};
 
@@ -24,7 +25,13 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Urgent {
     /// What is said; `-` reads standard input
     pub text: Option<String>,
-    /// Of the warning (default: red)
+    /// An emergency template, instead of a text
+    #[arg(long, value_name = "NAME", conflicts_with = "text", add = ArgValueCandidates::new(complete::templates))]
+    pub template: Option<String>,
+    /// A value of the template; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", requires = "template", add = ArgValueCandidates::new(complete::values))]
+    pub set: Vec<String>,
+    /// Of the warning (default: red, or the template's)
     #[arg(long, value_parser = ["red", "orange", "yellow", "blue"])]
     pub level: Option<String>,
     /// Units, `unit/**`, `**`, `#tag`, with `PLATFORM:` before them or not; may be repeated
@@ -104,14 +111,28 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
         Ok(client) => client,
         Err(exit) => return exit,
     };
+    let mut values = BTreeMap::new();
+    for given in &urgent.set {
+        let Some((name, value)) = given.split_once('=') else {
+            let safe = shown(given);
+            voice.error(&words!("--set 写作 名字=值，不能是 `{safe}`", "--set takes NAME=VALUE, and `{safe}` is none"));
+            return Exit::Usage;
+        };
+        values.insert(name.to_owned(), value.to_owned());
+    }
     let mut body = json!({
-        "text": text, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link,
+        "text": text, "template": urgent.template, "values": values, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link,
         "source": urgent.source, "supersedes": urgent.supersedes, "update": urgent.update, "hold": urgent.hold,
         "expires_after": urgent.expires_after, "id": urgent.id, "dry_run": true,
     });
-    let tried = match client.post("/v1/urgent", &body).await {
-        Ok(tried) => tried,
-        Err(error) => return refused(&error, voice),
+    let tried = loop {
+        match client.post("/v1/urgent", &body).await {
+            Ok(tried) => break tried,
+            Err(error) => match asked_for(&error, voice) {
+                Some((name, value)) => body["values"][name] = value.into(),
+                None => return refused(&error, voice),
+            },
+        }
     };
     if urgent.dry_run && voice.json {
         voice.data(&tried);
@@ -131,6 +152,21 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
         Ok(answer) => taken(&client, &answer, urgent.wait, voice).await,
         Err(error) => refused(&error, voice),
     }
+}
+
+/// A value that is missing or wrong is asked for, where somebody is there to answer.
+fn asked_for(error: &ClientError, voice: Voice) -> Option<(String, String)> {
+    let ClientError::Refused { field: Some(field), en, zh, .. } = error else { return None };
+    let name = field.strip_prefix("values.")?;
+    if !std::io::stdin().is_terminal() {
+        return None;
+    }
+    voice.note(voice.pick(zh, en));
+    eprint!("{}: ", shown(name));
+    std::io::stderr().flush().unwrap_or_default();
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).ok().filter(|n| *n > 0)?;
+    Some((name.to_owned(), line.trim().to_owned()))
 }
 
 fn text_of(given: Option<&str>) -> std::io::Result<String> {
@@ -153,6 +189,13 @@ fn show(config: &Path, tried: &Value, voice: Voice) {
     for (platform, there) in tried["platforms"].as_object().into_iter().flatten() {
         let (n, text) = (there["accounts"].as_u64().unwrap_or(0), shown(there["text"].as_str().unwrap_or("")));
         voice.note(format!("  {platform:<10} {n:>5}  {text}"));
+    }
+    for (field, label) in
+        [("correction", voice.pick("备好的更正", "correction")), ("all_clear", voice.pick("备好的解除", "all-clear"))]
+    {
+        if let Some(text) = tried["closing"][field].as_str() {
+            voice.note(format!("  {label}: {}", shown(text)));
+        }
     }
     let hold = &tried["hold"];
     if let Some(until) = time(config, &hold["until"], voice) {

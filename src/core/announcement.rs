@@ -108,6 +108,18 @@ pub struct Body {
     /// The words of a correction or an all-clear as the program or a template has them: its sender alone gives them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub standard: bool,
+    /// Of an emergency from a template: what will correct it and end it, signed with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+}
+
+/// The last words of an emergency, agreed on with its first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The template they are of.
+    pub template: String,
+    pub correction: Option<String>,
+    pub all_clear: Option<String>,
 }
 
 /// A body and the accounts it goes to: what a confirmation signs and a delivery points to.
@@ -127,7 +139,48 @@ pub struct Announcement {
     pub content: Content,
 }
 
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Red => "red",
+            Level::Orange => "orange",
+            Level::Yellow => "yellow",
+            Level::Blue => "blue",
+        }
+    }
+}
+
+impl Closing {
+    /// Its texts, each under the name of its field.
+    pub fn words(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("correction", &self.correction), ("all_clear", &self.all_clear)];
+        all.into_iter().filter_map(|(field, text)| text.as_deref().map(|t| (field, t)))
+    }
+}
+
 impl Body {
+    /// An emergency of these words and nothing else, to nobody yet.
+    pub fn said(text: &str) -> Body {
+        Body {
+            text: text.to_owned(),
+            link: None,
+            images: Vec::new(),
+            variants: BTreeMap::new(),
+            to: Vec::new(),
+            except: Vec::new(),
+            priority: Priority::Emergency,
+            level: None,
+            timing: Timing::Now,
+            expires_after: None,
+            catch_up: None,
+            together: Some(true),
+            supersedes: None,
+            hold_exempt: None,
+            standard: false,
+            closing: None,
+        }
+    }
+
     pub fn hash(&self) -> ContentHash {
         digest(self)
     }

@@ -130,6 +130,7 @@ mod tests {
             supersedes: None,
             hold_exempt: None,
             standard: false,
+            closing: None,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod pacing;
 pub mod plan;
 pub mod policy;
 pub mod repeat;
+pub mod template;
 pub mod words;
 
 /// An instant in UTC, to the microsecond.

@@ -3,6 +3,7 @@
 //! Each act is in the ledger when it is answered. A withdrawal closes the gate in memory before it is
 //! written, so that no request begins after the answer (R6).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -27,9 +28,20 @@ pub enum ActError {
     #[error("denied")]
     Denied(Words),
     #[error("invalid")]
-    Invalid(&'static str, Words),
+    Invalid(Cow<'static, str>, Words),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl ActError {
+    /// The same, with another field to blame.
+    #[must_use]
+    pub(crate) fn about(self, field: &'static str) -> ActError {
+        match self {
+            ActError::Invalid(_, said) => ActError::Invalid(field.into(), said),
+            other => other,
+        }
+    }
 }
 
 impl From<StepError> for ActError {
@@ -173,7 +185,7 @@ impl Inner {
                     (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace);
                 if !fine || url.len() > 500 {
                     let said = Words::new("须为 http(s) 地址", "it has to be an http(s) address");
-                    return Err(ActError::Invalid("published", said));
+                    return Err(ActError::Invalid("published".into(), said));
                 }
                 let post_id = url.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned();
                 Event::SettledPublished { url: Some(url), post_id }
@@ -216,7 +228,8 @@ impl Inner {
             new.ledger == old.ledger && new.socket == old.socket
         };
         match config {
-            Some(config) if same_place(&config) => {
+            Some(mut config) if same_place(&config) => {
+                config.keep_templates(&self.config());
                 tracing::info!(accounts = config.city.accounts.len(), "the configuration was read again");
                 self.replace_config(config);
                 let mut state = lock(&self.state);

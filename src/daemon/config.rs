@@ -3,7 +3,7 @@
 //! It is replaced as a whole or not at all: a changed configuration with a fault leaves the old one
 //! in force, and `status` says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use crate::core::accounts::{Account, AccountId, City, PlatformName};
 use crate::core::delivery::Policy;
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
+use crate::core::template::Template;
 use crate::core::words::words;
 use crate::input::accounts::Secrets;
 use crate::input::settings::Settings;
-use crate::input::{Fault, Source, accounts, settings};
+use crate::input::{Fault, Source, accounts, settings, templates};
 use crate::platform::{self, Platform};
 
 /// Reads the environment; handed in, so that a test has its own.
@@ -26,6 +27,10 @@ pub struct Config {
     pub platforms: BTreeMap<PlatformName, Arc<dyn Platform>>,
     pub rules: BTreeMap<PlatformName, Rules>,
     pub per_hour: BTreeMap<PlatformName, Option<u32>>,
+    /// Emergency templates, the good ones, by name.
+    pub templates: BTreeMap<String, Template>,
+    /// Names and files of templates that could not be used; what was in force of them stays.
+    pub standing: BTreeSet<String>,
 }
 
 /// Reads `fabu.yaml` and the accounts; with any fault that makes them unusable there is no `Config`.
@@ -56,7 +61,13 @@ fn from(
     if !usable {
         return (None, faults);
     }
-    (Some(Config::new(settings, city)), faults)
+    let mut config = Config::new(settings, city);
+    let context =
+        templates::Context { city: &config.city, rules: &config.rules, emergency: &config.settings.emergency };
+    let read = templates::read(&config.settings.templates, &context);
+    faults.extend(read.faults);
+    (config.templates, config.standing) = (read.templates, read.standing);
+    (Some(config), faults)
 }
 
 impl Config {
@@ -65,7 +76,16 @@ impl Config {
             settings.platforms.values().map(|s| (s.name.clone(), platform::open(s))).collect();
         let rules = platforms.iter().map(|(name, p)| (name.clone(), p.rules().clone())).collect();
         let per_hour = settings.platforms.values().map(|s| (s.name.clone(), s.limits.account_per_hour)).collect();
-        Config { settings, city, platforms, rules, per_hour }
+        Config { settings, city, platforms, rules, per_hour, templates: BTreeMap::new(), standing: BTreeSet::new() }
+    }
+
+    /// Takes over what was in force of the templates that cannot be used as they are now.
+    pub fn keep_templates(&mut self, old: &Config) {
+        for (name, template) in &old.templates {
+            if self.standing.contains(name) || self.standing.contains(&template.file) {
+                self.templates.entry(name.clone()).or_insert_with(|| template.clone());
+            }
+        }
     }
 
     pub fn platform_of(&self, account: &AccountId) -> Option<&Arc<dyn Platform>> {

@@ -15,16 +15,15 @@ use super::planner::{expiry, new_delivery};
 use super::{Inner, StepError, holds, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Announcement, AnnouncementId, Body, Content, Level, OccurrenceId, Priority, Timing};
+use crate::core::announcement::{Announcement, AnnouncementId, Body, Closing, Content, Level, OccurrenceId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
 use crate::core::fit;
 use crate::core::gate::Hold;
-use crate::core::words::{Words, hidden_in, is_hidden, words};
+use crate::core::template::DRILL_MARK;
+use crate::core::words::{Words, hidden_in, is_hidden, nearest, shown, words};
 use crate::ledger::{Filter, LedgerError};
 
-/// What a drill's texts bear; the city never sees it.
-pub const DRILL_MARK: &str = "【演练】";
 /// So many characters of a post are quoted by its correction and its all-clear.
 const QUOTED: usize = 24;
 
@@ -43,6 +42,25 @@ pub struct Urgent {
     pub expires_after: Option<Duration>,
     pub hold: Option<Duration>,
     pub dry_run: bool,
+    /// A template whose words these are, with its values.
+    pub template: Option<String>,
+    pub values: BTreeMap<String, String>,
+}
+
+/// Whose words it is.
+enum Wording {
+    Own,
+    /// Of a template, with what will correct and end it.
+    Template(Closing),
+    /// Of a correction or an all-clear, as the program or a template has them.
+    Standard,
+}
+
+impl Wording {
+    /// Of a correction or an all-clear with these words of one's own, or none.
+    fn closing(own: Option<&str>) -> Wording {
+        if own.is_some() { Wording::Own } else { Wording::Standard }
+    }
 }
 
 /// The key a person gave a request, so that asking twice does it once.
@@ -70,17 +88,65 @@ impl Inner {
         if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
             return Ok(answer);
         }
+        let (urgent, wording) = self.worded(urgent)?;
         let accounts = match urgent.to.is_empty() {
             true => {
                 return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
             }
             false => self.accounts_of("to", &urgent.to, &urgent.except)?,
         };
-        let tried = self.tried(by, &urgent, accounts, false).await?;
+        let tried = self.tried(by, &urgent, accounts, wording).await?;
         if urgent.dry_run {
-            return self.shown(&tried).await;
+            return self.preview(&tried).await;
         }
         self.take(by, tried, urgent.source.as_deref(), Vec::new(), key).await
+    }
+
+    /// The words of the template it names, with its values; whom it reaches unless the request says so.
+    fn worded(&self, mut urgent: Urgent) -> Result<(Urgent, Wording), ActError> {
+        let config = self.config();
+        let Some(name) = &urgent.template else {
+            return match urgent.values.keys().next() {
+                Some(_) => {
+                    Err(invalid("values", Words::new("`values` 要有 `template`", "`values` go with a `template`")))
+                }
+                None => Ok((urgent, Wording::Own)),
+            };
+        };
+        let safe = shown(name);
+        let Some(template) = config.templates.get(name) else {
+            let near = nearest(name, config.templates.keys().map(String::as_str));
+            return Err(invalid(
+                "template",
+                match near {
+                    Some(near) => words!(
+                        "没有模板 `{safe}`，是否指 `{near}`？",
+                        "there is no template `{safe}`: did you mean `{near}`?"
+                    ),
+                    None => words!("没有模板 `{safe}`", "there is no template `{safe}`"),
+                },
+            ));
+        };
+        if !urgent.text.trim().is_empty() {
+            let said = Words::new("`text` 和 `template` 只能有一个", "there are both `text` and `template`");
+            return Err(invalid("text", said));
+        }
+        if let Some(level) = urgent.level.filter(|l| *l != template.level) {
+            let (is, asked) = (template.level.name(), level.name());
+            let said =
+                words!("模板 {safe} 是 {is} 级，不是 {asked}", "the template {safe} is of level {is}, not {asked}");
+            return Err(invalid("level", said));
+        }
+        let now = self.clock.now().with_timezone(&config.settings.zone);
+        let filled = template.filled(&urgent.values, now);
+        let filled = filled.map_err(|unfit| ActError::Invalid(format!("values.{}", unfit.value).into(), unfit.said))?;
+        urgent.text = filled.text;
+        urgent.level = Some(template.level);
+        if urgent.to.is_empty() {
+            urgent.to = template.to.clone();
+            urgent.except.extend(template.except.iter().cloned());
+        }
+        Ok((urgent, Wording::Template(filled.closing)))
     }
 
     async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
@@ -102,7 +168,7 @@ impl Inner {
         by: &Actor,
         urgent: &Urgent,
         accounts: BTreeSet<AccountId>,
-        standard: bool,
+        wording: Wording,
     ) -> Result<Tried, ActError> {
         if accounts.is_empty() {
             return Err(invalid("to", Words::new("没有账号", "it means no account")));
@@ -124,23 +190,23 @@ impl Inner {
             (None, None) => None,
         };
         let body = Body {
-            text,
             link: urgent.link.clone(),
-            images: Vec::new(),
-            variants: BTreeMap::new(),
             to: urgent.to.clone(),
             except: urgent.except.clone(),
-            priority: Priority::Emergency,
             level: Some(level),
-            timing: Timing::Now,
             expires_after: urgent.expires_after,
-            catch_up: None,
-            together: Some(true),
             supersedes: supersedes.clone(),
-            hold_exempt: None,
-            standard,
+            standard: matches!(wording, Wording::Standard),
+            closing: match wording {
+                Wording::Template(closing) => Some(closing),
+                Wording::Own | Wording::Standard => None,
+            },
+            ..Body::said(&text)
         };
         self.fits(&body, &accounts)?;
+        for (field, words) in body.closing.iter().flat_map(Closing::words) {
+            self.fits(&Body::said(said_in(words)?.as_str()), &accounts).map_err(|error| error.about(field))?;
+        }
         let id = self.name(urgent.id.as_deref(), now).await?;
         let lasts = urgent.hold.or_else(|| self.config().settings.emergency.hold.get(&level).copied());
         // An update and what it updates are one emergency with one hold.
@@ -148,7 +214,7 @@ impl Inner {
             Some((row, _)) => self.hold_of(&row.id).await?,
             None => hold_name(&id),
         };
-        let hold = lasts.filter(|l| !standard && !l.is_zero()).map(|lasts| {
+        let hold = lasts.filter(|l| !body.standard && !l.is_zero()).map(|lasts| {
             let reason = format!("{id}: {}", quoted(&body.text));
             let until = holds::until(now, lasts);
             Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now }
@@ -206,13 +272,13 @@ impl Inner {
 
     async fn existing(&self, id: &str, field: &'static str) -> Result<AnnouncementId, ActError> {
         let found = self.announced(id).await?;
-        let safe = crate::core::words::shown(id);
+        let safe = shown(id);
         Ok(found.ok_or_else(|| invalid(field, words!("没有公告 `{safe}`", "there is no announcement `{safe}`")))?.id)
     }
 
     /// An emergency that was sent, or waits, and its content.
     async fn emergency_row(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>), ActError> {
-        let safe = crate::core::words::shown(id);
+        let safe = shown(id);
         let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
         let row = self.announced(id).await?.ok_or_else(none)?;
         if row.priority != Priority::Emergency {
@@ -237,7 +303,7 @@ impl Inner {
     }
 
     /// What would go where, with nothing written and nothing held.
-    async fn shown(&self, tried: &Tried) -> Result<Value, ActError> {
+    async fn preview(&self, tried: &Tried) -> Result<Value, ActError> {
         let body = &tried.content.body;
         let mut platforms: BTreeMap<&str, (u32, String)> = BTreeMap::new();
         for account in &tried.content.accounts {
@@ -256,7 +322,7 @@ impl Inner {
         Ok(json!({
             "dry_run": true, "id": tried.id, "level": tried.level, "accounts": tried.content.accounts.len(),
             "platforms": platforms, "content_hash": tried.content.hash(), "hold": hold, "supersedes": tried.supersedes,
-            "persons": self.config().settings.emergency.persons(body),
+            "persons": self.config().settings.emergency.persons(body), "closing": body.closing,
         }))
     }
 
@@ -404,7 +470,9 @@ impl Inner {
         let _turn = self.deciding.lock().await;
         let (row, content) = self.emergency_row(id).await?;
         let said = quoted(&content.body.text);
-        let standard = format!("【更正】此前发布的“{said}”有误，现予撤回，请勿转发，以本条为准。");
+        let ready = content.body.closing.as_ref().and_then(|c| c.correction.clone());
+        let standard =
+            ready.unwrap_or_else(|| format!("【更正】此前发布的“{said}”有误，现予撤回，请勿转发，以本条为准。"));
         let rows = self.all_of(id).await?;
         let carry = carriers(&rows);
         if carry.is_empty() {
@@ -419,7 +487,7 @@ impl Inner {
             id: self.derived(&row.id, "correction").await?,
             ..Urgent::default()
         };
-        let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
+        let tried = self.tried(by, &urgent, carry, Wording::closing(text)).await?;
         let tried = Tried { hold: None, ..tried };
         let stopped = self.stopped(by, &rows);
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
@@ -439,14 +507,16 @@ impl Inner {
         let mut answer = json!({ "id": Value::Null, "deliveries": 0 });
         if !carry.is_empty() {
             let said = quoted(&content.body.text);
+            let ready = content.body.closing.as_ref().and_then(|c| c.all_clear.clone());
+            let standard = ready.unwrap_or_else(|| format!("【解除】“{said}”现已解除。"));
             let urgent = Urgent {
-                text: text.map_or(format!("【解除】“{said}”现已解除。"), str::to_owned),
+                text: text.map_or(standard, str::to_owned),
                 level: content.body.level(),
                 to: carry.iter().map(ToString::to_string).collect(),
                 id: self.derived(&row.id, "all-clear").await?,
                 ..Urgent::default()
             };
-            let tried = self.tried(by, &urgent, carry, text.is_none()).await?;
+            let tried = self.tried(by, &urgent, carry, Wording::closing(text)).await?;
             let note = Note::change("all_clear", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
             answer = self.take(by, Tried { hold: None, ..tried }, None, vec![note], None).await?;
         }
@@ -501,7 +571,7 @@ impl Inner {
 }
 
 fn invalid(field: &'static str, said: Words) -> ActError {
-    ActError::Invalid(field, said)
+    ActError::Invalid(field.into(), said)
 }
 
 fn is_emergency(row: AnnouncementRow) -> bool {

@@ -43,12 +43,12 @@ impl Inner {
         let chosen = |field: &'static str, selectors: &[String]| {
             let mut found = BTreeSet::new();
             for text in selectors {
-                let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field, said))?;
+                let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field.into(), said))?;
                 let accounts = config.city.select(&selector).map_err(|nobody| {
                     let hint = nobody.hint.unwrap_or(Words::same(""));
                     let (zh, en) =
                         (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
-                    ActError::Invalid(field, Words::new(zh.trim(), en.trim()))
+                    ActError::Invalid(field.into(), Words::new(zh.trim(), en.trim()))
                 })?;
                 found.extend(accounts);
             }

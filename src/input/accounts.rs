@@ -3,14 +3,14 @@
 //! A secret is never written in YAML. A literal is refused without being printed, not even its length.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::yaml::{self, Node};
-use super::{Fault, Source, images, read_text, typed};
+use super::{Fault, Source, images, read_text, typed, yaml_files};
 use crate::core::accounts::{
     Account, AccountId, City, PlatformName, Secret, Status, Unit, UnitId, UnitLevel, is_path, is_tag,
 };
@@ -78,7 +78,7 @@ pub fn read(
         tokens: BTreeMap::new(),
         source: Source::new("", ""),
     };
-    for file in files(path, &mut reader.faults) {
+    for file in yaml_files(path, &mut reader.faults) {
         match read_text(&file, &file.display().to_string()) {
             Ok(source) => reader.file(source),
             Err(fault) => reader.faults.push(*fault),
@@ -88,29 +88,6 @@ pub fn read(
     let mut faults = reader.faults;
     super::sort(&mut faults);
     (reader.city, faults)
-}
-
-fn files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
-    if !path.is_dir() {
-        return vec![path.to_owned()];
-    }
-    let mut files: Vec<PathBuf> = ignore::WalkBuilder::new(path)
-        .standard_filters(false)
-        .hidden(true)
-        .build()
-        .filter_map(|entry| match entry {
-            Ok(entry) => Some(entry.into_path()),
-            Err(error) => {
-                let name = path.display().to_string();
-                let said = words!("账号文件夹读不全：{error}", "the folder of accounts cannot be read: {error}");
-                faults.push(Source::new(name, "").fault(0..0, "unreadable", said));
-                None
-            }
-        })
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
-        .collect();
-    files.sort();
-    files
 }
 
 struct Reader<'a> {

@@ -9,11 +9,13 @@ pub mod folder;
 pub mod images;
 pub mod queue;
 pub mod settings;
+pub mod templates;
 pub mod typed;
 pub mod values;
 pub mod yaml;
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::words::Words;
@@ -104,8 +106,32 @@ pub fn sort(faults: &mut [Fault]) {
     faults.sort_by(|a, b| (&a.source.name, a.span.start, a.severity).cmp(&(&b.source.name, b.span.start, b.severity)));
 }
 
+/// A file itself, or every YAML file below a folder, in the order of their names.
+pub fn yaml_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let mut files: Vec<PathBuf> = ignore::WalkBuilder::new(path)
+        .standard_filters(false)
+        .hidden(true)
+        .build()
+        .filter_map(|entry| match entry {
+            Ok(entry) => Some(entry.into_path()),
+            Err(error) => {
+                let name = path.display().to_string();
+                let said = crate::words!("文件夹读不全：{error}", "the folder cannot be read: {error}");
+                faults.push(Source::new(name, "").fault(0..0, "unreadable", said));
+                None
+            }
+        })
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
+        .collect();
+    files.sort();
+    files
+}
+
 /// A file's text; what is not UTF-8, too long or unreadable becomes a fault instead.
-pub fn read_text(path: &std::path::Path, name: &str) -> Result<Arc<Source>, Box<Fault>> {
+pub fn read_text(path: &Path, name: &str) -> Result<Arc<Source>, Box<Fault>> {
     /// R40: no file that people write by hand is larger.
     const MOST_BYTES: u64 = 1 << 20;
     let broken = |code, message| Box::new(Source::new(name, "").fault(0..0, code, message));

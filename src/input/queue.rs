@@ -176,6 +176,7 @@ impl Reader<'_> {
             supersedes: raw.supersedes.as_deref().map(AnnouncementId::from),
             hold_exempt: raw.hold_exempt.clone(),
             standard: false,
+            closing: None,
         };
         self.fits(&body, &accounts);
         let line = self.source.place(self.node.span.start).line;

@@ -46,6 +46,7 @@ fn content() -> impl Strategy<Value = Content> {
                 supersedes: None,
                 hold_exempt: None,
                 standard: false,
+                closing: None,
             },
             accounts: BTreeSet::new(),
         },

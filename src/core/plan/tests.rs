@@ -29,6 +29,7 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         supersedes: None,
         hold_exempt: None,
         standard: false,
+        closing: None,
     };
     let content = Content { body, accounts: BTreeSet::from(["sina:shanghai".into()]) };
     Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content }
