@@ -8,6 +8,7 @@ pub mod check;
 pub mod complete;
 pub mod demo;
 pub mod demo_queue;
+pub mod drill;
 pub mod hold;
 pub mod show;
 pub mod text;
@@ -45,6 +46,8 @@ pub struct Arguments {
 pub enum Command {
     /// Sandbox, daemon and a sample queue in one process; needs no credentials
     Demo(demo::Options),
+    /// An emergency in a world of its own: the sandbox, no credential, every text stamped
+    Drill(drill::Options),
     /// The daemon
     Run,
     /// Reads configuration and queue, and shows every fault
@@ -204,6 +207,7 @@ pub fn localised(lang: Lang) -> clap::Command {
         .mut_arg("json", |a| a.help("输出 JSON"));
     for (name, about) in [
         ("demo", "沙箱、守护进程与示例队列合在一个进程里；不需要任何凭据"),
+        ("drill", "演练：只到沙箱，不用真实凭据，文字都盖【演练】"),
         ("run", "守护进程"),
         ("check", "检查配置与队列，列出所有问题"),
         ("plan", "将要发布什么、何时、发给谁，有何变化"),
@@ -236,6 +240,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
     let config = arguments.config;
     match arguments.command {
         Command::Demo(options) => demo::run(&options, voice).await,
+        Command::Drill(options) => drill::run(&config, &options, voice, &env).await,
         Command::Run => world::run(&config, voice, env).await,
         Command::Check { paths } => check::check(&config, &paths, voice, &env),
         Command::Plan => check::plan(&config, voice, &env).await,

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::text::{BAD, CARE, GOOD, QUIET, STRONG, Voice};
+use super::text::{BAD, CARE, DRILL, GOOD, QUIET, STRONG, Voice};
 use super::{Exit, client, refused};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::{Clock, Time};
@@ -108,6 +108,9 @@ fn zone_of(value: &Value) -> Tz {
 
 /// An emergency first, in words that can be read out.
 fn tell_emergencies(value: &Value, zone: Tz, now: Time, voice: Voice) {
+    if value["drill"] == true {
+        voice.out(voice.paint(DRILL, voice.pick("【演练】以下都在沙箱里", "DRILL: all of this is in the sandbox")));
+    }
     for emergency in value["emergencies"].as_array().into_iter().flatten() {
         let n = |key: &str| emergency[key].as_u64().unwrap_or(0);
         let (id, level, since) =

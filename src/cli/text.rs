@@ -27,6 +27,8 @@ pub const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 pub const CARE: Style = AnsiColor::Yellow.on_default().bold();
 pub const QUIET: Style = AnsiColor::BrightBlack.on_default();
+/// Whatever belongs to a drill, and nothing live.
+pub const DRILL: Style = AnsiColor::Cyan.on_default().bold();
 pub const STRONG: Style = Style::new().bold();
 
 impl Voice {

@@ -12,10 +12,11 @@ use clap_complete::engine::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use super::hold::time;
-use super::text::{BAD, CARE, GOOD, Voice};
+use super::text::{BAD, CARE, DRILL, GOOD, Voice};
 use super::{Exit, client, complete, refused};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::Clock;
+use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
 
 /// Between looks at how far it is.
@@ -142,7 +143,8 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
     if urgent.dry_run {
         return Exit::Done;
     }
-    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), voice) {
+    let is_drill = tried["drill"] == true;
+    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), is_drill, voice) {
         return Exit::Failed;
     }
     body["dry_run"] = false.into();
@@ -185,7 +187,8 @@ fn show(config: &Path, tried: &Value, voice: Voice) {
     let level = tried["level"].as_str().unwrap_or("");
     let accounts = tried["accounts"].as_u64().unwrap_or(0);
     let head = words!("紧急发布 {level}：{accounts} 个账号", "emergency {level}: {accounts} accounts");
-    voice.note(voice.paint(BAD, voice.say(&head)));
+    let style = if tried["drill"] == true { DRILL } else { BAD };
+    voice.note(voice.paint(style, voice.say(&head)));
     for (platform, there) in tried["platforms"].as_object().into_iter().flatten() {
         let (n, text) = (there["accounts"].as_u64().unwrap_or(0), shown(there["text"].as_str().unwrap_or("")));
         voice.note(format!("  {platform:<10} {n:>5}  {text}"));
@@ -214,8 +217,8 @@ fn show(config: &Path, tried: &Value, voice: Voice) {
     }
 }
 
-/// Asks for the level in its own letters.
-fn typed(level: &str, voice: Voice) -> bool {
+/// Asks for the level in its own letters; a drill asks in another colour, and for another word.
+fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
     if !std::io::stdin().is_terminal() {
         voice.error(&Words::new(
             "没有终端可问：加 --yes 才发",
@@ -223,15 +226,30 @@ fn typed(level: &str, voice: Voice) -> bool {
         ));
         return false;
     }
-    let said = words!("输入级别 {level} 以发出：", "type the level, {level}, to send it: ");
-    eprint!("{}", voice.say(&said));
+    let (wanted, said) = if is_drill {
+        let wanted = format!("drill-{level}");
+        let said = words!(
+            "【演练】只到沙箱。输入 {wanted} 以发出：",
+            "DRILL, to the sandbox alone. Type {wanted} to send it: "
+        );
+        (wanted, voice.paint(DRILL, voice.say(&said)))
+    } else {
+        let said = words!("输入级别 {level} 以发出：", "LIVE. Type the level, {level}, to send it: ");
+        (level.to_owned(), voice.paint(BAD, voice.say(&said)))
+    };
+    eprint!("{said}");
     std::io::stderr().flush().unwrap_or_default();
     let mut line = String::new();
-    if std::io::stdin().read_line(&mut line).is_ok() && line.trim() == level {
+    if std::io::stdin().read_line(&mut line).is_ok() && line.trim() == wanted {
         return true;
     }
     voice.error(&Words::new("没有发出", "nothing was sent"));
     false
+}
+
+/// Nothing live bears the mark, and everything of a drill does.
+fn is_drill(announced: &Value) -> bool {
+    announced["text"].as_str().is_some_and(|text| text.contains(DRILL_MARK))
 }
 
 /// What was acknowledged, and, if asked for, what became of it.
@@ -341,7 +359,7 @@ pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
     let head = words!("确认 {level}：{accounts} 个账号", "confirms {level}: {accounts} accounts");
     voice.note(voice.paint(BAD, voice.say(&head)));
     voice.note(format!("  {}", shown(found["text"].as_str().unwrap_or(""))));
-    if !confirm.yes && !typed(&level, voice) {
+    if !confirm.yes && !typed(&level, is_drill(&found), voice) {
         return Exit::Failed;
     }
     match client.post(&format!("{path}/confirm"), &json!({ "content_hash": found["content_hash"] })).await {
@@ -363,7 +381,7 @@ pub async fn about(config: &Path, about: &About, act: &str, voice: Voice) -> Exi
     };
     let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
     voice.note(format!("{} {}: {}", act, about.id, shown(found["text"].as_str().unwrap_or(""))));
-    if !about.yes && !typed(&level, voice) {
+    if !about.yes && !typed(&level, is_drill(&found), voice) {
         return Exit::Failed;
     }
     match client.post(&format!("{path}/{act}"), &json!({ "text": about.text })).await {

@@ -14,6 +14,11 @@ use super::words::{Words, nearest, shown, words};
 /// What a drill's texts bear; the city never sees it.
 pub const DRILL_MARK: &str = "【演练】";
 
+/// A text as a drill says it: stamped at its beginning, once.
+pub fn stamped(text: &str) -> String {
+    if text.starts_with(DRILL_MARK) { text.to_owned() } else { format!("{DRILL_MARK}{text}") }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     pub name: String,

@@ -34,6 +34,17 @@ pub enum ActError {
 }
 
 impl ActError {
+    /// What to tell whoever asked.
+    pub fn words(&self) -> Words {
+        match self {
+            ActError::NotFound(said) | ActError::Conflict(said) | ActError::Denied(said) => said.clone(),
+            ActError::Invalid(field, said) => {
+                Words::new(format!("{field}：{}", said.zh), format!("{field}: {}", said.en))
+            }
+            ActError::Ledger(error) => words!("账本：{error}", "{error}"),
+        }
+    }
+
     /// The same, with another field to blame.
     #[must_use]
     pub(crate) fn about(self, field: &'static str) -> ActError {
@@ -220,6 +231,10 @@ impl Inner {
 
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.
     pub async fn reload_config(self: &Arc<Self>) {
+        // A drill's world is made once; what lies in its folder is for commands to find it by.
+        if self.config().drill {
+            return;
+        }
         let (file, env) = (self.config().settings.file.clone(), self.env.clone());
         let read = tokio::task::spawn_blocking(move || config::read(&file, &env, true)).await;
         let Ok((config, faults)) = read else { return };

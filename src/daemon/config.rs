@@ -31,6 +31,8 @@ pub struct Config {
     pub templates: BTreeMap<String, Template>,
     /// Names and files of templates that could not be used; what was in force of them stays.
     pub standing: BTreeSet<String>,
+    /// A drill's world (演练): every text is stamped, and nothing unstamped is sent.
+    pub drill: bool,
 }
 
 /// Reads `fabu.yaml` and the accounts; with any fault that makes them unusable there is no `Config`.
@@ -42,6 +44,11 @@ pub fn read(file: &Path, env: &Env, with_secrets: bool) -> (Option<Config>, Vec<
 /// The same for the sandbox, which gives the platforms the addresses that are still missing.
 pub fn read_for_sandbox(file: &Path, env: &Env) -> (Option<Config>, Vec<Fault>) {
     from(settings::read_without_addresses(file), file, env, true)
+}
+
+/// The same for a drill, which reads no secret.
+pub fn read_for_drill(file: &Path, env: &Env) -> (Option<Config>, Vec<Fault>) {
+    from(settings::read_without_addresses(file), file, env, false)
 }
 
 fn from(
@@ -76,7 +83,16 @@ impl Config {
             settings.platforms.values().map(|s| (s.name.clone(), platform::open(s))).collect();
         let rules = platforms.iter().map(|(name, p)| (name.clone(), p.rules().clone())).collect();
         let per_hour = settings.platforms.values().map(|s| (s.name.clone(), s.limits.account_per_hour)).collect();
-        Config { settings, city, platforms, rules, per_hour, templates: BTreeMap::new(), standing: BTreeSet::new() }
+        Config {
+            settings,
+            city,
+            platforms,
+            rules,
+            per_hour,
+            templates: BTreeMap::new(),
+            standing: BTreeSet::new(),
+            drill: false,
+        }
     }
 
     /// Takes over what was in force of the templates that cannot be used as they are now.

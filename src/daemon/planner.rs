@@ -46,6 +46,7 @@ pub fn read(config: &super::config::Config, known: &dyn Fn(&AnnouncementId) -> b
         rules: &config.rules,
         per_hour: &config.per_hour,
         now,
+        drill: config.drill,
     };
     folder::read(&context, known)
 }

@@ -14,9 +14,10 @@ use super::{Inner, lock};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Delivery, Event, Failure, Scope};
+use crate::core::delivery::{Class, Delivery, Event, Failure, Scope};
 use crate::core::fit;
 use crate::core::pacing::Use;
+use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, words};
 use crate::input::images;
 use crate::platform::{Call, Lane, Picture, Platform, Post};
@@ -221,6 +222,14 @@ async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result
 fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
     let platform = row.account.platform();
     let body = &content.body;
+    if body.text_for(platform).contains(DRILL_MARK) != inner.config().drill {
+        // A drill's ledger in a live daemon's hands, or the other way round: nothing of it is sent.
+        let said = Words::new(
+            "演练的文字不在正式环境发布，反之亦然",
+            "words of a drill are not sent live, nor live ones in a drill",
+        );
+        return Err(Failure::Refused(Class::Policy, said));
+    }
     let most = inner.config().rules.get(platform).map_or(0, |r| r.images);
     let pictures = body
         .images

@@ -257,6 +257,7 @@ impl Inner {
         Ok(json!({
             "now": now,
             "timezone": config.settings.zone.name(),
+            "drill": config.drill,
             "health": health,
             "emergencies": emergencies,
             "holds": holds,

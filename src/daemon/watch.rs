@@ -26,6 +26,8 @@ pub async fn run(inner: Arc<Inner>) {
         // A folder that was away, or that a reload replaced, is watched anew.
         if watched.as_ref().is_none_or(|(path, _)| *path != root) && root.is_dir() {
             watched = watch(&root, tell.clone()).map(|w| (root.clone(), w));
+            // What was saved before the watch began is told by nobody.
+            inner.ask_rescan();
         }
         if !root.is_dir() {
             watched = None;

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod folder;
 pub mod images;
 pub mod queue;
+pub mod scenario;
 pub mod settings;
 pub mod templates;
 pub mod typed;

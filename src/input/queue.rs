@@ -21,6 +21,7 @@ use crate::core::announcement::{
 use crate::core::fit;
 use crate::core::policy::CatchUp;
 use crate::core::repeat;
+use crate::core::template::{DRILL_MARK, stamped};
 use crate::core::words::{Words, hidden_in, is_hidden, words};
 
 use raw::{RawAnnouncement, RawImage};
@@ -38,6 +39,8 @@ pub struct Context<'a> {
     /// Posts an account may make in an hour, by platform.
     pub per_hour: &'a BTreeMap<PlatformName, Option<u32>>,
     pub now: Time,
+    /// A drill's queue: its texts are stamped as they are read. In a live one the stamp is a fault.
+    pub drill: bool,
 }
 
 /// What came of one file.
@@ -230,7 +233,7 @@ impl Reader<'_> {
                 Some(Words::new("真要发它就加引号", "put it in quotes if that is what is meant"));
         }
         self.safe("text", given);
-        let text = fit::full_text(given, None);
+        let text = self.marked("text", fit::full_text(given, None));
         let visible = text.chars().any(|c| !c.is_whitespace() && !is_hidden(c));
         if !visible {
             self.push("text", "empty", Words::new("`text` 是空的", "the `text` is empty"));
@@ -243,6 +246,22 @@ impl Reader<'_> {
                 Words::new("文字里混有形似的字母", "letters of scripts that look alike are mixed"),
                 hint,
             );
+        }
+        text
+    }
+
+    /// R14: a drill's texts bear its mark, and nothing else does.
+    fn marked(&mut self, path: &str, text: String) -> String {
+        if self.context.drill {
+            return if text.is_empty() { text } else { stamped(&text) };
+        }
+        if text.contains(DRILL_MARK) {
+            let said = Words::new(
+                "带有【演练】，正式环境不发",
+                "it bears the mark of a drill (【演练】): nothing of a drill goes out live",
+            );
+            self.push(path, "drill_mark", said).hint =
+                Some(Words::new("演练用 fabu drill", "for a drill there is `fabu drill`"));
         }
         text
     }
