@@ -161,6 +161,52 @@ fn a_correction_reaches_exactly_the_accounts_that_carry_the_wrong_post_and_takes
 }
 
 #[test]
+fn where_nobody_knows_whether_the_wrong_post_is_out_its_correction_waits_until_that_is_known() {
+    simulate(async {
+        let city = City::new(START, 10, "");
+        let daemon = city.start().await;
+        // On three accounts the answer is lost: on two after the post was taken, on one before anything was.
+        let lost = |account: &str, how: &str| {
+            let rule = serde_json::json!({ "behaviour": how, "account": account, "operation": "post", "times": 1 });
+            serde_json::from_value(rule).unwrap()
+        };
+        city.sandbox.set_faults(vec![
+            lost("sina:shanghai", "reset_after"),
+            lost("sina:shanghai/metro", "reset_after"),
+            lost("sina:shanghai/weather", "reset_before"),
+        ]);
+        let wrong = Urgent { to: vec!["sina:**".to_owned()], ..everywhere("【误报】大坝决堤！", Level::Blue) };
+        let id = text(&asked(&daemon, 1000, wrong).await, "id");
+        city.sleep(1).await;
+        let answer = daemon.inner.correct(&person(1000), &id, Some("【更正】水位平稳。")).await.unwrap();
+        assert_eq!((answer["deliveries"].as_u64(), answer["waiting"].as_u64()), (Some(5), Some(3)));
+        assert!(
+            matches!(
+                daemon.inner.correct(&person(1000), &id, Some("【更正】水位平稳。")).await,
+                Err(ActError::Conflict(_))
+            ),
+            "once"
+        );
+        city.sleep(1).await;
+        assert_eq!(standing(&city, "【更正】"), 2);
+        drop(daemon);
+        let daemon = city.start().await;
+        city.sleep(1200).await;
+        assert_eq!(standing(&city, "大坝决堤！"), 0, "wherever it was, it is down");
+        let spoke: Vec<String> = city
+            .posts()
+            .into_keys()
+            .filter(|(_, text)| text.contains("【更正】"))
+            .map(|(account, _)| account)
+            .collect();
+        assert_eq!(spoke.len(), 4, "each account that carried it says so, and no other: {spoke:?}");
+        assert!(!spoke.iter().any(|a| a.contains("weather")), "{spoke:?}");
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Held), 0, "nothing waits for ever");
+    });
+}
+
+#[test]
 fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
     simulate(async {
         let city = City::new(START, 7, "");

@@ -204,6 +204,11 @@ impl Inner {
             None => Event::SettledNotPublished,
         };
         let after = self.step(by, &row, event, Vec::new()).await?;
+        let correction = super::settle::correction(self, &after).await;
+        if !correction.changes.is_empty() {
+            self.ledger.commit(by, correction.changes).await?;
+        }
+        self.nudge(&correction.ids);
         self.nudge(&[id]);
         Ok(super::status::delivery_json(&after))
     }

@@ -26,6 +26,10 @@ use crate::ledger::{Filter, LedgerError};
 
 /// So many characters of a post are quoted by its correction and its all-clear.
 const QUOTED: usize = 24;
+/// What follows from one emergency is named after it, so many times at most.
+const MOST_DERIVED: u32 = 100;
+/// How often a correction is made anew when what it corrects has changed meanwhile.
+const CORRECTED_AGAIN: u32 = 50;
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +83,8 @@ struct Tried {
     hold: Option<Hold>,
     /// The emergency this one belongs to: its own, or the one it updates.
     supersedes: Option<AnnouncementId>,
+    /// Accounts it reaches only when it is known that they carry what it corrects.
+    uncertain: BTreeSet<AccountId>,
 }
 
 impl Inner {
@@ -220,7 +226,7 @@ impl Inner {
             let until = holds::until(now, lasts);
             Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now }
         });
-        Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes })
+        Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes, uncertain: BTreeSet::new() })
     }
 
     fn fits(&self, body: &Body, accounts: &BTreeSet<AccountId>) -> Result<(), ActError> {
@@ -257,8 +263,8 @@ impl Inner {
 
     /// What follows from an emergency is named after it.
     async fn derived(&self, id: &AnnouncementId, what: &str) -> Result<Option<String>, ActError> {
-        for n in 1..100 {
-            let name = if n == 1 { format!("{id}-{what}") } else { format!("{id}-{what}-{n}") };
+        for n in 1..MOST_DERIVED {
+            let name = derived(id, what, n);
             if self.announced(&name).await?.is_none() {
                 return Ok(Some(name));
             }
@@ -337,7 +343,7 @@ impl Inner {
         key: Option<Key>,
     ) -> Result<Value, ActError> {
         let now = self.clock.now();
-        let Tried { id, content, level, hold, supersedes } = tried;
+        let Tried { id, content, level, hold, supersedes, uncertain } = tried;
         let (hash, config) = (content.hash(), self.config());
         let needed = config.settings.emergency.persons(&content.body);
         let is_confirmed = needed <= 1;
@@ -345,7 +351,7 @@ impl Inner {
         let occurrence = OccurrenceId::once(&id);
         let answer = json!({
             "id": id, "state": if is_confirmed { "releasing" } else { "awaiting_confirm" },
-            "deliveries": content.accounts.len(), "level": level, "content_hash": hash,
+            "deliveries": content.accounts.len(), "waiting": uncertain.len(), "level": level, "content_hash": hash,
             "persons": { "needed": needed, "have": 1 },
             "confirm_by": (!is_confirmed).then(|| now + config.settings.emergency.confirm_within),
             "hold": hold.as_ref().map(|h| json!({ "id": h.id, "until": h.until })),
@@ -375,7 +381,14 @@ impl Inner {
         ];
         for account in &content.accounts {
             let mut delivery = new_delivery(&announcement, &hash, &occurrence, account, now, expires_at);
-            if !is_confirmed {
+            if uncertain.contains(account) {
+                delivery.state = State::Held;
+                delivery.next_at = None;
+                delivery.reason = Some(Words::new(
+                    "有误的那条是否已发，尚不清楚",
+                    "whether what it corrects is there is not known yet",
+                ));
+            } else if !is_confirmed {
                 delivery.state = State::Held;
                 delivery.next_at = Some(now + config.settings.emergency.confirm_within);
                 delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
@@ -463,39 +476,71 @@ impl Inner {
     }
 
     async fn waiting(&self, id: &AnnouncementId) -> Result<Vec<Delivery>, ActError> {
-        Ok(self.all_of(id.as_str()).await?.into_iter().filter(|d| d.state == State::Held).collect())
+        Ok(self.all_of(id.as_str()).await?.into_iter().filter(awaits_word).collect())
     }
 
-    /// A correction to exactly the accounts that carry the wrong post; what is not out yet is stopped.
+    /// A correction to exactly the accounts that carry the wrong post; what is not out yet is stopped, and where nobody
+    /// knows yet whether it is out the correction waits until that is known.
     pub async fn correct(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
         let _turn = self.deciding.lock().await;
+        // In the middle of its release the rows change while they are read.
+        for _ in 0..CORRECTED_AGAIN {
+            match self.corrected(by, id, text).await {
+                Err(ActError::Ledger(LedgerError::Conflict)) => {}
+                done => return done,
+            }
+        }
+        self.corrected(by, id, text).await
+    }
+
+    async fn corrected(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
         let (row, content) = self.emergency_row(id).await?;
         let said = quoted(&content.body.text);
         let ready = content.body.closing.as_ref().and_then(|c| c.correction.clone());
         let standard =
             ready.unwrap_or_else(|| format!("【更正】此前发布的“{said}”有误，现予撤回，请勿转发，以本条为准。"));
         let rows = self.all_of(id).await?;
-        let carry = carriers(&rows);
-        if carry.is_empty() {
+        let (mut carry, mut uncertain) = (carriers(&rows), uncertain(&rows));
+        if carry.is_empty() && uncertain.is_empty() {
             // Nothing of it stands: stopping what is on its way is all there is to correct.
             return self.withdraw(by, id, Wish::Gone).await;
         }
+        let (name, before) = self.corrections(&row.id).await?;
+        carry.retain(|a| !before.contains(a));
+        uncertain.retain(|a| !before.contains(a));
+        if carry.is_empty() && uncertain.is_empty() {
+            return Err(ActError::Conflict(words!("`{id}` 已经更正", "`{id}` is corrected already")));
+        }
+        let accounts: BTreeSet<AccountId> = carry.union(&uncertain).cloned().collect();
         let urgent = Urgent {
             text: text.map_or(standard, str::to_owned),
             level: content.body.level(),
-            to: carry.iter().map(ToString::to_string).collect(),
+            to: accounts.iter().map(ToString::to_string).collect(),
             supersedes: Some(row.id.to_string()),
-            id: self.derived(&row.id, "correction").await?,
+            id: Some(name),
             ..Urgent::default()
         };
-        let tried = self.tried(by, &urgent, carry, Wording::closing(text)).await?;
-        let tried = Tried { hold: None, ..tried };
+        let tried = self.tried(by, &urgent, accounts, Wording::closing(text)).await?;
+        let tried = Tried { hold: None, uncertain, ..tried };
         let stopped = self.stopped(by, &rows);
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
         let note = Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
         let answer = self.take(by, tried, None, stopped.into_iter().chain([note]).collect(), None).await?;
         self.nudge(&ids);
         Ok(answer)
+    }
+
+    /// The name the next correction of an emergency gets, and the accounts that those before it speak to.
+    async fn corrections(&self, id: &AnnouncementId) -> Result<(String, BTreeSet<AccountId>), ActError> {
+        let mut spoken = BTreeSet::new();
+        for n in 1..MOST_DERIVED {
+            let name = derived(id, "correction", n);
+            let Some(before) = self.announced(&name).await? else { return Ok((name, spoken)) };
+            let lives = |d: &Delivery| !matches!(d.state, State::Cancelled | State::Expired | State::Failed);
+            let rows = self.all_of(before.id.as_str()).await?;
+            spoken.extend(rows.into_iter().filter(lives).map(|d| d.account));
+        }
+        Err(ActError::Conflict(words!("`{id}` 更正得太多", "`{id}` has been corrected too often")))
     }
 
     /// The end of an emergency: its closing text, and the end of its hold.
@@ -582,6 +627,11 @@ fn invalid(field: &'static str, said: Words) -> ActError {
     ActError::Invalid(field.into(), said)
 }
 
+/// Held until a person gives their word; what waits to know whether it is needed at all has no time to look again.
+fn awaits_word(row: &Delivery) -> bool {
+    row.state == State::Held && row.next_at.is_some()
+}
+
 fn is_emergency(row: AnnouncementRow) -> bool {
     row.priority == Priority::Emergency
 }
@@ -594,6 +644,16 @@ fn hold_name(id: &AnnouncementId) -> String {
 fn carriers(rows: &[Delivery]) -> BTreeSet<AccountId> {
     let stands = |d: &&Delivery| matches!(d.state, State::Published | State::Accepted) && d.wish != Wish::Gone;
     rows.iter().filter(stands).map(|d| d.account.clone()).collect()
+}
+
+/// Accounts on which a post may stand or not.
+fn uncertain(rows: &[Delivery]) -> BTreeSet<AccountId> {
+    let unclear = |d: &&Delivery| matches!(d.state, State::Sending | State::Unknown) && d.wish == Wish::Out;
+    rows.iter().filter(unclear).map(|d| d.account.clone()).collect()
+}
+
+fn derived(id: &AnnouncementId, what: &str, n: u32) -> String {
+    if n == 1 { format!("{id}-{what}") } else { format!("{id}-{what}-{n}") }
 }
 
 /// The beginning of a text, to name it by.

@@ -351,8 +351,10 @@ async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Ve
         let mut changes = vec![Change::Step(Box::new(step))];
         changes.extend(outcome_changes(inner, &after));
         changes.extend(with.iter().cloned());
-        let superseded = settle::supersede(inner, &after).await;
-        changes.extend(superseded.changes);
+        let mut superseded = settle::supersede(inner, &after).await;
+        let correction = settle::correction(inner, &after).await;
+        superseded.ids.extend(correction.ids);
+        changes.extend(superseded.changes.into_iter().chain(correction.changes));
         match inner.ledger.commit(&Actor::Daemon, changes).await {
             Ok(_) => {
                 inner.nudge(&superseded.ids);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::prepare::{Means, key};
 use super::send::{note_failure, outcome_name, waited, written};
 use super::{Inner, StepError, lock};
-use crate::core::announcement::Timing;
+use crate::core::announcement::{Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, State, Wish};
 use crate::core::fit;
@@ -22,8 +22,7 @@ type Driven = Result<Option<Delivery>, StepError>;
 async fn paid(inner: &Inner, row: &Delivery, means: &Means) -> Option<Driven> {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
-    let use_ =
-        if row.priority == crate::core::announcement::Priority::Emergency { Use::Emergency } else { Use::Settle };
+    let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
     let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_, false, reserve, now);
     let until = match taken {
         Ok(changes) if changes.is_empty() => return None,
@@ -204,4 +203,48 @@ pub async fn supersede(inner: &Inner, row: &Delivery) -> Superseded {
         }
     }
     superseded
+}
+
+/// What waits to correct a wrong post on its account: it goes when the post turns out to be there, and is dropped when not.
+pub async fn correction(inner: &Inner, wrong: &Delivery) -> Superseded {
+    let mut waiting = Superseded::default();
+    let is_there = match wrong.state {
+        State::Published => true,
+        State::Cancelled | State::Expired | State::Failed => false,
+        _ => return waiting,
+    };
+    if wrong.wish != Wish::Gone || wrong.priority != Priority::Emergency {
+        return waiting;
+    }
+    let filter = Filter {
+        account: Some(wrong.account.to_string()),
+        states: vec![State::Held],
+        priority: Some(Priority::Emergency),
+        max: 1000,
+        ..Filter::default()
+    };
+    let held = match inner.ledger.deliveries(filter).await {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::error!(%error, "the correction that waits cannot be read");
+            return waiting;
+        }
+    };
+    for row in held.into_iter().filter(|d| d.next_at.is_none()) {
+        let Ok(content) = inner.content(&row.content).await else { continue };
+        if content.body.supersedes.as_ref() != Some(&wrong.announcement) {
+            continue;
+        }
+        let event = if is_there {
+            Event::GateOpen { at: inner.clock.now(), expires_at: row.expires_at }
+        } else {
+            let why = Words::new("有误的那条没有发出", "what it corrects never went out");
+            Event::Withdrawn(Wish::Stop, why)
+        };
+        if let Ok(step) = inner.computed(&row, event) {
+            waiting.ids.push(row.id);
+            waiting.changes.push(Change::Step(Box::new(step)));
+        }
+    }
+    waiting
 }
