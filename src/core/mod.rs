@@ -5,6 +5,7 @@
 //! repeated from a seed.
 
 pub mod accounts;
+pub mod alert;
 pub mod announcement;
 pub mod change;
 pub mod delivery;

@@ -122,6 +122,15 @@ impl Default for Publish {
     }
 }
 
+/// `cap:` of the configuration: whose alerts are taken, and whom a region's concern.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cap {
+    /// The highest level a sender may ask; one that is not here may ask nothing.
+    pub senders: BTreeMap<String, Level>,
+    /// Selector of accounts, by GB/T 2260 code; it parses.
+    pub areas: BTreeMap<String, String>,
+}
+
 /// `emergency:` of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Emergency {

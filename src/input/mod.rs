@@ -5,6 +5,7 @@
 //! character, and what to do.
 
 pub mod accounts;
+pub mod cap;
 pub mod folder;
 pub mod images;
 pub mod queue;

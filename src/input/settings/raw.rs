@@ -23,7 +23,6 @@ pub struct Raw {
     pub(super) platforms: Option<BTreeMap<String, Option<RawPlatform>>>,
     pub(super) publish: Option<RawPublish>,
     pub(super) emergency: Option<RawEmergency>,
-    #[expect(dead_code, reason = "its shape is checked from now on")]
     pub(super) cap: Option<RawCap>,
     pub(super) access: Option<Access>,
     #[expect(dead_code, reason = "its shape is checked from now on")]
@@ -126,25 +125,26 @@ pub(super) enum RawAfterHold {
     Resume,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its shape is checked from now on, so that a file written today stays right")]
 pub(super) struct RawCap {
-    pub(super) senders: Option<Vec<RawSender>>,
-    pub(super) areas: Option<BTreeMap<String, String>>,
+    /// Whose alerts are taken.
+    pub(super) senders: Option<Vec<Option<RawSender>>>,
+    /// Selector of accounts, by GB/T 2260 code.
+    pub(super) areas: Option<BTreeMap<String, Option<String>>>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
 pub(super) struct RawSender {
     pub(super) id: Option<String>,
+    /// The highest it may ask.
     pub(super) level: Option<Level>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "its shape is checked from now on, so that a file written today stays right")]
 pub(super) struct RawNotify {
     pub(super) on: Option<Vec<String>>,
     pub(super) run: Option<Vec<String>>,
