@@ -225,7 +225,7 @@ fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
         city.sleep(30).await;
         assert_eq!(standing(&city, "注意积水"), 0, "an update takes the place of what it updates");
         assert_eq!(daemon.inner.holds().len(), 1, "one emergency has one hold");
-        daemon.inner.all_clear(&person(1000), &second, None).await.unwrap();
+        daemon.inner.all_clear(&person(1000), &id, None).await.unwrap();
         city.sleep(5).await;
         assert!(daemon.inner.holds().is_empty());
         assert_eq!(standing(&city, "【解除】"), ALL);

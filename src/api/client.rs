@@ -49,6 +49,24 @@ impl Client {
         self.read(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
+    /// An alert, with a key or for a look.
+    pub async fn post_alert(&self, path: &str, alert: Vec<u8>, key: Option<&str>) -> Result<Value, ClientError> {
+        let request = self.http.post(format!("http://fabu{path}")).header("content-type", "application/cap+xml");
+        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        self.read(request.body(alert)).await
+    }
+
+    /// The text at a path, in the form asked for.
+    pub async fn get_as(&self, path: &str, form: &str) -> Result<String, ClientError> {
+        let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
+        let request = self.http.get(format!("http://fabu{path}")).header("accept", form);
+        let answer = request.send().await.map_err(unreachable)?;
+        if answer.status().is_success() {
+            return answer.text().await.map_err(|e| ClientError::Odd(e.to_string()));
+        }
+        Err(self.refusal(answer).await)
+    }
+
     pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.read(self.http.delete(format!("http://fabu{path}"))).await
     }
@@ -56,15 +74,26 @@ impl Client {
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value, ClientError> {
         let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
         let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(|e| ClientError::Odd(e.to_string()))?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))?;
-        if status.is_success() {
-            return Ok(value);
+        if !answer.status().is_success() {
+            return Err(self.refusal(answer).await);
         }
-        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        let field = value.get("field").and_then(Value::as_str).map(str::to_owned);
-        Err(ClientError::Refused { status: status.as_u16(), en: text("detail"), zh: text("detail_zh"), field })
+        let bytes = answer.bytes().await.map_err(|e| ClientError::Odd(e.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))
+    }
+
+    async fn refusal(&self, answer: reqwest::Response) -> ClientError {
+        let status = answer.status().as_u16();
+        let said = match answer.bytes().await {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let value = match said {
+            Ok(value) => value,
+            Err(error) => return ClientError::Odd(error),
+        };
+        let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (en, zh) = (text("detail").unwrap_or_default(), text("detail_zh").unwrap_or_default());
+        ClientError::Refused { status, en, zh, field: text("field") }
     }
 }
 

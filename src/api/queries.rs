@@ -86,7 +86,19 @@ pub async fn announcements(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Ra
     Ok(axum::Json(json!({ "items": items, "next": next })))
 }
 
-pub async fn announcement(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Named(id): Named) -> Answer {
+/// An announcement; an emergency that is out also as a CAP 1.2 alert, to whoever accepts one.
+pub async fn announcement(
+    _: Allowed<VIEW>,
+    State(inner): State<Arc<Inner>>,
+    Named(id): Named,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if accepts.contains("application/cap+xml") {
+        let alert = inner.as_alert(&id).await?;
+        let bytes = crate::input::cap::write(&alert);
+        return Ok(([(header::CONTENT_TYPE, "application/cap+xml")], bytes).into_response());
+    }
     let filter = Filter { announcement: Some(id.clone()), max: 1, ..Filter::default() };
     let safe = crate::core::words::shown(&id);
     let none = || Problem::not_found(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
@@ -98,7 +110,7 @@ pub async fn announcement(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, Nam
         value["content"] = json!(content.body);
         value["accounts"] = json!(content.accounts);
     }
-    Ok(axum::Json(value))
+    Ok(axum::Json(value).into_response())
 }
 
 pub async fn deliveries(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQuery(query): RawQuery) -> Answer {

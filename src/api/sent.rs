@@ -53,11 +53,15 @@ impl FromRequestParts<Arc<Inner>> for Named {
     }
 }
 
+/// The media type a body says it has, without its parameters.
+pub fn kind(headers: &HeaderMap) -> &str {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    kind.split(';').next().unwrap_or("").trim()
+}
+
 /// A body as JSON: one object, nothing behind it, no unknown field, no key twice. An empty one is an empty object.
 pub fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let kind = kind.split(';').next().unwrap_or("").trim();
-    if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+    if !bytes.is_empty() && !kind(headers).eq_ignore_ascii_case("application/json") {
         let said = Words::new("正文须为 application/json", "the body has to be application/json");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, said));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::holds::lasting;
 use super::peer::{Allowed, DUTY};
 use super::problem::Problem;
-use super::sent::{Named, Sent, body};
+use super::sent::{Named, Sent, body, kind};
 use crate::core::announcement::Level;
 use crate::core::words::{Words, nearest, shown, words};
 use crate::daemon::Inner;
@@ -61,21 +61,46 @@ const FIELDS: [&str; 14] = [
     "id",
     "dry_run",
 ];
+/// CAP 1.2's media type (OASIS CAP 1.2, 3.5).
+const CAP: &str = "application/cap+xml";
 /// Longer keys are nobody's.
 const LONGEST_KEY: usize = 255;
 
 pub async fn urgent(
     Allowed(peer, _): Allowed<DUTY>,
     State(inner): State<Arc<Inner>>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Result<Response, Problem> {
-    let asked: Asked = body(&headers, &bytes)?;
     let key = key(&headers, &bytes)?;
+    if kind(&headers).eq_ignore_ascii_case(CAP) {
+        let dry_run = dry_run(query.as_deref())?;
+        let alert = crate::input::cap::read(&bytes).map_err(refused)?;
+        let answer = inner.alert(&peer.actor(), alert, dry_run, key).await?;
+        let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+        return Ok((status, axum::Json(answer)).into_response());
+    }
+    let asked: Asked = body(&headers, &bytes)?;
     let urgent = read(asked)?;
     let status = if urgent.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let answer = inner.urgent(&peer.actor(), urgent, key).await?;
     Ok((status, axum::Json(answer)).into_response())
+}
+
+/// What is no alert at all is malformed; what is one and cannot be taken names the element.
+fn refused(refused: crate::input::cap::Refused) -> Problem {
+    let status = if refused.malformed { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+    Problem { status, words: refused.words, field: refused.field.map(Into::into) }
+}
+
+/// An alert has no field of ours, so it is tried by the query: `?dry_run=true`.
+fn dry_run(query: Option<&str>) -> Result<bool, Problem> {
+    match query {
+        None | Some("" | "dry_run=false") => Ok(false),
+        Some("dry_run=true") => Ok(true),
+        Some(_) => Err(Problem::malformed(Words::new("只认 ?dry_run=true", "the only query is ?dry_run=true"))),
+    }
 }
 
 fn key(headers: &HeaderMap, bytes: &Bytes) -> Result<Option<Key>, Problem> {

@@ -247,7 +247,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Status { id } => show::status(&config, id.as_deref(), voice).await,
         Command::Accounts { what: None } => show::accounts(&config, voice, &env),
         Command::Accounts { what: Some(AccountsCommand::Check) } => show::accounts_check(&config, voice, &env).await,
-        Command::Urgent(what) => urgent::urgent(&config, &what, voice).await,
+        Command::Urgent(what) => urgent::urgent(&config, &what, voice, env).await,
         Command::Confirm(what) => urgent::confirm(&config, &what, voice).await,
         Command::Correct(what) => urgent::about(&config, &what, "correct", voice).await,
         Command::AllClear(what) => urgent::about(&config, &what, "all-clear", voice).await,

@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 
 use super::hold::time;
 use super::text::{BAD, CARE, DRILL, GOOD, Voice};
-use super::{Exit, client, complete, refused};
+use super::{Exit, client, complete, refused, world};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::Clock;
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
+use crate::daemon::config::Env;
 
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,6 +33,9 @@ pub struct Urgent {
     /// A value of the template; may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "template", add = ArgValueCandidates::new(complete::values))]
     pub set: Vec<String>,
+    /// A CAP 1.2 alert, instead of a text
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "template", "level", "to", "except", "update", "supersedes"])]
+    pub cap: Option<std::path::PathBuf>,
     /// Of the warning (default: red, or the template's)
     #[arg(long, value_parser = ["red", "orange", "yellow", "blue"])]
     pub level: Option<String>,
@@ -62,6 +66,9 @@ pub struct Urgent {
     /// A name of its own
     #[arg(long)]
     pub id: Option<String>,
+    /// Without a daemon, when none runs: on the same ledger, for as long as it takes
+    #[arg(long)]
+    pub direct: bool,
     /// Shows what would go where, and sends nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -100,7 +107,16 @@ pub struct Confirm {
     pub wait: bool,
 }
 
-pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
+/// Over the socket of the daemon, or of one made for this.
+pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice, env: Env) -> Exit {
+    if !urgent.direct {
+        return send(config, urgent, urgent.wait, voice).await;
+    }
+    // It ends with its errand, so it waits until nothing of it is under way.
+    world::during(config, voice, env, send(config, urgent, true, voice)).await
+}
+
+async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit {
     let text = match text_of(urgent.text.as_deref()) {
         Ok(text) => text,
         Err(error) => {
@@ -112,6 +128,9 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
         Ok(client) => client,
         Err(exit) => return exit,
     };
+    if let Some(file) = &urgent.cap {
+        return alert(config, &client, file, urgent, wait, voice).await;
+    }
     let mut values = BTreeMap::new();
     for given in &urgent.set {
         let Some((name, value)) = given.split_once('=') else {
@@ -151,7 +170,45 @@ pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice) -> Exit {
     // Asked again after a lost answer, it is the same request and does nothing twice.
     let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
     match client.post_once("/v1/urgent", &body, &key).await {
-        Ok(answer) => taken(&client, &answer, urgent.wait, voice).await,
+        Ok(answer) => taken(&client, &answer, wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+/// An alert goes the same way: shown, asked for, sent once.
+async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit {
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let name = shown(&file.display().to_string());
+            voice.error(&words!("{name} 读不了：{error}", "{name} cannot be read: {error}"));
+            return Exit::Usage;
+        }
+    };
+    let tried = match client.post_alert("/v1/urgent?dry_run=true", bytes.clone(), None).await {
+        Ok(tried) => tried,
+        Err(error) => return refused(&error, voice),
+    };
+    if urgent.dry_run && voice.json {
+        voice.data(&tried);
+        return Exit::Done;
+    }
+    if let Some(id) = tried["all_clear"].as_str() {
+        let said = words!("解除 {id} 及其静默", "ends {id} and its hold");
+        voice.note(voice.paint(BAD, voice.say(&said)));
+    } else if tried["dry_run"] == true {
+        show(config, &tried, voice);
+    }
+    if urgent.dry_run {
+        return Exit::Done;
+    }
+    let level = tried["level"].as_str().unwrap_or("all-clear");
+    if !urgent.yes && !typed(level, tried["drill"] == true, voice) {
+        return Exit::Failed;
+    }
+    let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
+    match client.post_alert("/v1/urgent", bytes, Some(&key)).await {
+        Ok(answer) => taken(client, &answer, wait, voice).await,
         Err(error) => refused(&error, voice),
     }
 }

@@ -23,6 +23,11 @@ use crate::sandbox::{AccountSetup, FaultRule, Latency, PlatformSetup, Sandbox, S
 /// The daemon: publishes until it is told to stop.
 pub async fn run(file: &Path, voice: Voice, env: Env) -> Exit {
     log_to_stderr(&env);
+    during(file, voice, env, std::future::pending()).await
+}
+
+/// The daemon for as long as an errand takes: on the same ledger, under the same lock, behind the same socket.
+pub async fn during(file: &Path, voice: Voice, env: Env, errand: impl Future<Output = Exit>) -> Exit {
     guard_memory();
     let (config, faults) = config::read(file, &env, true);
     let Some(config) = config else {
@@ -36,8 +41,8 @@ pub async fn run(file: &Path, voice: Voice, env: Env) -> Exit {
     for fault in faults.iter().filter(|f| f.is_error()) {
         voice.note(voice.fault(fault));
     }
-    match started(config, faults, env).await {
-        Ok(()) => Exit::Done,
+    match started(config, faults, env, errand).await {
+        Ok(exit) => exit,
         Err(words) => {
             voice.error(&words);
             Exit::Failed
@@ -45,7 +50,12 @@ pub async fn run(file: &Path, voice: Voice, env: Env) -> Exit {
     }
 }
 
-async fn started(config: Config, faults: Vec<Fault>, env: Env) -> Result<(), Words> {
+async fn started(
+    config: Config,
+    faults: Vec<Fault>,
+    env: Env,
+    errand: impl Future<Output = Exit>,
+) -> Result<Exit, Words> {
     // Signals are caught from here on: a stop while starting is a clean stop too.
     let mut signals = Signals::new().map_err(|e| words!("无法接收信号：{e}", "signals cannot be received: {e}"))?;
     let clock = Clock::real();
@@ -62,17 +72,19 @@ async fn started(config: Config, faults: Vec<Fault>, env: Env) -> Result<(), Wor
     let serving = tokio::spawn(api::serve(daemon.inner.clone(), listener));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(accounts, units, socket = %socket.display(), ledger = %path.display(), "ready");
-    loop {
+    let mut errand = std::pin::pin!(errand);
+    let exit = loop {
         tokio::select! {
             biased;
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break Exit::Done,
+            _ = signals.interrupt.recv() => break Exit::Done,
+            exit = &mut errand => break exit,
             _ = signals.hangup.recv() => {
                 tracing::info!("reading the configuration again");
                 daemon.inner.reload_config().await;
             }
         }
-    }
+    };
     tracing::info!("stopping: no new requests; those in flight are awaited");
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     let inner = daemon.inner.clone();
@@ -84,7 +96,7 @@ async fn started(config: Config, faults: Vec<Fault>, env: Env) -> Result<(), Wor
     }
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "stopped");
-    Ok(())
+    Ok(exit)
 }
 
 fn ledger_words(error: &LedgerError) -> Words {

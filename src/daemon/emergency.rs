@@ -52,7 +52,7 @@ pub struct Urgent {
 }
 
 /// Whose words it is.
-enum Wording {
+pub(super) enum Wording {
     Own,
     /// Of a template, with what will correct and end it.
     Template(Closing),
@@ -109,7 +109,7 @@ impl Inner {
     }
 
     /// The words of the template it names, with its values; whom it reaches unless the request says so.
-    fn worded(&self, mut urgent: Urgent) -> Result<(Urgent, Wording), ActError> {
+    pub(super) fn worded(&self, mut urgent: Urgent) -> Result<(Urgent, Wording), ActError> {
         let config = self.config();
         let Some(name) = &urgent.template else {
             return match urgent.values.keys().next() {
@@ -155,7 +155,7 @@ impl Inner {
         Ok((urgent, Wording::Template(filled.closing)))
     }
 
-    async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
+    pub(super) async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
         let (Some(key), Actor::Person { uid, .. }) = (key, by) else { return Ok(None) };
         let Some((hash, answer)) = self.ledger.answered(*uid, &key.key).await? else { return Ok(None) };
         if hash != key.hash {
@@ -272,7 +272,7 @@ impl Inner {
         Ok(None)
     }
 
-    async fn announced(&self, id: &str) -> Result<Option<AnnouncementRow>, LedgerError> {
+    pub(super) async fn announced(&self, id: &str) -> Result<Option<AnnouncementRow>, LedgerError> {
         let filter = Filter { announcement: Some(id.to_owned()), max: 1, ..Filter::default() };
         Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
     }
@@ -284,7 +284,7 @@ impl Inner {
     }
 
     /// An emergency that was sent, or waits, and its content.
-    async fn emergency_row(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>), ActError> {
+    pub(super) async fn emergency_row(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>), ActError> {
         let safe = shown(id);
         let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
         let row = self.announced(id).await?.ok_or_else(none)?;
@@ -307,6 +307,24 @@ impl Inner {
             }
         }
         Ok(hold_name(&id))
+    }
+
+    /// The newest update of an emergency; a correction is none.
+    async fn newest_of(&self, id: AnnouncementId) -> Result<AnnouncementId, ActError> {
+        let filter = Filter { priority: Some(Priority::Emergency), max: 10_000, ..Filter::default() };
+        let all = self.ledger.announcements(filter).await?;
+        let mut newest = id;
+        for _ in 0..all.len() {
+            let correction = derived(&newest, "correction", 1);
+            let updates = |row: &AnnouncementRow| {
+                row.supersedes.as_ref() == Some(&newest) && !row.id.as_str().starts_with(&correction)
+            };
+            match all.iter().map(|a| &a.row).find(|row| updates(row)) {
+                Some(row) => newest = row.id.clone(),
+                None => break,
+            }
+        }
+        Ok(newest)
     }
 
     /// What would go where, with nothing written and nothing held.
@@ -546,9 +564,12 @@ impl Inner {
     /// The end of an emergency: its closing text, and the end of its hold.
     pub async fn all_clear(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
         let _turn = self.deciding.lock().await;
-        let (row, content) = self.emergency_row(id).await?;
+        let (row, _) = self.emergency_row(id).await?;
         let hold = self.hold_of(&row.id).await?;
-        let rows = self.all_of(id).await?;
+        // Whoever names the first of several updates means what stands now.
+        let newest = self.newest_of(row.id).await?;
+        let (row, content) = self.emergency_row(newest.as_str()).await?;
+        let rows = self.all_of(newest.as_str()).await?;
         let carry = carriers(&rows);
         let mut answer = json!({ "id": Value::Null, "deliveries": 0 });
         if !carry.is_empty() {
@@ -657,7 +678,7 @@ fn derived(id: &AnnouncementId, what: &str, n: u32) -> String {
 }
 
 /// The beginning of a text, to name it by.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let text = text.trim_start_matches(DRILL_MARK);
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let short: String = line.chars().take(QUOTED).collect();

@@ -5,6 +5,7 @@
 //! dropping the `Daemon` stops every task it owns.
 
 pub mod acts;
+pub mod alerts;
 pub mod config;
 pub mod doorway;
 pub mod emergency;

@@ -1,0 +1,327 @@
+//! A CAP 1.2 alert as an urgent post, and an urgent post as a CAP 1.2 alert.
+//!
+//! An alert is another's word. It is taken only from a sender of the configuration, up to the level that sender may
+//! ask for, when it is meant (`Actual`), in force, and new; and then it goes the way of every urgent post, with the
+//! same persons and the same hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::Inner;
+use super::acts::ActError;
+use super::config::Config;
+use super::emergency::{Key, Urgent};
+use crate::clock::Time;
+use crate::core::accounts::Selector;
+use crate::core::alert::{
+    Alert, Area, Category, Certainty, Info, MsgType, Reference, Response, Scope, Severity, Status, Urgency,
+};
+use crate::core::announcement::{Content, Level};
+use crate::core::change::{Actor, AnnouncementRow};
+use crate::core::delivery::State;
+use crate::core::template::{Template, spoken};
+use crate::core::words::{Words, shown, words};
+
+/// Clocks of two offices may differ by this much.
+const AHEAD: TimeDelta = TimeDelta::seconds(60);
+/// The language the city reads.
+const LANGUAGE: &str = "zh-CN";
+
+impl Inner {
+    /// Takes an alert: an urgent post, an update of one, or its all-clear.
+    pub async fn alert(
+        self: &Arc<Self>,
+        by: &Actor,
+        alert: Alert,
+        dry_run: bool,
+        key: Option<Key>,
+    ) -> Result<Value, ActError> {
+        let id = name(&alert.reference());
+        let drill = self.config().drill;
+        if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
+            return Ok(answer);
+        }
+        if self.announced(&id).await?.is_some() {
+            return self.taken_before(by, &id).await;
+        }
+        if !(alert.status == Status::Actual || drill && alert.status == Status::Exercise) {
+            let status = alert.status.as_str();
+            return Err(invalid(
+                "status",
+                words!("status 是 {status}，不作真发布", "its status is {status}: that is never published as real"),
+            ));
+        }
+        if alert.scope != Scope::Public {
+            return Err(invalid(
+                "scope",
+                Words::new("scope 不是 Public，不公开发布", "its scope is not Public: it is not for publication"),
+            ));
+        }
+        let now = self.clock.now();
+        if alert.sent > now + AHEAD {
+            return Err(invalid("sent", Words::new("发送时刻在将来", "it says it was sent in the future")));
+        }
+        match alert.kind {
+            MsgType::Alert | MsgType::Update => {
+                let urgent = self.of_alert(&alert, &id, now, dry_run).await?;
+                self.urgent(by, urgent, key.or_else(|| Some(once(&id)))).await
+            }
+            MsgType::Cancel => {
+                self.level_of(&alert)?;
+                let cancelled = self.referred(&alert).await?;
+                match dry_run {
+                    true => Ok(json!({ "dry_run": true, "all_clear": cancelled })),
+                    false => self.all_clear(by, &cancelled, None).await,
+                }
+            }
+            MsgType::Ack | MsgType::Error => {
+                let kind = alert.kind.as_str();
+                Err(invalid(
+                    "msgType",
+                    words!("msgType 是 {kind}，没有可发布的", "its msgType is {kind}: there is nothing to publish"),
+                ))
+            }
+        }
+    }
+
+    /// The same alert again is the same request: it gets the answer it got.
+    async fn taken_before(&self, by: &Actor, id: &str) -> Result<Value, ActError> {
+        if let Actor::Person { uid, .. } = by
+            && let Some((_, answer)) = self.ledger.answered(*uid, &once(id).key).await?
+        {
+            return Ok(serde_json::from_str(&answer).unwrap_or(Value::Null));
+        }
+        let deliveries = self.all_of(id).await?.len();
+        Ok(json!({ "id": id, "state": "taken_before", "deliveries": deliveries }))
+    }
+
+    /// The info for the city, and its level, if this sender may ask for it.
+    fn level_of<'a>(&self, alert: &'a Alert) -> Result<(&'a Info, Level), ActError> {
+        let config = self.config();
+        let sender = shown(&alert.sender);
+        let Some(highest) = config.settings.cap.senders.get(&alert.sender).copied() else {
+            let said = words!("发送者 `{sender}` 不在 cap.senders 里", "the sender `{sender}` is none of cap.senders");
+            return Err(invalid("sender", said));
+        };
+        let info = alert.chosen(LANGUAGE).ok_or_else(|| invalid("info", Words::new("没有 info", "it has no info")))?;
+        let said =
+            || Words::new("看不出预警级别", "its level cannot be told: there is neither a colour nor a severity");
+        let level = info.level().ok_or_else(|| invalid("severity", said()))?;
+        // Red orders first.
+        if level < highest {
+            let (asked, most) = (level.name(), highest.name());
+            let said = words!(
+                "`{sender}` 最高可发 {most}，不能发 {asked}",
+                "`{sender}` may ask for {most} at most, and asks for {asked}"
+            );
+            return Err(invalid("severity", said));
+        }
+        Ok((info, level))
+    }
+
+    async fn of_alert(&self, alert: &Alert, id: &str, now: Time, dry_run: bool) -> Result<Urgent, ActError> {
+        let (info, level) = self.level_of(alert)?;
+        let ends = info.expires;
+        if ends.is_some_and(|ends| ends <= now) {
+            return Err(invalid("expires", Words::new("已经过期", "it has expired")));
+        }
+        if info.effective.is_some_and(|from| from > now + AHEAD) {
+            return Err(invalid("effective", Words::new("尚未生效", "it is not in force yet")));
+        }
+        let config = self.config();
+        let template = info
+            .event_code()
+            .and_then(|code| config.templates.values().find(|t| t.level == level && t.event.as_deref() == Some(code)));
+        let update = match alert.kind {
+            MsgType::Update => Some(self.referred(alert).await?),
+            _ => None,
+        };
+        let bare = Urgent {
+            id: Some(id.to_owned()),
+            level: Some(level),
+            to: whom(&config, info, template)?,
+            source: Some(format!("CAP {} {}", alert.sender, alert.identifier)),
+            update,
+            expires_after: ends.and_then(|ends| (ends - now).to_std().ok()),
+            dry_run,
+            ..Urgent::default()
+        };
+        if let Some(template) = template {
+            let worded = Urgent {
+                template: Some(template.name.clone()),
+                values: self.values_of(alert, info, template),
+                ..bare.clone()
+            };
+            if self.worded(worded.clone()).is_ok() {
+                return Ok(worded);
+            }
+        }
+        Ok(Urgent { text: own_words(info)?, ..bare })
+    }
+
+    /// What an alert says, by the names templates give it.
+    fn values_of(&self, alert: &Alert, info: &Info, template: &Template) -> BTreeMap<String, String> {
+        let zone = self.config().settings.zone;
+        let said = [
+            ("issuer", info.sender_name.clone()),
+            ("time", Some(spoken(alert.sent.with_timezone(&zone)))),
+            ("area", Some(info.area_text()).filter(|area| !area.is_empty())),
+        ];
+        let wanted = |name: &str| template.values.iter().any(|w| w.name == name);
+        said.into_iter()
+            .filter_map(|(name, text)| Some((name.to_owned(), text?)))
+            .filter(|(name, _)| wanted(name))
+            .collect()
+    }
+
+    /// The newest of the alerts it refers to that was taken here.
+    async fn referred(&self, alert: &Alert) -> Result<String, ActError> {
+        let mut references = alert.references.clone();
+        references.sort_by_key(|r| r.sent);
+        for reference in references.iter().rev() {
+            let id = name(reference);
+            if reference.sender == alert.sender && self.announced(&id).await?.is_some() {
+                return Ok(id);
+            }
+        }
+        let said =
+            Words::new("所引用的警报这里没有发过", "none of the alerts it refers to was taken here from this sender");
+        Err(invalid("references", said))
+    }
+
+    /// A published emergency as an alert of the city's own; what never went out is none.
+    pub async fn as_alert(&self, id: &str) -> Result<Alert, ActError> {
+        let (row, content) = self.emergency_row(id).await?;
+        let rows = self.all_of(id).await?;
+        let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
+        let Some(sent) = sent.filter(|_| rows.iter().any(|d| matches!(d.state, State::Published | State::Deleted)))
+        else {
+            let safe = shown(id);
+            return Err(ActError::Conflict(words!("`{safe}` 没有发出去", "nothing of `{safe}` has been published")));
+        };
+        let config = self.config();
+        let lead = config.city.accounts.values().find(|a| a.lead).map(|a| a.id.unit().to_owned());
+        let sender = format!("{}@fabu", lead.as_deref().unwrap_or("city").replace('/', "."));
+        let references = self.before(&row, &sender).await?;
+        let level = content.body.level().unwrap_or(Level::Red);
+        let expires = content.body.expires_after.and_then(|e| TimeDelta::from_std(e).ok()).map(|e| row.first_seen + e);
+        Ok(Alert {
+            identifier: row.id.to_string(),
+            sender,
+            sent,
+            status: if config.drill { Status::Exercise } else { Status::Actual },
+            kind: if references.is_empty() { MsgType::Alert } else { MsgType::Update },
+            source: None,
+            scope: Scope::Public,
+            note: None,
+            references,
+            infos: vec![info_of(&config, &content, level, lead.as_deref(), expires)],
+        })
+    }
+
+    async fn before(&self, row: &AnnouncementRow, sender: &str) -> Result<Vec<Reference>, ActError> {
+        let Some(old) = &row.supersedes else { return Ok(Vec::new()) };
+        let rows = self.all_of(old.as_str()).await?;
+        let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
+        Ok(sent
+            .map(|sent| Reference { sender: sender.to_owned(), identifier: old.to_string(), sent })
+            .into_iter()
+            .collect())
+    }
+}
+
+fn info_of(config: &Config, content: &Content, level: Level, lead: Option<&str>, expires: Option<Time>) -> Info {
+    let template = content.body.closing.as_ref().and_then(|c| config.templates.get(&c.template));
+    let units: BTreeSet<&str> = content.accounts.iter().map(|a| a.unit()).collect();
+    let area = |unit: &&str| {
+        let unit = config.city.units.get(*unit)?;
+        let code = unit.region.clone()?;
+        let geocodes = vec![("GB/T 2260".to_owned(), code)];
+        Some(Area { desc: unit.name.clone(), geocodes, polygons: Vec::new(), circles: Vec::new() })
+    };
+    let colour = ("colour".to_owned(), level.name().to_owned());
+    Info {
+        language: Some(LANGUAGE.to_owned()),
+        category: vec![Category::Other],
+        event: template.map_or_else(|| super::emergency::quoted(&content.body.text), |t| t.title.clone()),
+        response: vec![if content.body.standard { Response::AllClear } else { Response::Execute }],
+        urgency: Urgency::Immediate,
+        severity: match level {
+            Level::Red => Severity::Extreme,
+            Level::Orange => Severity::Severe,
+            Level::Yellow => Severity::Moderate,
+            Level::Blue => Severity::Minor,
+        },
+        certainty: Certainty::Observed,
+        event_codes: template
+            .and_then(|t| t.event.clone())
+            .map(|e| ("GB/T 35965.1".to_owned(), e))
+            .into_iter()
+            .collect(),
+        effective: None,
+        onset: None,
+        expires,
+        sender_name: lead.and_then(|id| config.city.units.get(id)).map(|u| u.name.clone()),
+        headline: None,
+        description: Some(content.body.text.clone()),
+        instruction: None,
+        web: content.body.link.clone(),
+        contact: None,
+        parameters: vec![colour],
+        areas: units.iter().filter_map(area).collect(),
+    }
+}
+
+/// The accounts of the template and of the areas named.
+fn whom(config: &Config, info: &Info, template: Option<&Template>) -> Result<Vec<String>, ActError> {
+    let mut to: Vec<String> = template.map(|t| t.to.clone()).unwrap_or_default();
+    for code in info.area_codes() {
+        let of_region = config.city.units.values().filter(|u| u.region.as_deref() == Some(code));
+        let mapped = config.settings.cap.areas.get(code).cloned();
+        let selectors = of_region.map(|u| u.id.to_string()).chain(mapped);
+        // A unit without an account in use has nobody to tell, and is no reason to keep silent.
+        let reaches = |s: &String| Selector::parse(s).is_ok_and(|s| config.city.select(&s).is_ok());
+        to.extend(selectors.filter(reaches));
+    }
+    let mut seen = BTreeSet::new();
+    to.retain(|selector| seen.insert(selector.clone()));
+    match to.is_empty() {
+        true => Err(invalid(
+            "area",
+            Words::new("没有模板，区域也对不上任何单位", "there is no template for it, and its areas mean no unit"),
+        )),
+        false => Ok(to),
+    }
+}
+
+/// Headline and instruction; what does not fit is refused later, never cut.
+fn own_words(info: &Info) -> Result<String, ActError> {
+    let headline = info.headline.as_deref().or(info.description.as_deref());
+    let said = || Words::new("既无模板，也无 headline", "there is neither a template for it nor a headline");
+    let headline = headline.ok_or_else(|| invalid("headline", said()))?.trim();
+    let instruction = info.instruction.as_deref().unwrap_or("").trim();
+    let stop = if headline.ends_with(['。', '！', '.', '!']) || instruction.is_empty() { "" } else { "。" };
+    Ok(format!("{headline}{stop}{instruction}"))
+}
+
+/// The name of the announcement an alert becomes: the alert's own, and what tells two senders apart.
+fn name(alert: &Reference) -> String {
+    let whole = format!("{},{},{}", alert.sender, alert.identifier, alert.sent.timestamp_micros());
+    let hash = hex::encode(Sha256::digest(whole.as_bytes()));
+    let fine = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let readable: String = alert.identifier.chars().map(fine).take(90).collect();
+    format!("cap-{readable}-{}", &hash[..12])
+}
+
+/// The key under which an alert's answer is kept.
+fn once(id: &str) -> Key {
+    Key { key: format!("cap:{id}"), hash: String::new() }
+}
+
+fn invalid(field: &'static str, said: Words) -> ActError {
+    ActError::Invalid(field.into(), said)
+}

@@ -1,0 +1,157 @@
+//! CAP 1.2 alerts in simulated time: what of another's word stands on the platforms, and what never does.
+
+mod support;
+
+use fabu::core::alert::Alert;
+use fabu::core::change::Actor;
+use fabu::daemon::Daemon;
+use fabu::daemon::acts::ActError;
+use fabu::input::cap;
+use serde_json::Value;
+use support::{City, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+const CAP: &str = "cap: {senders: [{id: weather@sh.example, level: orange}], areas: {\"310115\": \"shanghai/pudong/**\"}}\n\
+    emergency: {confirm: {orange: 1}}\n";
+const TEMPLATES: &str = "templates:
+  - name: storm
+    title: 暴雨橙色
+    level: orange
+    event: 11B03
+    to: [\"#lead\"]
+    values:
+      issuer: {example: 气象台}
+      time: {example: 12月1日15时30分}
+      area: {example: 全市, max: 12}
+    text: 【暴雨橙色】{{issuer}}{{time}}发布，{{area}}注意防范。
+    correction: 【更正】{{area}}没有暴雨。
+    all_clear: 【解除】{{area}}雨停了。
+";
+
+/// An alert with some of its parts replaced.
+fn alert(changes: &[(&str, &str)]) -> Alert {
+    let mut text = r#"<?xml version="1.0" encoding="UTF-8"?>
+<alert xmlns="urn:oasis:names:tc:emergency:cap:1.2">
+<identifier>a-1</identifier><sender>weather@sh.example</sender><sent>2026-11-24T07:59:00+08:00</sent>
+<status>Actual</status><msgType>Alert</msgType><scope>Public</scope>
+<info><language>en</language><category>Met</category><event>Rain</event><urgency>Immediate</urgency>
+<severity>Severe</severity><certainty>Likely</certainty><headline>Rain</headline></info>
+<info><language>zh-CN</language><category>Met</category><event>暴雨</event><urgency>Immediate</urgency>
+<severity>Extreme</severity><certainty>Likely</certainty>
+<eventCode><valueName>GB/T 35965.1</valueName><value>11B03</value></eventCode>
+<expires>2026-11-24T10:00:00+08:00</expires><senderName>市气象台</senderName>
+<headline>市气象台发布暴雨橙色预警</headline><instruction>请避雨。</instruction>
+<parameter><valueName>colour</valueName><value>orange</value></parameter>
+<area><areaDesc>浦东新区</areaDesc><geocode><valueName>GB/T 2260</valueName><value>310115</value></geocode></area>
+</info></alert>"#
+        .to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    // Both infos end, or the alert would not.
+    let text = text.replace("<headline>Rain<", "<expires>2026-11-24T10:00:00+08:00</expires><headline>Rain<");
+    cap::read(text.as_bytes()).unwrap_or_else(|refused| panic!("{refused:?}"))
+}
+
+fn person(uid: u32) -> Actor {
+    Actor::Person { uid, name: format!("duty{uid}") }
+}
+
+async fn sent(daemon: &Daemon, changes: &[(&str, &str)]) -> Result<Value, ActError> {
+    daemon.inner.alert(&person(1000), alert(changes), false, None).await
+}
+
+fn standing(city: &City, words: &str) -> usize {
+    city.posts().iter().filter(|((_, text), _)| text.contains(words)).map(|(_, n)| *n as usize).sum()
+}
+
+fn city(seed: u64) -> City {
+    let city = City::new(START, seed, CAP);
+    std::fs::create_dir(city.path().join("templates")).unwrap();
+    std::fs::write(city.path().join("templates/a.yaml"), TEMPLATES).unwrap();
+    city
+}
+
+#[test]
+fn an_alert_speaks_by_its_template_is_updated_and_ends_and_a_replay_does_nothing_twice() {
+    simulate(async {
+        let city = city(1);
+        let daemon = city.start().await;
+        let first = sent(&daemon, &[]).await.unwrap();
+        city.sleep(5).await;
+        // The template's lead account and the whole of Pudong by the map: four, and four and two below it.
+        assert_eq!(standing(&city, "【暴雨橙色】市气象台11月24日7时59分发布，浦东新区注意防范。"), 10);
+        let again = sent(&daemon, &[]).await.unwrap();
+        assert_eq!(first, again);
+        let other = daemon.inner.alert(&person(1001), alert(&[]), false, None).await.unwrap();
+        assert_eq!(
+            (other["id"].clone(), other["deliveries"].clone()),
+            (first["id"].clone(), first["deliveries"].clone())
+        );
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "注意防范"), 10, "a replay publishes nothing");
+        let references =
+            "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>";
+        let update = [
+            ("<identifier>a-1", "<identifier>a-2"),
+            ("<msgType>Alert", "<msgType>Update"),
+            ("<scope>Public</scope>", references),
+            ("浦东新区", "浦东全境"),
+        ];
+        let updated = sent(&daemon, &update).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "浦东全境注意"), standing(&city, "浦东新区注意")), (10, 0));
+        assert_eq!(daemon.inner.holds().len(), 1, "one emergency, one hold");
+        let own = daemon.inner.as_alert(updated["id"].as_str().unwrap()).await.unwrap();
+        let read = cap::read(&cap::write(&own)).unwrap();
+        assert_eq!(read, own, "what was published can be had as an alert");
+        assert_eq!(own.infos[0].event_code(), Some("11B03"));
+        let cancel = [
+            ("<identifier>a-1", "<identifier>a-3"),
+            ("<msgType>Alert", "<msgType>Cancel"),
+            ("<scope>Public</scope>", references),
+        ];
+        let two = references.replace("</references>", " weather@sh.example,a-2,2026-11-24T07:59:00+08:00</references>");
+        let cancel = [cancel[0], cancel[1], ("<scope>Public</scope>", two.as_str())];
+        sent(&daemon, &cancel).await.unwrap();
+        city.sleep(5).await;
+        assert!(standing(&city, "【解除】") == 10 && daemon.inner.holds().is_empty());
+    });
+}
+
+#[test]
+fn r41_what_is_not_meant_not_in_force_or_not_theirs_to_say_is_never_published() {
+    simulate(async {
+        let city = city(2);
+        let daemon = city.start().await;
+        let unknown = "<scope>Public</scope><references>weather@sh.example,b-9,2026-11-24T07:00:00+08:00</references>";
+        for (changes, field) in [
+            (vec![("<status>Actual", "<status>Exercise")], "status"),
+            (vec![("<status>Actual", "<status>Test")], "status"),
+            (vec![("<status>Actual", "<status>Draft")], "status"),
+            (vec![("<scope>Public", "<scope>Private")], "scope"),
+            (vec![("10:00:00+08:00", "07:59:30+08:00"), ("07:59:00+08:00", "07:00:00+08:00")], "expires"),
+            (vec![("2026-11-24T07:59:00+08:00", "2026-11-24T09:00:00+08:00")], "sent"),
+            (vec![("weather@sh.example", "stranger@sh.example")], "sender"),
+            (vec![("<value>orange", "<value>red")], "severity"),
+            (vec![("<msgType>Alert", "<msgType>Cancel"), ("<scope>Public</scope>", unknown)], "references"),
+            (vec![("<msgType>Alert", "<msgType>Update"), ("<scope>Public</scope>", unknown)], "references"),
+            (vec![("<msgType>Alert", "<msgType>Ack")], "msgType"),
+            (vec![("11B03", "11B99"), ("310115", "999999")], "area"),
+            (vec![("11B03", "11B99"), ("请避雨。", "【演练】请避雨。")], "text"),
+        ] {
+            match sent(&daemon, &changes).await {
+                Err(ActError::Invalid(named, _)) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+        assert!(daemon.inner.holds().is_empty());
+        city.sleep(60).await;
+        assert!(city.posts().is_empty());
+        // Without a template the alert's own words are said, to the areas it names.
+        sent(&daemon, &[("11B03", "11B99")]).await.unwrap();
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "市气象台发布暴雨橙色预警。请避雨。"), 6);
+    });
+}
