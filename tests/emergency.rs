@@ -233,6 +233,26 @@ fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
 }
 
 #[test]
+fn nothing_of_an_emergency_goes_out_after_its_all_clear() {
+    simulate(async {
+        let city = City::new(START, 11, "");
+        let daemon = city.start().await;
+        let busy = serde_json::json!({ "behaviour": "unreachable", "platform": "sina", "for_s": 120 });
+        city.sandbox.set_faults(vec![serde_json::from_value(busy).unwrap()]);
+        let id = text(&asked(&daemon, 1000, everywhere("【大风蓝色】收好花盆。", Level::Blue)).await, "id");
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "【大风蓝色】收好花盆。"), ALL - 5, "one platform cannot be reached");
+        let answer = daemon.inner.all_clear(&person(1000), &id, Some("【解除】风停了。")).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL - 5);
+        city.sleep(1200).await;
+        assert_eq!(standing(&city, "收好花盆。"), ALL - 5, "a warning after its all-clear would be a false one");
+        assert_eq!(in_state(&all(&daemon).await, State::Cancelled), 5);
+        let sina = city.posts().into_keys().filter(|(account, _)| account.starts_with("sina")).count();
+        assert_eq!(sina, 0);
+    });
+}
+
+#[test]
 fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_nothing() {
     simulate(async {
         let city = City::new(START, 8, "");

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Timelike as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -208,11 +208,12 @@ impl Inner {
         let sender = format!("{}@fabu", lead.as_deref().unwrap_or("city").replace('/', "."));
         let references = self.before(&row, &sender).await?;
         let level = content.body.level().unwrap_or(Level::Red);
-        let expires = content.body.expires_after.and_then(|e| TimeDelta::from_std(e).ok()).map(|e| row.first_seen + e);
+        let expires =
+            content.body.expires_after.and_then(|e| TimeDelta::from_std(e).ok()).map(|e| whole(row.first_seen + e));
         Ok(Alert {
             identifier: row.id.to_string(),
             sender,
-            sent,
+            sent: whole(sent),
             status: if config.drill { Status::Exercise } else { Status::Actual },
             kind: if references.is_empty() { MsgType::Alert } else { MsgType::Update },
             source: None,
@@ -315,6 +316,11 @@ fn name(alert: &Reference) -> String {
     let fine = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let readable: String = alert.identifier.chars().map(fine).take(90).collect();
     format!("cap-{readable}-{}", &hash[..12])
+}
+
+/// CAP knows whole seconds (its schema's pattern has no fraction).
+fn whole(at: Time) -> Time {
+    at.with_nanosecond(0).unwrap_or(at)
 }
 
 /// The key under which an alert's answer is kept.

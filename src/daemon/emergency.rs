@@ -28,8 +28,8 @@ use crate::ledger::{Filter, LedgerError};
 const QUOTED: usize = 24;
 /// What follows from one emergency is named after it, so many times at most.
 const MOST_DERIVED: u32 = 100;
-/// How often a correction is made anew when what it corrects has changed meanwhile.
-const CORRECTED_AGAIN: u32 = 50;
+/// How often a correction or an all-clear is made anew when what it is about has changed meanwhile.
+const READ_AGAIN: u32 = 50;
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
@@ -502,7 +502,7 @@ impl Inner {
     pub async fn correct(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
         let _turn = self.deciding.lock().await;
         // In the middle of its release the rows change while they are read.
-        for _ in 0..CORRECTED_AGAIN {
+        for _ in 0..READ_AGAIN {
             match self.corrected(by, id, text).await {
                 Err(ActError::Ledger(LedgerError::Conflict)) => {}
                 done => return done,
@@ -540,7 +540,8 @@ impl Inner {
         };
         let tried = self.tried(by, &urgent, accounts, Wording::closing(text)).await?;
         let tried = Tried { hold: None, uncertain, ..tried };
-        let stopped = self.stopped(by, &rows);
+        let why = words!("由 {by} 更正", "corrected by {by}");
+        let stopped = self.stopped(&rows, Wish::Gone, &why);
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
         let note = Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
         let answer = self.take(by, tried, None, stopped.into_iter().chain([note]).collect(), None).await?;
@@ -561,18 +562,41 @@ impl Inner {
         Err(ActError::Conflict(words!("`{id}` 更正得太多", "`{id}` has been corrected too often")))
     }
 
-    /// The end of an emergency: its closing text, and the end of its hold.
+    /// The end of an emergency: its closing text where it stands, nothing more of it, and the end of its hold.
     pub async fn all_clear(self: &Arc<Self>, by: &Actor, id: &str, text: Option<&str>) -> Result<Value, ActError> {
         let _turn = self.deciding.lock().await;
         let (row, _) = self.emergency_row(id).await?;
         let hold = self.hold_of(&row.id).await?;
+        let mut tries = 0;
+        let mut answer = loop {
+            match self.cleared(by, &row.id, text).await {
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
+                done => break done?,
+            }
+        };
+        answer["hold_ended"] = match self.end_hold(by, &hold).await {
+            Ok(ended) => ended,
+            Err(ActError::NotFound(_)) => Value::Null,
+            Err(error) => return Err(error),
+        };
+        Ok(answer)
+    }
+
+    async fn cleared(self: &Arc<Self>, by: &Actor, id: &AnnouncementId, text: Option<&str>) -> Result<Value, ActError> {
         // Whoever names the first of several updates means what stands now.
-        let newest = self.newest_of(row.id).await?;
+        let newest = self.newest_of(id.clone()).await?;
         let (row, content) = self.emergency_row(newest.as_str()).await?;
         let rows = self.all_of(newest.as_str()).await?;
         let carry = carriers(&rows);
-        let mut answer = json!({ "id": Value::Null, "deliveries": 0 });
-        if !carry.is_empty() {
+        // A warning that comes after its all-clear would be a false one.
+        let why = words!("由 {by} 解除", "ended by {by}");
+        let mut with = self.stopped(&rows, Wish::Stop, &why);
+        with.push(Note::change("all_clear", &row.id, json!({ "by": by.to_string() })));
+        let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
+        let answer = if carry.is_empty() {
+            self.ledger.commit(by, with).await?;
+            json!({ "id": Value::Null, "deliveries": 0 })
+        } else {
             let said = quoted(&content.body.text);
             let ready = content.body.closing.as_ref().and_then(|c| c.all_clear.clone());
             let standard = ready.unwrap_or_else(|| format!("【解除】“{said}”现已解除。"));
@@ -584,24 +608,18 @@ impl Inner {
                 ..Urgent::default()
             };
             let tried = self.tried(by, &urgent, carry, Wording::closing(text)).await?;
-            let note = Note::change("all_clear", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
-            answer = self.take(by, Tried { hold: None, ..tried }, None, vec![note], None).await?;
-        }
-        answer["hold_ended"] = match self.end_hold(by, &hold).await {
-            Ok(ended) => ended,
-            Err(ActError::NotFound(_)) => Value::Null,
-            Err(error) => return Err(error),
+            self.take(by, Tried { hold: None, ..tried }, None, with, None).await?
         };
+        self.nudge(&ids);
         Ok(answer)
     }
 
-    /// What of a wrong emergency has not gone out is stopped; what may be out is taken down when it is found.
-    fn stopped(&self, by: &Actor, rows: &[Delivery]) -> Vec<Change> {
-        let why = words!("由 {by} 更正", "corrected by {by}");
+    /// What of an emergency has not gone out is stopped; with `Gone`, what may be out is taken down when it is found.
+    fn stopped(&self, rows: &[Delivery], wish: Wish, why: &Words) -> Vec<Change> {
         let open = rows.iter().filter(|d| !d.state.is_settled() && d.state != State::Published);
         let mut changes = Vec::new();
         for row in open {
-            if let Ok(step) = self.computed(row, Event::Withdrawn(Wish::Gone, why.clone())) {
+            if let Ok(step) = self.computed(row, Event::Withdrawn(wish, why.clone())) {
                 lock(&self.gate).withdrawn.insert(row.id);
                 changes.push(Change::Step(Box::new(step)));
             }
