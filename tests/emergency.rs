@@ -131,7 +131,16 @@ fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_s
         assert_eq!(standing(&city, "末班车"), 4, "what is exempt passes");
         assert_eq!(standing(&city, "二次通报"), ALL, "and the emergency does");
         assert_eq!(daemon.inner.held().await.unwrap().len(), ALL);
-        city.sleep(7200).await;
+        let held = daemon.inner.held().await.unwrap();
+        let clashes = daemon.inner.clashes(&held).await.unwrap();
+        assert!(clashes.values().all(|others| others.is_empty()), "one thing alone clashes with nothing");
+        for _ in 0..40 {
+            fabu::daemon::jobs::every_minute(&daemon.inner).await;
+            city.sleep(60).await;
+        }
+        let told = daemon.inner.ledger.events(0, 100_000).await.unwrap();
+        assert_eq!(told.iter().filter(|r| r.kind == "hold_ends_soon").count(), 1, "its end is told of ahead, once");
+        city.sleep(4800).await;
         assert_eq!(standing(&city, "真好"), 0, "the hold is over, and it still waits for a look");
         let released = daemon.inner.unhold(&person(1000), Some("cheer")).await.unwrap();
         assert_eq!(released["released"], ALL);

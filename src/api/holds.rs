@@ -79,14 +79,17 @@ pub async fn end(Allowed(peer, _): Allowed<DUTY>, State(inner): State<Arc<Inner>
     Ok(axum::Json(inner.end_hold(&peer.actor(), &id).await?))
 }
 
-/// What was kept back, with its age and the moment it expires.
+/// What was kept back, with its age, the moment it expires, and what else would speak there now.
 pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
     let now = inner.clock.now();
     let mut items = Vec::new();
-    for delivery in inner.held().await? {
+    let held = inner.held().await?;
+    let mut clashes = inner.clashes(&held).await?;
+    for delivery in held {
         let mut item = delivery_json(&delivery);
         item["age_s"] = (now - delivery.at).num_seconds().max(0).into();
         item["expires_at"] = json!(delivery.expires_at);
+        item["clashes"] = json!(clashes.remove(&delivery.id).unwrap_or_default());
         items.push(item);
     }
     Ok(axum::Json(json!({ "items": items, "next": null })))

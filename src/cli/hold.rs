@@ -194,7 +194,12 @@ pub async fn held(config: &Path, voice: Voice) -> Exit {
         let expires = time(config, &item["expires_at"], voice).unwrap_or("—".to_owned());
         let reason = item["reason"][voice.pick("zh", "en")].as_str().unwrap_or("").to_owned();
         let aged = words!("已 {age} 分钟，过期 {expires}", "{age} min old, expires {expires}");
-        voice.out(format_args!("{}  {}  {}  {reason}", text("occurrence"), text("account"), voice.say(&aged)));
+        let clashes: Vec<&str> = item["clashes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let clashes = match clashes.is_empty() {
+            true => String::new(),
+            false => format!("  {} {}", voice.pick("撞期：", "clashes with"), clashes.join(", ")),
+        };
+        voice.out(format_args!("{}  {}  {}  {reason}{clashes}", text("occurrence"), text("account"), voice.say(&aged)));
     }
     Exit::Done
 }

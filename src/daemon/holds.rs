@@ -4,7 +4,7 @@
 //! answer (R5). Its end only opens the gate: what it kept back waits for a person's look, unless the
 //! configuration says `after_hold: resume`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use super::acts::ActError;
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
-use crate::core::announcement::Priority;
-use crate::core::change::{Actor, Change};
+use crate::core::announcement::{AnnouncementId, Priority};
+use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
 use crate::core::words::{Words, shown, words};
@@ -28,6 +28,8 @@ use crate::ledger::Filter;
 const MOST: usize = 100_000;
 /// From passing the gate to the first byte written.
 const LONGEST_WAY_OUT: Duration = Duration::from_millis(150);
+/// What is due within this time clashes with what goes now, and a hold that ends within it is told of.
+const SOON: TimeDelta = TimeDelta::minutes(10);
 /// For what shows how many a hold without an end keeps back.
 const A_DAY: TimeDelta = TimeDelta::days(1);
 
@@ -164,6 +166,42 @@ impl Inner {
         found.retain(|d| d.priority != Priority::Emergency);
         found.sort_by_key(|d| (d.at, d.id));
         Ok(found)
+    }
+
+    /// What else would speak on the same account if these went now: other things kept back, and what is due soon.
+    pub async fn clashes(&self, held: &[Delivery]) -> Result<BTreeMap<DeliveryId, BTreeSet<AnnouncementId>>, ActError> {
+        let states = vec![State::Scheduled, State::Ready, State::Retrying];
+        let soon = self.clock.now() + SOON;
+        let filter = Filter { states, max: MOST, ..Filter::default() };
+        let mut due = self.ledger.deliveries(filter).await?;
+        due.retain(|d| d.at <= soon);
+        let mut by_account: BTreeMap<&AccountId, BTreeSet<&AnnouncementId>> = BTreeMap::new();
+        for row in held.iter().chain(&due) {
+            by_account.entry(&row.account).or_default().insert(&row.announcement);
+        }
+        let others = |row: &Delivery| {
+            let all = by_account.get(&row.account).into_iter().flatten();
+            all.filter(|id| ***id != row.announcement).map(|id| (*id).clone()).collect()
+        };
+        Ok(held.iter().map(|row| (row.id, others(row))).collect())
+    }
+
+    /// Says once of each hold that its end is near, while somebody can still give it another one.
+    pub async fn tell_of_ends(&self) {
+        let now = self.clock.now();
+        for hold in self.holds() {
+            let Some(until) = hold.until.filter(|until| *until > now && *until <= now + SOON) else { continue };
+            if !lock(&self.state).ending.insert((hold.id.clone(), until)) {
+                continue;
+            }
+            let held = self.held().await.map_or(0, |held| held.len());
+            tracing::warn!(hold = hold.id, %until, held, "a hold is about to end");
+            let note =
+                Note::change("hold_ends_soon", &hold.id, json!({ "until": until, "held": held, "owner": hold.owner }));
+            if let Err(error) = self.ledger.commit(&Actor::Daemon, vec![note]).await {
+                tracing::error!(%error, "the notice of a hold's end was not recorded");
+            }
+        }
     }
 
     /// Lets go what was kept back of these announcements, or of all, at a new instant.

@@ -50,8 +50,9 @@ pub async fn every_five_minutes(inner: &Inner) {
     inner.ask_rescan();
 }
 
-/// Budgets become figures.
+/// Holds that are about to end are told of, and budgets become figures.
 pub async fn every_minute(inner: &Inner) {
+    inner.tell_of_ends().await;
     let now = inner.clock.now();
     let config = inner.config();
     let budgets = lock(&inner.budgets);

@@ -3,7 +3,7 @@
 //! An announcement's state follows from its deliveries and gates; it is computed here from what the
 //! ledger has, and kept nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ pub struct Noted {
     pub files: usize,
     pub queue_gone: bool,
     pub prune: Option<Prune>,
+    /// Holds whose near end was told.
+    pub ending: BTreeSet<(String, Time)>,
 }
 
 impl Noted {
@@ -39,6 +41,7 @@ impl Noted {
             files: 0,
             queue_gone: false,
             prune: None,
+            ending: BTreeSet::new(),
         }
     }
 }
