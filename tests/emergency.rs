@@ -242,6 +242,25 @@ fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
 }
 
 #[test]
+fn an_urgent_post_has_its_picture_also_when_a_second_person_lets_it_go() {
+    simulate(async {
+        let city = City::new(START, 12, "");
+        std::fs::write(city.queue("map.png"), include_bytes!("../src/cli/demo_weather.png")).unwrap();
+        let daemon = city.start().await;
+        let images = vec![("map.png".to_owned(), Some("撤离路线".to_owned()))];
+        let answer =
+            asked(&daemon, 1000, Urgent { images, ..everywhere("【洪水】撤离路线见图。", Level::Orange) }).await;
+        let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
+        city.sleep(20).await;
+        daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
+        city.sleep(10).await;
+        assert_eq!(standing(&city, "【洪水】撤离路线见图。"), ALL);
+        let pictured = city.sandbox.posts().iter().filter(|p| p.pictures > 0).count();
+        assert_eq!(pictured, ALL);
+    });
+}
+
+#[test]
 fn nothing_of_an_emergency_goes_out_after_its_all_clear() {
     simulate(async {
         let city = City::new(START, 11, "");
@@ -281,6 +300,8 @@ fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_not
             (Urgent { text: "【演练】暴雨".to_owned(), ..urgent() }, "text"),
             (Urgent { id: Some("../x".to_owned()), ..urgent() }, "id"),
             (Urgent { supersedes: Some("nothing".to_owned()), ..urgent() }, "supersedes"),
+            (Urgent { images: vec![("../fabu.yaml".to_owned(), None)], ..urgent() }, "images"),
+            (Urgent { images: vec![("none.png".to_owned(), None)], ..urgent() }, "images"),
         ];
         for (bad, field) in bad {
             let bad = Urgent { level: Some(Level::Red), ..bad };

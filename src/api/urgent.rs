@@ -34,6 +34,7 @@ struct Asked {
     except: Option<Value>,
     template: Option<Value>,
     values: Option<Value>,
+    images: Option<Value>,
     source: Option<Value>,
     supersedes: Option<Value>,
     update: Option<Value>,
@@ -45,7 +46,7 @@ struct Asked {
     others: BTreeMap<String, Value>,
 }
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "text",
     "link",
     "level",
@@ -53,6 +54,7 @@ const FIELDS: [&str; 14] = [
     "except",
     "template",
     "values",
+    "images",
     "source",
     "supersedes",
     "update",
@@ -170,6 +172,7 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
         except: several("except", asked.except)?,
         template: text("template", asked.template)?,
         values: values(asked.values)?,
+        images: images(asked.images)?,
         source: text("source", asked.source)?,
         supersedes: text("supersedes", asked.supersedes)?,
         update: text("update", asked.update)?,
@@ -187,6 +190,37 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
             }
         },
     })
+}
+
+/// Pictures below the queue folder: paths, or `{file, alt}`.
+fn images(value: Option<Value>) -> Result<Vec<(String, Option<String>)>, Problem> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Path(String),
+        Described(Described),
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Described {
+        file: String,
+        alt: Option<String>,
+    }
+    let given: Vec<Given> = match value {
+        None | Some(Value::Null) => Vec::new(),
+        Some(given) => serde_json::from_value(given).map_err(|_| {
+            let said = Words::new(
+                "`images` 须为路径或 {file, alt} 的列表",
+                "`images` has to be a list of paths, or of {file, alt}",
+            );
+            not_of_its_kind("images", said)
+        })?,
+    };
+    let pair = |given| match given {
+        Given::Path(file) => (file, None),
+        Given::Described(Described { file, alt }) => (file, alt),
+    };
+    Ok(given.into_iter().map(pair).collect())
 }
 
 /// A template's values: text by name.

@@ -48,6 +48,9 @@ pub struct Urgent {
     /// Added behind the text
     #[arg(long, value_name = "URL")]
     pub link: Option<String>,
+    /// A picture below the queue folder; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<String>,
     /// Where the news comes from, for the record
     #[arg(long)]
     pub source: Option<String>,
@@ -141,7 +144,7 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
         values.insert(name.to_owned(), value.to_owned());
     }
     let mut body = json!({
-        "text": text, "template": urgent.template, "values": values, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link,
+        "text": text, "template": urgent.template, "values": values, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link, "images": urgent.image,
         "source": urgent.source, "supersedes": urgent.supersedes, "update": urgent.update, "hold": urgent.hold,
         "expires_after": urgent.expires_after, "id": urgent.id, "dry_run": true,
     });

@@ -15,13 +15,16 @@ use super::planner::{expiry, new_delivery};
 use super::{Inner, StepError, holds, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Announcement, AnnouncementId, Body, Closing, Content, Level, OccurrenceId, Priority};
+use crate::core::announcement::{
+    Announcement, AnnouncementId, Body, Closing, Content, Image, Level, OccurrenceId, Priority,
+};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
 use crate::core::fit;
 use crate::core::gate::Hold;
 use crate::core::template::{DRILL_MARK, stamped};
 use crate::core::words::{Words, hidden_in, is_hidden, nearest, shown, words};
+use crate::input::images;
 use crate::ledger::{Filter, LedgerError};
 
 /// So many characters of a post are quoted by its correction and its all-clear.
@@ -49,6 +52,8 @@ pub struct Urgent {
     /// A template whose words these are, with its values.
     pub template: Option<String>,
     pub values: BTreeMap<String, String>,
+    /// Pictures below the queue folder, each with its description.
+    pub images: Vec<(String, Option<String>)>,
 }
 
 /// Whose words it is.
@@ -198,6 +203,7 @@ impl Inner {
         };
         let body = Body {
             link: urgent.link.clone(),
+            images: self.pictures(&urgent.images).await?,
             to: urgent.to.clone(),
             except: urgent.except.clone(),
             level: Some(level),
@@ -229,6 +235,26 @@ impl Inner {
         Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes, uncertain: BTreeSet::new() })
     }
 
+    /// Read now, so that what is signed is what is sent.
+    async fn pictures(&self, files: &[(String, Option<String>)]) -> Result<Vec<Image>, ActError> {
+        /// No platform takes more than twenty.
+        const MOST: usize = 20;
+        if files.len() > MOST {
+            return Err(invalid("images", words!("最多 {MOST} 张图片", "{MOST} pictures at most")));
+        }
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (root, files) = (self.config().settings.queue.clone(), files.to_vec());
+        let read = move || -> Result<Vec<Image>, Words> {
+            let one = |(file, alt): (String, Option<String>)| Ok(Image { alt, ..images::load(&root, &file)?.0 });
+            files.into_iter().map(one).collect()
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let gone = |_| Words::new("图片没有读完", "the pictures were not read");
+        read.map_err(gone).and_then(|images| images).map_err(|said| invalid("images", said))
+    }
+
     fn fits(&self, body: &Body, accounts: &BTreeSet<AccountId>) -> Result<(), ActError> {
         let config = self.config();
         let platforms: BTreeSet<&str> = accounts.iter().map(AccountId::platform).collect();
@@ -237,7 +263,7 @@ impl Inner {
             if let Some(misfit) = fit::misfits(body, platform, rules).into_iter().find(|m| !m.is_warning) {
                 let (zh, en) = (&misfit.hint.zh, &misfit.hint.en);
                 let said = Words::new(format!("{}；{zh}", misfit.message.zh), format!("{}: {en}", misfit.message.en));
-                return Err(invalid("text", said));
+                return Err(ActError::Invalid(misfit.field.into(), said));
             }
         }
         Ok(())
