@@ -1,4 +1,4 @@
-//! YAML to core types, with the place of every fault.
+//! YAML and CAP to core types, with the place of every fault.
 //!
 //! Reading returns what is good *and* the faults: one bad announcement never stops its neighbours,
 //! and all faults of a file are shown, not the first. A fault knows its file, its place to the
