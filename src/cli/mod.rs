@@ -9,6 +9,7 @@ pub mod complete;
 pub mod demo;
 pub mod demo_queue;
 pub mod drill;
+mod help;
 pub mod hold;
 pub mod show;
 pub mod text;
@@ -232,6 +233,11 @@ pub fn localised(lang: Lang) -> clap::Command {
         ("completions", "命令行补全"),
     ] {
         command = command.mut_subcommand(name, |c| c.about(about));
+    }
+    for (name, arguments) in help::ARGUMENTS {
+        command = command.mut_subcommand(name, |c| {
+            arguments.iter().fold(c, |c, (argument, help)| c.mut_arg(argument, |a| a.help(*help)))
+        });
     }
     command
 }
