@@ -71,7 +71,7 @@ mod tests {
             let sub = command.find_subcommand(name).unwrap();
             for argument in sub.get_arguments().filter(|a| !a.is_global_set() && a.get_id() != "help") {
                 let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.chars().any(|c| !c.is_ascii()), "{name} {}: {help}", argument.get_id());
+                assert!(!help.is_ascii(), "{name} {}: {help}", argument.get_id());
             }
         }
     }
