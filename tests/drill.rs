@@ -94,7 +94,7 @@ fn r14_a_live_daemon_sends_nothing_stamped_also_not_from_a_drills_ledger() {
         let city = City::new("2026-11-24T00:00:00Z", 1, "");
         city.save(
             "a.yaml",
-            "announcements:\n  - {id: a, text: 【演练】试, at: \"2026-11-24T00:01:00Z\", to: [\"**\"]}\n",
+            "announcements:\n  - {id: a, text: 【演练】试, at: \"2026-11-24T00:01:00Z\", to: [\"**\"], variants: {sina: {text: 试试}}}\n",
         );
         let ledger = Arc::new(city.ledger().await);
         let trust = ledger.trust().clone();

@@ -568,10 +568,9 @@ impl Reader<'_> {
             }
             let clean =
                 |text: &Option<String>| text.as_deref().map(|t| fit::full_text(t, None)).filter(|t| !t.is_empty());
-            variants.insert(
-                PlatformName::from(platform.as_str()),
-                Variant { title: clean(&variant.title), text: clean(&variant.text) },
-            );
+            let path = format!("variants.{platform}.text");
+            let text = clean(&variant.text).map(|text| self.marked(&path, text));
+            variants.insert(PlatformName::from(platform.as_str()), Variant { title: clean(&variant.title), text });
         }
         variants
     }
