@@ -192,6 +192,7 @@ fn tell_all(value: &Value, voice: Voice) {
         let line = voice.pick("凭据失效：", "the credential does not work: ");
         voice.out(voice.paint(BAD, format_args!("{line}{}", text(account, "account"))));
     }
+    tell_notify(value, zone, now, voice);
     let faults = value["queue"]["faults"].as_array().map(Vec::as_slice).unwrap_or_default();
     let errors: Vec<&Value> = faults.iter().filter(|f| text(f, "severity") == "error").collect();
     for fault in errors.iter().take(10) {
@@ -234,6 +235,22 @@ fn tell_all(value: &Value, voice: Voice) {
             ]);
         }
         voice.out(table);
+    }
+}
+
+/// Whoever waits to be told hears nothing while these fail.
+fn tell_notify(value: &Value, zone: Tz, now: Time, voice: Voice) {
+    for entry in value["notify"].as_array().into_iter().flatten() {
+        let Some(why) = entry["last_error"][voice.pick("zh", "en")].as_str() else { continue };
+        let (to, at, why) = (shown(text(entry, "to")), when(entry, "last_at", zone, now, voice), shown(why));
+        let n = entry["failed"].as_u64().unwrap_or(0) + entry["dropped"].as_u64().unwrap_or(0);
+        voice.out(voice.paint(
+            BAD,
+            voice.say(&words!(
+                "通知送不到 {to}（{n} 条，最近 {at}）：{why}",
+                "notices do not reach {to} ({n}, last {at}): {why}"
+            )),
+        ));
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::PlatformName;
 use super::announcement::Level;
+use super::words::shown;
 
 /// Calls and connections a platform grants; `None` is no limit (`off`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -129,6 +130,69 @@ pub struct Cap {
     pub senders: BTreeMap<String, Level>,
     /// Selector of accounts, by GB/T 2260 code; it parses.
     pub areas: BTreeMap<String, String>,
+}
+
+/// What a person is told of by `notify:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An emergency was taken.
+    Emergency,
+    /// Deliveries failed.
+    Failed,
+    /// Nobody can tell whether deliveries are out: a person has to settle them.
+    Unknown,
+    /// An emergency waits for a further person's word, or nobody gave it in time.
+    Confirm,
+    /// Deliveries failed because a credential does not work.
+    Credential,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Emergency, Kind::Failed, Kind::Unknown, Kind::Confirm, Kind::Credential];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Emergency => "emergency",
+            Kind::Failed => "failed",
+            Kind::Unknown => "unknown",
+            Kind::Confirm => "confirm",
+            Kind::Credential => "credential",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.as_str() == text)
+    }
+}
+
+/// One entry of `notify:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    pub on: Vec<Kind>,
+    pub to: To,
+}
+
+/// Where a notice goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum To {
+    /// A program and its arguments; never empty.
+    Run(Vec<String>),
+    /// TLS, or this machine.
+    Url(String),
+}
+
+impl To {
+    /// What may be shown of it: arguments, and the path of an address, may be somebody's secret (R34).
+    pub fn name(&self) -> String {
+        match self {
+            To::Run(run) => run.first().map_or_else(String::new, |program| shown(program)),
+            To::Url(url) => {
+                let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
+                if host.len() == url.len() { shown(url) } else { format!("{}/…", shown(&host)) }
+            }
+        }
+    }
 }
 
 /// `emergency:` of the configuration.

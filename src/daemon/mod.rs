@@ -12,6 +12,7 @@ pub mod emergency;
 pub mod holds;
 pub mod jobs;
 pub mod metrics;
+pub mod notify;
 pub mod planner;
 pub mod prepare;
 pub mod recover;
@@ -77,6 +78,7 @@ pub struct Inner {
     pub ledger: Arc<dyn Ledger>,
     pub metrics: metrics::Metrics,
     pub releases: release::Releases,
+    pub notices: notify::Notices,
     pub(crate) env: Env,
     config: RwLock<Arc<Config>>,
     pub gate: Mutex<Gate>,
@@ -128,6 +130,7 @@ impl Daemon {
             ledger: world.ledger,
             metrics: metrics::Metrics::default(),
             releases: release::Releases::default(),
+            notices: notify::Notices::default(),
             env: world.env,
             config: RwLock::new(Arc::new(world.config)),
             gate: Mutex::new(gate),
@@ -151,12 +154,15 @@ impl Daemon {
             rescanned: tokio::sync::watch::Sender::new(0),
             stop: CancellationToken::new(),
         });
+        // What is found at the start is told too; what was there before is not told again.
+        let (told_to, _) = inner.ledger.head();
         recover::recover(&inner, &world.trust).await?;
         let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
         planner.scan(true).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(planner.run());
         tasks.spawn(run(inner.clone()));
+        tasks.spawn(notify::run(inner.clone(), told_to));
         Ok(Daemon { inner, tasks })
     }
 

@@ -281,6 +281,7 @@ impl Inner {
                 "faults": state.config_faults.iter().map(fault_json).collect::<Vec<_>>(),
                 "rejected": state.rejected.iter().map(fault_json).collect::<Vec<_>>(),
             },
+            "notify": self.notices.json(&config.settings.notify),
             "prune": state.prune.as_ref().map(|p| json!({ "plan": p.hash, "announcements": p.announcements })),
             "audit": { "seq": seq, "head": head },
         }))

@@ -17,7 +17,7 @@ use super::values::Whole;
 use super::yaml::{self, Node};
 use super::{Fault, Source, read_text};
 use crate::core::accounts::{PlatformName, is_name};
-use crate::core::policy::{Cap, Emergency, Limits, PlatformSettings, Publish, ReadBack, Retry};
+use crate::core::policy::{Cap, Emergency, Limits, Notify, PlatformSettings, Publish, ReadBack, Retry};
 use crate::core::words::{Words, nearest, shown, words};
 
 /// The configuration, read and without a fault.
@@ -34,6 +34,7 @@ pub struct Settings {
     pub publish: Publish,
     pub emergency: Emergency,
     pub cap: Cap,
+    pub notify: Vec<Notify>,
     pub access: Option<Access>,
 }
 
@@ -59,6 +60,7 @@ pub use raw::Raw;
 use raw::{RawAfterHold, RawEmergency, RawLimits, RawPlatform, RawPublish, RawReadBack};
 
 mod cap;
+mod notify;
 mod raw;
 
 /// The dialects, and what is known of each platform that speaks one (`platforms.md` 1.5, 2, 4.2).
@@ -113,6 +115,12 @@ impl Reader<'_> {
         self.faults.push(self.source.fault(span, code, message).hint(hint));
     }
 
+    /// Whether nothing is written at a path: neither a value nor one that could not be read.
+    fn is_empty(&self, path: &str) -> bool {
+        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+        self.node.at(parent).get(key).is_none_or(|node| matches!(node.kind, yaml::Kind::Null))
+    }
+
     fn settings(&mut self, raw: Raw, file: &Path) -> Settings {
         let folder = file.parent().unwrap_or(Path::new(""));
         let zone = raw.timezone.as_deref().unwrap_or("Asia/Shanghai");
@@ -156,6 +164,7 @@ impl Reader<'_> {
             publish: publish(raw.publish.unwrap_or_default()),
             emergency: emergency(raw.emergency.unwrap_or_default()),
             cap: self.cap(raw.cap.unwrap_or_default()),
+            notify: self.notify(raw.notify.unwrap_or_default(), folder),
             access: raw.access,
         }
     }

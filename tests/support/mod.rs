@@ -65,7 +65,7 @@ pub struct City {
     pub sandbox: Sandbox,
 }
 
-fn env() -> Env {
+pub fn env() -> Env {
     Arc::new(|name: &str| name.strip_prefix("T_").map(|rest| format!("token-{}", rest.to_lowercase())))
 }
 
@@ -84,6 +84,11 @@ pub fn accounts_yaml() -> String {
 impl City {
     /// `start` on the wall clock, chance from `seed`; `more` is added to the configuration.
     pub fn new(start: &str, seed: u64, more: &str) -> City {
+        City::on(Clock::simulated(start.parse().unwrap(), seed), seed, more)
+    }
+
+    /// On a clock of the caller's: the real one, where programs of the machine take part.
+    pub fn on(clock: Clock, seed: u64, more: &str) -> City {
         let folder = tempfile::tempdir().unwrap();
         let base = "http://127.0.0.1";
         let platforms = format!(
@@ -94,7 +99,6 @@ impl City {
         std::fs::write(folder.path().join("fabu.yaml"), format!("timezone: Asia/Shanghai\n{platforms}{more}")).unwrap();
         std::fs::write(folder.path().join("accounts.yaml"), accounts_yaml()).unwrap();
         std::fs::create_dir(folder.path().join("queue")).unwrap();
-        let clock = Clock::simulated(start.parse().unwrap(), seed);
         let sandbox = sandbox(&config_of(folder.path()), seed, &clock);
         City { folder, clock, sandbox }
     }

@@ -67,12 +67,6 @@ impl Reader<'_> {
         Some((id, level?))
     }
 
-    /// Whether nothing is written at a path: neither a value nor one that could not be read.
-    fn is_empty(&self, path: &str) -> bool {
-        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
-        self.node.at(parent).get(key).is_none_or(|node| matches!(node.kind, yaml::Kind::Null))
-    }
-
     fn area(&mut self, path: &str, code: &str, selector: &str) -> bool {
         // A code of another form would match no alert, and nobody would know until one came.
         if !matches!(code.len(), 6 | 9 | 12) || !code.bytes().all(|b| b.is_ascii_digit()) {

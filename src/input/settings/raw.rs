@@ -25,8 +25,7 @@ pub struct Raw {
     pub(super) emergency: Option<RawEmergency>,
     pub(super) cap: Option<RawCap>,
     pub(super) access: Option<Access>,
-    #[expect(dead_code, reason = "its shape is checked from now on")]
-    pub(super) notify: Option<Vec<RawNotify>>,
+    pub(super) notify: Option<Vec<Option<RawNotify>>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -142,11 +141,12 @@ pub(super) struct RawSender {
     pub(super) level: Option<Level>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its shape is checked from now on, so that a file written today stays right")]
 pub(super) struct RawNotify {
-    pub(super) on: Option<Vec<String>>,
-    pub(super) run: Option<Vec<String>>,
+    /// `emergency`, `failed`, `unknown`, `confirm`, `credential`.
+    pub(super) on: Option<Vec<Option<String>>>,
+    /// A program and its arguments; no shell reads them.
+    pub(super) run: Option<Vec<Option<String>>>,
     pub(super) url: Option<String>,
 }

@@ -1,0 +1,322 @@
+//! Tells people of what the ledger records: a program is run, or an address is sent the news.
+//!
+//! One task follows the ledger's events from behind, so nothing of it lies in the way of sending, and
+//! what cannot be told fails here alone. It tells what happens while it runs: nothing is told again
+//! after a restart, and at a stop what is not told within a moment is not told.
+
+mod outlet;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, lock};
+use crate::clock::{Mono, Time};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{Content, Level, Priority};
+use crate::core::change::{Recorded, Seq};
+use crate::core::delivery::{Class, State};
+use crate::core::policy::{Kind, Notify, To};
+use crate::core::words::Words;
+use outlet::Outlet;
+
+/// Events are read this long after one came, so that a burst of commits is one look.
+const BURST: Duration = Duration::from_millis(100);
+/// Deliveries that end like one another within this long are one notice…
+const QUIET: Duration = Duration::from_secs(2);
+/// …which is given at the latest now, however many more there are.
+const LONGEST: Duration = Duration::from_secs(10);
+/// A ledger that cannot be read is asked again after this long.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// What is known at a stop may still be told for this long: a restart does not wait for a webhook.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const EVENTS_AT_ONCE: usize = 1000;
+const MOST_ACCOUNTS: usize = 20;
+const MOST_TEXT: usize = 200;
+
+/// One message, as it is given.
+#[derive(Clone, Debug, Serialize)]
+pub struct Notice {
+    pub kind: Kind,
+    pub at: Time,
+    pub announcement: String,
+    /// Of an emergency.
+    pub text: Option<String>,
+    pub level: Option<Level>,
+    pub count: usize,
+    /// The first of them.
+    pub accounts: Vec<AccountId>,
+    pub reason: Words,
+    pub drill: bool,
+}
+
+/// Where notices go, and how that went.
+#[derive(Default)]
+pub struct Notices(Mutex<BTreeMap<To, Arc<Outlet>>>);
+
+impl Notices {
+    /// Each entry of the configuration, for `status`.
+    pub fn json(&self, entries: &[Notify]) -> Vec<Value> {
+        let outlets = lock(&self.0);
+        let shown = entries.iter().map(|entry| {
+            let record = outlets.get(&entry.to).map(|outlet| outlet.record()).unwrap_or_default();
+            json!({
+                "to": entry.to.name(), "on": entry.on, "failed": record.failed, "dropped": record.dropped,
+                "last_error": record.last_error, "last_at": record.last_at,
+            })
+        });
+        shown.collect()
+    }
+}
+
+/// Follows the ledger from `after` until the daemon stops.
+pub async fn run(inner: Arc<Inner>, after: Seq) {
+    let ending = CancellationToken::new();
+    let mut teller = Teller { inner: inner.clone(), after, groups: BTreeMap::new(), serving: JoinSet::new(), ending };
+    loop {
+        let closing = teller.groups.values().map(Group::closes).min();
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => break,
+            () = until(&inner, closing), if closing.is_some() => {}
+            newest = inner.ledger.newer(teller.after) => {
+                inner.clock.sleep(BURST).await;
+                teller.look(newest).await;
+            }
+        }
+        teller.close(Some(inner.clock.mono())).await;
+    }
+    teller.close(None).await;
+    teller.ending.cancel();
+    let told = async { while teller.serving.join_next().await.is_some() {} };
+    if inner.clock.timeout(LAST_WORDS, told).await.is_none() {
+        tracing::warn!("stopped before every notice was given");
+    }
+}
+
+async fn until(inner: &Inner, closing: Option<Mono>) {
+    let left = closing.map_or(Duration::ZERO, |at| at.0.saturating_sub(inner.clock.mono().0));
+    inner.clock.sleep(left).await;
+}
+
+struct Teller {
+    inner: Arc<Inner>,
+    after: Seq,
+    /// What will be one notice, by kind and announcement.
+    groups: BTreeMap<(Kind, String), Group>,
+    serving: JoinSet<()>,
+    /// Nothing more will be given.
+    ending: CancellationToken,
+}
+
+/// What happened, one or many times.
+struct Group {
+    at: Time,
+    opened: Mono,
+    last: Mono,
+    /// Of many deliveries, and so waits for the others.
+    many: bool,
+    count: usize,
+    accounts: Vec<AccountId>,
+    reason: Words,
+}
+
+impl Group {
+    fn closes(&self) -> Mono {
+        match self.many {
+            true => Mono((self.last.0 + QUIET).min(self.opened.0 + LONGEST)),
+            false => self.opened,
+        }
+    }
+}
+
+/// What an event means to whoever is told.
+struct Meant {
+    kinds: Vec<Kind>,
+    announcement: String,
+    account: Option<AccountId>,
+    reason: Words,
+}
+
+/// The fields of the events' bodies that matter here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    account: Option<AccountId>,
+    from: Option<State>,
+    to: Option<State>,
+    class: Option<Class>,
+    reason: Option<Words>,
+    persons: u64,
+}
+
+impl Teller {
+    /// Reads what is new and sorts it into groups.
+    async fn look(&mut self, newest: Seq) {
+        let config = self.inner.config();
+        if config.settings.notify.is_empty() || config.drill {
+            self.after = self.after.max(newest);
+            return;
+        }
+        loop {
+            let events = match self.inner.ledger.events(self.after, EVENTS_AT_ONCE).await {
+                Ok(events) => events,
+                Err(error) => {
+                    tracing::warn!(%error, "the events to be told cannot be read");
+                    return self.inner.clock.sleep(READ_AGAIN).await;
+                }
+            };
+            for event in &events {
+                self.after = event.seq;
+                if let Some(meant) = meant(event) {
+                    self.sort(event.at, &meant);
+                }
+            }
+            if events.len() < EVENTS_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn sort(&mut self, at: Time, meant: &Meant) {
+        let now = self.inner.clock.mono();
+        let config = self.inner.config();
+        let is_told = |kind: &Kind| config.settings.notify.iter().any(|entry| entry.on.contains(kind));
+        for kind in meant.kinds.iter().copied().filter(is_told) {
+            let group = self.groups.entry((kind, meant.announcement.clone())).or_insert_with(|| Group {
+                at,
+                opened: now,
+                last: now,
+                many: meant.account.is_some(),
+                count: 0,
+                accounts: Vec::new(),
+                reason: meant.reason.clone(),
+            });
+            group.last = now;
+            let Some(account) = &meant.account else { continue };
+            group.count += 1;
+            if group.accounts.len() < MOST_ACCOUNTS {
+                group.accounts.push(account.clone());
+            }
+        }
+    }
+
+    /// Gives the groups that are whole by now; all of them, without a time.
+    async fn close(&mut self, now: Option<Mono>) {
+        let whole: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, g)| now.is_none_or(|now| g.closes() <= now))
+            .map(|(k, _)| k.clone())
+            .collect();
+        for key in whole {
+            let Some(group) = self.groups.remove(&key) else { continue };
+            let (kind, announcement) = key;
+            if let Some(notice) = self.notice(kind, announcement, group).await {
+                self.give(&notice);
+            }
+        }
+    }
+
+    async fn notice(&self, kind: Kind, announcement: String, group: Group) -> Option<Notice> {
+        let emergency = self.emergency(&announcement).await;
+        // Routine that expires under a hold waited for nobody's word.
+        if kind == Kind::Confirm && emergency.is_none() {
+            return None;
+        }
+        let Group { at, mut accounts, reason, many, .. } = group;
+        let mut count = group.count.max(1);
+        if let (false, Some(content)) = (many, &emergency) {
+            count = content.accounts.len();
+            accounts = content.accounts.iter().take(MOST_ACCOUNTS).cloned().collect();
+        }
+        let body = emergency.as_ref().map(|content| &content.body);
+        let text = body.map(|body| body.text.chars().take(MOST_TEXT).collect());
+        let level = body.and_then(|body| body.level());
+        let drill = self.inner.config().drill;
+        Some(Notice { kind, at, announcement, text, level, count, accounts, reason, drill })
+    }
+
+    /// The content of an emergency; a notice without it is better than none.
+    async fn emergency(&self, id: &str) -> Option<Arc<Content>> {
+        let row = match self.inner.announced(id).await {
+            Ok(row) => row.filter(|row| row.priority == Priority::Emergency)?,
+            Err(error) => {
+                tracing::warn!(%error, announcement = id, "what a notice is about cannot be read");
+                return None;
+            }
+        };
+        self.inner.content(&row.content).await.ok()
+    }
+
+    fn give(&mut self, notice: &Notice) {
+        let config = self.inner.config();
+        if config.drill {
+            return;
+        }
+        for entry in config.settings.notify.iter().filter(|entry| entry.on.contains(&notice.kind)) {
+            let mut outlets = lock(&self.inner.notices.0);
+            let outlet = outlets.entry(entry.to.clone()).or_insert_with(|| {
+                let outlet = Arc::new(Outlet::new(entry.to.clone()));
+                self.serving.spawn(outlet::serve(self.inner.clone(), outlet.clone(), self.ending.clone()));
+                outlet
+            });
+            outlet.feed(notice.clone(), self.inner.clock.now());
+        }
+    }
+}
+
+fn meant(event: &Recorded) -> Option<Meant> {
+    if !matches!(event.kind.as_str(), "emergency" | "delivery" | "needs_person") {
+        return None;
+    }
+    let body: Body = match serde_json::from_str(&event.body) {
+        Ok(body) => body,
+        Err(error) => {
+            tracing::warn!(%error, seq = event.seq, "an event to be told cannot be read");
+            return None;
+        }
+    };
+    // Ids have no `@`: what follows it is the hour of one occurrence.
+    let announcement = event.subject.split('@').next().unwrap_or_default().to_owned();
+    let (kinds, reason) = match event.kind.as_str() {
+        "emergency" => taken(body.persons),
+        "needs_person" => (
+            vec![Kind::Unknown],
+            Words::new("查不出是否已发：fabu resolve", "nobody can tell whether it is out: fabu resolve"),
+        ),
+        _ => moved(&body)?,
+    };
+    Some(Meant { kinds, announcement, account: body.account, reason })
+}
+
+fn taken(persons: u64) -> (Vec<Kind>, Words) {
+    if persons > 1 {
+        let said = Words::new("等另一人确认：fabu confirm", "it waits for a further person's word: fabu confirm");
+        return (vec![Kind::Emergency, Kind::Confirm], said);
+    }
+    (vec![Kind::Emergency], Words::new("紧急发布已受理", "an emergency was taken"))
+}
+
+fn moved(body: &Body) -> Option<(Vec<Kind>, Words)> {
+    match (body.from?, body.to?) {
+        (_, State::Failed) => {
+            let reason = body.reason.clone().unwrap_or_else(|| Words::new("发送失败", "it failed"));
+            let kinds = match body.class {
+                Some(Class::Credential) => vec![Kind::Failed, Kind::Credential],
+                _ => vec![Kind::Failed],
+            };
+            Some((kinds, reason))
+        }
+        (State::Held, State::Expired) => Some((
+            vec![Kind::Confirm],
+            Words::new("没有人及时确认，不发", "nobody gave the further word in time: it is not sent"),
+        )),
+        _ => None,
+    }
+}
