@@ -126,7 +126,8 @@ fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_s
         asked(&daemon, 1000, urgent).await;
         drop(daemon);
         let daemon = city.start().await;
-        city.sleep(300).await;
+        // What had its intent on disk is looked for first, on Sina for five minutes.
+        city.sleep(600).await;
         assert_eq!(standing(&city, "真好"), 0);
         assert_eq!(standing(&city, "末班车"), 4, "what is exempt passes");
         assert_eq!(standing(&city, "二次通报"), ALL, "and the emergency does");
@@ -134,7 +135,7 @@ fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_s
         let held = daemon.inner.held().await.unwrap();
         let clashes = daemon.inner.clashes(&held).await.unwrap();
         assert!(clashes.values().all(|others| others.is_empty()), "one thing alone clashes with nothing");
-        for _ in 0..40 {
+        for _ in 0..35 {
             fabu::daemon::jobs::every_minute(&daemon.inner).await;
             city.sleep(60).await;
         }

@@ -30,7 +30,7 @@ impl Subject {
         let mut config = "queue: queue\naccounts: accounts.yaml\npublish: {lead: 3s}\nplatforms:\n".to_owned();
         for (name, port) in PLATFORMS.iter().zip(&receiver.ports) {
             config += &format!(
-                "  {name}: {{api: statuses, base_url: \"http://127.0.0.1:{port}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off, connections: 200}}}}\n"
+                "  {name}: {{api: statuses, base_url: \"http://127.0.0.1:{port}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off, connections: 200}}, warm: {{connections: 200}}}}\n"
             );
         }
         let mut accounts = "units:\n- id: city\n  units:\n".to_owned();
@@ -149,6 +149,10 @@ impl Subject {
             self.save(&format!("{id}.yaml"), &text);
             // In the thick of it.
             self.clock.sleep_until(at + TimeDelta::milliseconds(500)).await;
+        }
+        if announcements == 0 {
+            // The connections of the lane are there.
+            self.clock.sleep(Duration::from_secs(2)).await;
         }
         let words = format!("紧急{id}");
         let body = serde_json::json!({ "text": words, "level": "blue", "to": ["**"] });

@@ -85,7 +85,8 @@ pub enum Change {
         release: Time,
     },
     Closed(OccurrenceId, Closing),
-    /// A new delivery; its `id` is the ledger's to give. An (occurrence, account) that exists is left alone.
+    /// A new delivery; its `id` is the ledger's to give. An (occurrence, account) that exists is left alone. One that
+    /// is `sending` already comes with its intent.
     Add(Box<Delivery>),
     /// A step of a delivery, refused when the row is not the one it was computed from.
     Step(Box<Step>),

@@ -21,6 +21,11 @@ mod kinds;
 #[serde(transparent)]
 pub struct DeliveryId(pub i64);
 
+impl DeliveryId {
+    /// Of one that the ledger has not named yet.
+    pub const NONE: DeliveryId = DeliveryId(0);
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     pub id: DeliveryId,

@@ -64,23 +64,30 @@ impl Budgets {
                 return Err(next(now, window.length_s));
             }
         }
-        Ok(self.count(windows, now))
+        Ok(windows.into_iter().map(|window| self.count(window, 1, now)).collect())
     }
 
-    /// Counts a call without a token, made to open a connection: it costs the host's budget and no account's.
-    pub fn warmed(&mut self, settings: &PlatformSettings, account: &AccountId, now: Time) -> Vec<Change> {
-        let windows = windows(settings, account, false).into_iter().filter(|w| w.key.starts_with("host ")).collect();
-        self.count(windows, now)
+    /// Takes up to `calls` calls without a token, made to open connections or to keep them: they cost the host's
+    /// budget and no account's, and leave alone what is kept for emergencies. Returns how many may be made, and what
+    /// the ledger has to remember.
+    pub fn warmed(
+        &mut self,
+        settings: &PlatformSettings,
+        calls: u32,
+        reserve: f64,
+        now: Time,
+    ) -> (u32, Option<Change>) {
+        let Some(window) = host_window(settings) else { return (calls, None) };
+        let at = index(now, window.length_s);
+        let left = allowed(&window, Use::Post, reserve).saturating_sub(self.used(&window.key, at));
+        let calls = calls.min(left);
+        (calls, (calls > 0).then(|| self.count(window, calls, now)))
     }
 
-    fn count(&mut self, windows: Vec<Window>, now: Time) -> Vec<Change> {
-        let mut changes = Vec::with_capacity(windows.len());
-        for window in windows {
-            let at = index(now, window.length_s);
-            *self.used.entry((window.key.clone(), at)).or_default() += 1;
-            changes.push(Change::Spend { key: window.key, window: at, calls: 1 });
-        }
-        changes
+    fn count(&mut self, window: Window, calls: u32, now: Time) -> Change {
+        let at = index(now, window.length_s);
+        *self.used.entry((window.key.clone(), at)).or_default() += calls;
+        Change::Spend { key: window.key, window: at, calls }
     }
 
     /// Forgets windows that ended before yesterday.
@@ -109,10 +116,13 @@ fn windows(settings: &PlatformSettings, account: &AccountId, publishes: bool) ->
     if let Some(limit) = limits.account_per_day {
         windows.push(Window { key: format!("day {account}"), length_s: DAY_S, limit });
     }
-    if let Some(limit) = limits.host_per_hour {
-        windows.push(Window { key: format!("host {}", settings.name), length_s: HOUR_S, limit });
-    }
+    windows.extend(host_window(settings));
     windows
+}
+
+fn host_window(settings: &PlatformSettings) -> Option<Window> {
+    let limit = settings.limits.host_per_hour?;
+    Some(Window { key: format!("host {}", settings.name), length_s: HOUR_S, limit })
 }
 
 /// How far into the window a use may go: routine stops twice the reserve short of an account's day.
@@ -140,7 +150,7 @@ fn next(now: Time, length_s: i64) -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{Limits, ReadBack};
+    use crate::core::policy::{Limits, ReadBack, Warm};
     use std::time::Duration;
 
     fn settings() -> PlatformSettings {
@@ -156,6 +166,7 @@ mod tests {
                 connections: 8,
             },
             read_back: ReadBack { after: Vec::new(), settle: None },
+            warm: Warm::default(),
             further: BTreeMap::new(),
         }
     }

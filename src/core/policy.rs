@@ -32,6 +32,20 @@ pub struct ReadBack {
     pub settle: Option<Duration>,
 }
 
+/// Connections of the emergency lane that are kept open while there is no emergency (`platforms.md` 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Warm {
+    pub connections: u32,
+    /// Each is used so often that neither side closes it.
+    pub every: Duration,
+}
+
+impl Default for Warm {
+    fn default() -> Warm {
+        Warm { connections: 8, every: Duration::from_secs(45) }
+    }
+}
+
 /// One platform of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlatformSettings {
@@ -42,6 +56,7 @@ pub struct PlatformSettings {
     pub timeout: Duration,
     pub limits: Limits,
     pub read_back: ReadBack,
+    pub warm: Warm,
     /// What the `api` itself defines (`mode`, `app_key`, `text_limit`, …; `platforms.md`).
     pub further: BTreeMap<String, serde_json::Value>,
 }

@@ -149,7 +149,7 @@ impl Inner {
     fn forget_withdrawn(&self, ids: &[DeliveryId]) {
         let in_hand = lock(&self.in_hand);
         let mut gate = lock(&self.gate);
-        for id in ids.iter().filter(|id| !in_hand.contains_key(id)) {
+        for id in ids.iter().filter(|id| !in_hand.of.contains_key(id)) {
             gate.withdrawn.remove(id);
         }
     }
@@ -178,6 +178,9 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         self.nudge(&tried);
+        if rows.iter().any(|d| d.priority == Priority::Emergency) {
+            self.urge();
+        }
         Ok(json!({ "id": id, "retrying": tried.len() }))
     }
 

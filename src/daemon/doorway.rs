@@ -15,6 +15,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use http::{Request, Response};
 
+use super::lane::Leaving;
 use super::release::Slot;
 use super::send::{expired, held_expiry, verdict_of};
 use super::{Inner, lock};
@@ -34,25 +35,47 @@ pub enum Passed {
 }
 
 pub struct Doorway<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     row: &'a Delivery,
     content: &'a Content,
     slot: Time,
     together: Arc<Slot>,
+    /// An emergency's: routine steps aside as long as it is there.
+    leaving: Mutex<Option<Leaving>>,
     passed: Mutex<Passed>,
 }
 
 impl<'a> Doorway<'a> {
-    pub fn new(inner: &'a Inner, row: &'a Delivery, content: &'a Content, slot: Time) -> Doorway<'a> {
+    pub fn new(
+        inner: &'a Arc<Inner>,
+        row: &'a Delivery,
+        content: &'a Content,
+        slot: Time,
+        leaving: Option<Leaving>,
+    ) -> Doorway<'a> {
         let together = inner.instants.join(&inner.clock, slot);
-        Doorway { inner, row, content, slot, together, passed: Mutex::new(Passed::Never) }
+        Doorway {
+            inner,
+            row,
+            content,
+            slot,
+            together,
+            leaving: Mutex::new(leaving),
+            passed: Mutex::new(Passed::Never),
+        }
+    }
+
+    /// Its request is on its way, or is no part of the burst any more.
+    fn began(&self) {
+        self.together.began();
+        lock(&self.leaving).take();
     }
 
     /// What happened here.
     pub fn into_outcome(self) -> Passed {
-        let passed = self.passed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let passed = std::mem::replace(&mut *lock(&self.passed), Passed::Never);
         if matches!(passed, Passed::Never) {
-            self.together.began();
+            self.began();
         }
         passed
     }
@@ -87,14 +110,23 @@ impl<'a> Doorway<'a> {
         if self.slot > self.inner.clock.now() {
             self.together.wait().await;
         }
+        let mut awaited = true;
+        if lane == Lane::Emergency {
+            lock(&self.leaving).get_or_insert_with(|| self.inner.leaving());
+        } else if self.inner.way.is_busy() {
+            self.began();
+            awaited = false;
+            self.inner.step_aside().await;
+        }
         let mut room = self.inner.http.room(platform, lane);
         let free = std::future::poll_fn(|context| Poll::Ready(room.as_mut().poll(context))).await;
-        let awaited = free.is_ready();
         let room = match free {
             Poll::Ready(room) => room,
             Poll::Pending => {
                 // One that has to queue is no part of the burst any more, and nobody waits for it.
-                self.together.began();
+                if std::mem::take(&mut awaited) {
+                    self.began();
+                }
                 room.await
             }
         };
@@ -104,7 +136,7 @@ impl<'a> Doorway<'a> {
         if let Some(event) = self.forbidden(now) {
             *lock(&self.passed) = Passed::Stopped(event);
             if awaited {
-                self.together.began();
+                self.began();
             }
             return None;
         }
@@ -155,7 +187,7 @@ impl Http for Doorway<'_> {
         // Once polled, the request is with its connection: then the next of the burst has its turn.
         let at_once = std::future::poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
         if awaited {
-            self.together.began();
+            self.began();
         }
         let answer = match at_once {
             Poll::Ready(answer) => answer,

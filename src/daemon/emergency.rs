@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::acts::ActError;
 use super::planner::{expiry, new_delivery};
+use super::prepare::Means;
 use super::{Inner, StepError, holds, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -423,8 +424,12 @@ impl Inner {
                 release: now,
             },
         ];
+        // Those whose intents are part of this commit, and those that wait for a word.
+        let (mut armed, mut expected) = (Vec::new(), Vec::new());
         for account in &content.accounts {
             let mut delivery = new_delivery(&announcement, &hash, &occurrence, account, now, expires_at);
+            delivery.id = self.ledger.new_id();
+            let means = self.prepare_at_once(&mut delivery, &content);
             if uncertain.contains(account) {
                 delivery.state = State::Held;
                 delivery.next_at = None;
@@ -436,13 +441,17 @@ impl Inner {
                 delivery.state = State::Held;
                 delivery.next_at = Some(now + config.settings.emergency.confirm_within);
                 delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
+                expected.push(delivery.clone());
+            } else if let Some(step) = means.and_then(|means| self.intent(&delivery, &means, now, &mut changes)) {
+                delivery = step.row;
+                armed.push(delivery.clone());
             }
             changes.push(Change::Add(Box::new(delivery)));
         }
         changes.extend(hold.iter().cloned().map(Change::Hold));
         let body = json!({
             "level": level, "accounts": content.accounts.len(), "content_hash": hash, "persons": needed,
-            "text": content.body.text, "source": source,
+            "armed": armed.len(), "text": content.body.text, "source": source,
         });
         changes.push(Note::change("emergency", &id, body));
         let mut word = None;
@@ -457,16 +466,22 @@ impl Inner {
         changes.extend(with);
         // Routine falls silent before the first byte is written, and speaks again if nothing was.
         let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
+        let launches = self.take_in_hand(armed);
         if let Err(error) = self.ledger.commit(by, changes).await {
+            self.let_go(&launches);
             if let Some(hold) = &hold {
                 self.open_gate(hold, before);
             }
             return Err(error.into());
         }
         if let Some(uid) = word {
-            lock(&self.gate).confirmed.entry((id.clone(), hash)).or_default().insert(uid);
+            lock(&self.gate).confirmed.entry((id.clone(), hash.clone())).or_default().insert(uid);
         }
-        tracing::warn!(announcement = %id, ?level, deliveries = content.accounts.len(), is_confirmed, "an emergency was taken");
+        let deliveries = content.accounts.len();
+        self.remember(&hash, Arc::new(content));
+        self.launch(launches);
+        self.expect(&expected, now + config.settings.emergency.confirm_within);
+        tracing::warn!(announcement = %id, ?level, deliveries, is_confirmed, "an emergency was taken");
         self.urge();
         Ok(answer)
     }
@@ -499,21 +514,40 @@ impl Inner {
         }
         let needed = self.config().settings.emergency.persons(&content.body);
         let have = lock(&self.gate).persons(&row.id, &row.content) + 1;
-        let mut changes = Vec::new();
+        let (mut changes, mut calls) = (Vec::new(), Vec::new());
+        let (mut armed, mut others) = (Vec::new(), Vec::new());
         let now = self.clock.now();
         if have >= needed {
             let expires_at = expiry(&content.body, now, &self.config().settings.publish);
             for row in &held {
-                let step = self.computed(row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?;
+                // Its hour is now, and its prepared text stands: the confirmation commits the intent.
+                let row = Delivery { at: now, expires_at, reason: None, ..row.clone() };
+                let means = row.prepared.is_some().then(|| Means::of(self, &row).ok()).flatten();
+                let step = match means.and_then(|means| self.intent(&row, &means, now, &mut calls)) {
+                    Some(step) => {
+                        armed.push(step.row.clone());
+                        step
+                    }
+                    None => {
+                        others.push(row.id);
+                        self.computed(&row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?
+                    }
+                };
                 changes.push(Change::Step(Box::new(step)));
             }
         }
+        changes.extend(calls);
         let (announcement, content) = (row.id.clone(), row.content.clone());
         changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
+        let launches = self.take_in_hand(armed);
         // What came due in between, and so changed, makes the whole of it void: then nothing was confirmed.
-        self.ledger.commit(by, changes).await?;
+        if let Err(error) = self.ledger.commit(by, changes).await {
+            self.let_go(&launches);
+            return Err(error.into());
+        }
         lock(&self.gate).confirmed.entry(key).or_default().insert(*uid);
-        self.nudge(&held.iter().map(|d| d.id).collect::<Vec<_>>());
+        self.launch(launches);
+        self.nudge(&others);
         self.urge();
         let state = if have >= needed { "releasing" } else { "awaiting_confirm" };
         Ok(json!({ "id": id, "state": state, "deliveries": held.len(), "persons": { "needed": needed, "have": have } }))

@@ -11,6 +11,7 @@ pub mod doorway;
 pub mod emergency;
 pub mod holds;
 pub mod jobs;
+pub mod lane;
 pub mod metrics;
 pub mod notify;
 pub mod planner;
@@ -92,7 +93,7 @@ pub struct Inner {
     newest: Mutex<BTreeMap<AccountId, String>>,
     /// The newest receipts of each account: no post is two deliveries' receipt.
     recent: Mutex<BTreeMap<AccountId, std::collections::VecDeque<String>>>,
-    in_hand: Mutex<BTreeMap<DeliveryId, CancellationToken>>,
+    in_hand: Mutex<InHand>,
     contents: Mutex<BTreeMap<ContentHash, Arc<Content>>>,
     preparing: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     looking: Mutex<BTreeMap<AccountId, Arc<tokio::sync::Mutex<()>>>>,
@@ -108,6 +109,7 @@ pub struct Inner {
     pub(crate) passing: AtomicUsize,
     /// An emergency is in the ledger and has nobody who sends it yet.
     urged: Notify,
+    pub way: lane::Way,
     rescan: Notify,
     rescanned: tokio::sync::watch::Sender<u64>,
     pub stop: CancellationToken,
@@ -124,6 +126,7 @@ impl Daemon {
         }
         let accounts = world.ledger.accounts().await?;
         let newest = accounts.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
+        let (way, launched) = lane::Way::new();
         let inner = Arc::new(Inner {
             clock: world.clock,
             http: world.http,
@@ -150,6 +153,7 @@ impl Daemon {
             woken: Notify::new(),
             passing: AtomicUsize::new(0),
             urged: Notify::new(),
+            way,
             rescan: Notify::new(),
             rescanned: tokio::sync::watch::Sender::new(0),
             stop: CancellationToken::new(),
@@ -162,6 +166,7 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         tasks.spawn(planner.run());
         tasks.spawn(run(inner.clone()));
+        tasks.spawn(lane::run(inner.clone(), launched));
         tasks.spawn(notify::run(inner.clone(), told_to));
         Ok(Daemon { inner, tasks })
     }
@@ -170,6 +175,7 @@ impl Daemon {
     pub async fn attend(&mut self) {
         self.tasks.spawn(watch::run(self.inner.clone()));
         self.tasks.spawn(jobs::run(self.inner.clone()));
+        self.tasks.spawn(lane::keep_warm(self.inner.clone()));
     }
 
     /// Ends cleanly: no new request, those in flight are awaited.
@@ -247,20 +253,24 @@ impl Inner {
         }
         let found = self.ledger.content(hash.clone()).await?;
         let content = Arc::new(found.ok_or_else(|| LedgerError::Broken(format!("the content {hash} is missing")))?);
+        self.remember(hash, content.clone());
+        Ok(content)
+    }
+
+    fn remember(&self, hash: &ContentHash, content: Arc<Content>) {
         let mut contents = lock(&self.contents);
         if contents.len() >= MOST_CONTENTS {
             contents.pop_first();
         }
-        contents.insert(hash.clone(), content.clone());
-        Ok(content)
+        contents.insert(hash.clone(), content);
     }
 
     /// Deliveries somebody changed: whoever drives them lets go, and the loop takes the new row.
     pub(crate) fn nudge(&self, ids: &[DeliveryId]) {
         let in_hand = lock(&self.in_hand);
         for id in ids {
-            if let Some(token) = in_hand.get(id) {
-                token.cancel();
+            if let Some(hand) = in_hand.of.get(id) {
+                hand.nudged.cancel();
             }
         }
         drop(in_hand);
@@ -321,9 +331,45 @@ pub enum StepError {
     Ledger(LedgerError),
 }
 
+/// Who drives which delivery.
+#[derive(Default)]
+struct InHand {
+    of: BTreeMap<DeliveryId, Hand>,
+    turns: u64,
+}
+
+/// One turn at a delivery. It ends when its driver has come back, or when somebody else took the delivery over.
+#[derive(Clone)]
+pub struct Hand {
+    turn: u64,
+    nudged: CancellationToken,
+}
+
+impl InHand {
+    /// Takes a delivery, from whoever has it.
+    fn take(&mut self, id: DeliveryId) -> Hand {
+        self.turns += 1;
+        let hand = Hand { turn: self.turns, nudged: CancellationToken::new() };
+        if let Some(before) = self.of.insert(id, hand.clone()) {
+            before.nudged.cancel();
+        }
+        hand
+    }
+
+    fn let_go(&mut self, id: DeliveryId, turn: u64) {
+        if self.of.get(&id).is_some_and(|hand| hand.turn == turn) {
+            self.of.remove(&id);
+        }
+    }
+}
+
+/// Deliveries being driven, each with its turn.
+type Driving = JoinSet<Driven>;
+type Driven = (DeliveryId, u64, Result<(), tokio::task::JoinError>);
+
 /// The loop: what is due is claimed, driven, and let go.
 async fn run(inner: Arc<Inner>) {
-    let mut driving: JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)> = JoinSet::new();
+    let mut driving: Driving = JoinSet::new();
     let mut seen = 0;
     let mut wait = LONGEST_WAIT;
     let mut is_urged = false;
@@ -331,13 +377,17 @@ async fn run(inner: Arc<Inner>) {
         if inner.stop.is_cancelled() {
             break;
         }
-        let has_room = lock(&inner.in_hand).len() <= MOST_IN_HAND - WORTH_CLAIMING;
+        let has_room = lock(&inner.in_hand).of.len() <= MOST_IN_HAND - WORTH_CLAIMING;
         let has_emergency = std::mem::take(&mut is_urged);
         if has_room || has_emergency {
+            if !has_emergency {
+                inner.step_aside().await;
+            }
             let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
             let horizon = inner.clock.now() + lead;
-            for row in claim(&inner, horizon, has_emergency).await {
-                spawn(&inner, &mut driving, row);
+            for (row, hand) in claim(&inner, horizon, has_emergency).await {
+                let driven = send::drive(inner.clone(), row.clone(), hand.nudged, None);
+                spawn(&mut driving, row.id, hand.turn, driven);
             }
             let next = inner.ledger.next_due(horizon).await.ok().flatten();
             wait = next.map_or(LONGEST_WAIT, |at| {
@@ -373,8 +423,8 @@ async fn run(inner: Arc<Inner>) {
 }
 
 /// Rows that came due and nobody holds, lead accounts first within an instant.
-async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<Delivery> {
-    let held = lock(&inner.in_hand).len();
+async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(Delivery, Hand)> {
+    let held = lock(&inner.in_hand).of.len();
     // An emergency is at the head of what is due; then the rest need not be read to find it.
     let most = if has_emergency { MOST_IN_HAND } else { held + MOST_IN_HAND };
     let due = match inner.ledger.due(horizon, most).await {
@@ -384,22 +434,19 @@ async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<De
             return Vec::new();
         }
     };
-    let free: Vec<DeliveryId> = {
+    let mut taken: BTreeMap<DeliveryId, Hand> = {
         let mut in_hand = lock(&inner.in_hand);
-        let room = MOST_IN_HAND.saturating_sub(in_hand.len());
+        let room = MOST_IN_HAND.saturating_sub(in_hand.of.len());
         // Emergencies come first in what is due, and never wait for room.
-        let free = due.iter().filter(|d| !in_hand.contains_key(&d.id)).enumerate();
-        let taken = free.filter(|(n, d)| *n < room || d.priority == Priority::Emergency);
-        let ids: Vec<DeliveryId> = taken.map(|(_, d)| d.id).collect();
-        for id in &ids {
-            in_hand.insert(*id, CancellationToken::new());
-        }
-        ids
+        let free = due.iter().filter(|d| !in_hand.of.contains_key(&d.id)).enumerate();
+        let free = free.filter(|(n, d)| *n < room || d.priority == Priority::Emergency);
+        let ids: Vec<DeliveryId> = free.map(|(_, d)| d.id).collect();
+        ids.into_iter().map(|id| (id, in_hand.take(id))).collect()
     };
-    if free.is_empty() {
+    if taken.is_empty() {
         return Vec::new();
     }
-    match inner.ledger.load(free.clone()).await {
+    match inner.ledger.load(taken.keys().copied().collect()).await {
         Ok(mut rows) => {
             let config = inner.config();
             let is_lead = |d: &Delivery| config.account(&d.account).is_some_and(|a| a.lead);
@@ -410,38 +457,32 @@ async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<De
                     tracing::error!(%error, "a content cannot be read");
                 }
             }
-            rows
+            rows.into_iter().filter_map(|row| taken.remove(&row.id).map(|hand| (row, hand))).collect()
         }
         Err(error) => {
             tracing::error!(%error, "the ledger cannot be read");
             let mut in_hand = lock(&inner.in_hand);
-            for id in free {
-                in_hand.remove(&id);
+            for (id, hand) in taken {
+                in_hand.let_go(id, hand.turn);
             }
             Vec::new()
         }
     }
 }
 
-fn spawn(inner: &Arc<Inner>, driving: &mut JoinSet<(DeliveryId, Result<(), tokio::task::JoinError>)>, row: Delivery) {
-    let id = row.id;
-    let Some(nudged) = lock(&inner.in_hand).get(&id).cloned() else { return };
-    let inner = inner.clone();
+/// Drives a delivery that is in hand, in a task of its own, so that a panic costs this delivery only.
+fn spawn(driving: &mut Driving, id: DeliveryId, turn: u64, driven: impl Future<Output = ()> + Send + 'static) {
     driving.spawn(async move {
-        // A task of its own, so that a panic costs this delivery only.
         let mut own = JoinSet::new();
-        own.spawn(send::drive(inner, row, nudged));
-        (id, own.join_next().await.unwrap_or(Ok(())))
+        own.spawn(driven);
+        (id, turn, own.join_next().await.unwrap_or(Ok(())))
     });
 }
 
-async fn finished(
-    inner: &Arc<Inner>,
-    done: Result<(DeliveryId, Result<(), tokio::task::JoinError>), tokio::task::JoinError>,
-) {
-    let Ok((id, result)) = done else { return };
+async fn finished(inner: &Arc<Inner>, done: Result<Driven, tokio::task::JoinError>) {
+    let Ok((id, turn, result)) = done else { return };
     if result.is_err_and(|e| e.is_panic()) {
         recover::panicked(inner, id).await;
     }
-    lock(&inner.in_hand).remove(&id);
+    lock(&inner.in_hand).let_go(id, turn);
 }

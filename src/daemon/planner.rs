@@ -425,7 +425,7 @@ pub(crate) fn new_delivery(
     expires_at: Option<Time>,
 ) -> Delivery {
     Delivery {
-        id: DeliveryId(0),
+        id: DeliveryId::NONE,
         occurrence: occurrence.clone(),
         announcement: announcement.id.clone(),
         account: account.clone(),

@@ -219,7 +219,7 @@ async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result
 }
 
 /// The text fitted and the pictures read again: their bytes must be the ones that were signed off.
-fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
+pub fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Failure> {
     let platform = row.account.platform();
     let body = &content.body;
     if body.text_for(platform).contains(DRILL_MARK) != inner.config().drill {

@@ -105,8 +105,8 @@ pub struct Releases(Mutex<BTreeMap<OccurrenceId, Figures>>);
 
 impl Releases {
     /// Counts a delivery that is still to be sent as part of its release.
-    pub fn part_of(&self, row: &Delivery) -> Part {
-        let counts = matches!(row.state, State::Scheduled | State::Ready);
+    pub fn part_of(&self, row: &Delivery, is_leaving: bool) -> Part {
+        let counts = matches!(row.state, State::Scheduled | State::Ready) || is_leaving;
         if counts {
             let mut all = self.0.lock().expect("nothing panics while it holds the figures");
             all.entry(row.occurrence.clone()).or_default().in_hand += 1;

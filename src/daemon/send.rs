@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::doorway::{Doorway, Passed};
 use super::prepare::{Means, bad_standing, picture, prepare, use_of};
+use super::lane::{self, Leaving};
 use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Content, Priority};
@@ -29,26 +29,36 @@ const WARM_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 /// Between tries to write an outcome to a ledger that does not take it.
 const LEDGER_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Drives a delivery until it rests, is due only later, or somebody else has changed it.
-pub async fn drive(inner: Arc<Inner>, row: Delivery, nudged: CancellationToken) {
+/// Drives a delivery until it rests, is due only later, or somebody else has changed it. One whose intent is on disk
+/// already, and that is `leaving`, begins with its request.
+pub async fn drive(inner: Arc<Inner>, row: Delivery, nudged: CancellationToken, leaving: Option<Leaving>) {
     let (occurrence, at) = (row.occurrence.clone(), row.at);
-    let mut part = inner.releases.part_of(&row);
-    driven(&inner, row, nudged, &mut part).await;
+    let mut part = inner.releases.part_of(&row, leaving.is_some());
+    driven(&inner, row, nudged, &mut part, leaving).await;
     release::left(&inner, &mut part, &occurrence, at).await;
 }
 
-async fn driven(inner: &Arc<Inner>, mut row: Delivery, nudged: CancellationToken, part: &mut release::Part) {
+async fn driven(
+    inner: &Arc<Inner>,
+    mut row: Delivery,
+    nudged: CancellationToken,
+    part: &mut release::Part,
+    mut leaving: Option<Leaving>,
+) {
     let grace = TimeDelta::from_std(inner.config().settings.publish.grace).unwrap_or(TimeDelta::seconds(30));
     loop {
         // Once it has been sent, or is late beyond `grace`, the release's figures wait for it no longer.
-        if !matches!(row.state, State::Scheduled | State::Ready) || inner.clock.now() > row.at + grace {
+        let is_to_send = matches!(row.state, State::Scheduled | State::Ready) || leaving.is_some();
+        if !is_to_send || inner.clock.now() > row.at + grace {
             release::left(inner, part, &row.occurrence, row.at).await;
         }
-        if inner.stop.is_cancelled() || nudged.is_cancelled() {
+        // Nobody else knows that an intent on disk has not begun: whatever has happened, its outcome is written.
+        if leaving.is_none() && (inner.stop.is_cancelled() || nudged.is_cancelled()) {
             return;
         }
         let before = row.fence;
         let result = match row.state {
+            State::Sending if leaving.is_some() => launched(inner, row.clone(), leaving.take()).await,
             State::Scheduled => prepare(inner, &row, &nudged).await,
             State::Held => held(inner, &row, &nudged).await,
             State::Ready | State::Retrying => publish(inner, &row, &nudged).await,
@@ -224,18 +234,22 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     let Some(armed) = arm(inner, row, &means, slot).await? else {
         return postponed_by_budget(inner, row, &means).await;
     };
-    fire(inner, armed, &means, &content, &pictures, slot).await
+    fire(inner, armed, &means, &content, &pictures, slot, None).await
 }
 
 /// One `HEAD` without a token opens the connection this delivery will use; whether it succeeds changes nothing.
 async fn warm(inner: &Inner, row: &Delivery, at: Time) -> Result<(), StepError> {
     let config = inner.config();
     let Some(settings) = config.settings_of(&row.account) else { return Ok(()) };
-    let counted = lock(&inner.budgets).warmed(settings, &row.account, inner.clock.now());
-    if !counted.is_empty() {
-        inner.ledger.commit(&Actor::Daemon, counted).await.map_err(StepError::Ledger)?;
+    let reserve = config.settings.emergency.reserve;
+    let (granted, counted) = lock(&inner.budgets).warmed(settings, 1, reserve, inner.clock.now());
+    if granted == 0 {
+        return Ok(());
     }
-    let head = http::Request::head(&settings.base_url).body(Bytes::new()).expect("the address was tried when read");
+    if let Some(counted) = counted {
+        inner.ledger.commit(&Actor::Daemon, vec![counted]).await.map_err(StepError::Ledger)?;
+    }
+    let head = lane::head(settings);
     let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
     let mut asking = inner.http.send(row.account.platform(), lane, head, WARM_WITHIN);
     let together = inner.instants.join(&inner.clock, at);
@@ -267,6 +281,21 @@ fn attached(inner: &Inner, row: &Delivery) -> Result<Vec<Picture>, Failure> {
     files.iter().map(|(file, sha256)| picture(inner, file, sha256, None)).collect()
 }
 
+/// Sends what was armed by the commit that took its emergency.
+async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -> Driven {
+    let slot = row.begun_at.unwrap_or(row.at);
+    let not_sent = |failure| Event::Answered { begun: slot, answer: Err(failure) };
+    let content = match inner.content(&row.content).await {
+        Ok(content) => content,
+        Err(error) => return written(inner, &row, not_sent(Failure::NotSent(Words::same(error.to_string())))).await,
+    };
+    match Means::of(inner, &row) {
+        Ok(means) => fire(inner, row, &means, &content, &[], slot, leaving).await,
+        // The configuration was read again in between, and has no such account any more.
+        Err(failure) => written(inner, &row, not_sent(failure)).await,
+    }
+}
+
 /// The intent, on disk; `None` when the budget does not allow it now.
 async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result<Option<Delivery>, StepError> {
     let reserve = inner.config().settings.emergency.reserve;
@@ -293,9 +322,10 @@ async fn fire(
     content: &Content,
     pictures: &[Picture],
     slot: Time,
+    leaving: Option<Leaving>,
 ) -> Driven {
     let prepared = row.prepared.as_ref().expect("only what is prepared can be armed");
-    let doorway = Doorway::new(inner, &row, content, slot);
+    let doorway = Doorway::new(inner, &row, content, slot, leaving);
     let call = Call { http: &doorway, ..means.call(inner, &row) };
     let answer = means.platform.publish(&call, prepared, pictures).await;
     let begun = match doorway.into_outcome() {

@@ -17,7 +17,7 @@ use super::values::Whole;
 use super::yaml::{self, Node};
 use super::{Fault, Source, read_text};
 use crate::core::accounts::{PlatformName, is_name};
-use crate::core::policy::{Cap, Emergency, Limits, Notify, PlatformSettings, Publish, ReadBack, Retry};
+use crate::core::policy::{Cap, Emergency, Limits, Notify, PlatformSettings, Publish, ReadBack, Retry, Warm};
 use crate::core::words::{Words, nearest, shown, words};
 
 /// The configuration, read and without a fault.
@@ -57,7 +57,7 @@ pub struct Access {
 }
 
 pub use raw::Raw;
-use raw::{RawAfterHold, RawEmergency, RawLimits, RawPlatform, RawPublish, RawReadBack};
+use raw::{RawAfterHold, RawEmergency, RawLimits, RawPlatform, RawPublish, RawReadBack, RawWarm};
 
 mod cap;
 mod notify;
@@ -255,15 +255,36 @@ impl Reader<'_> {
         self.choices(&path, &raw);
         let (limits, read_back) = defaults(&api);
         let further = further(name, &raw);
+        let warm = self.warm(&path, raw.warm.unwrap_or_default());
         Some(PlatformSettings {
             name: name.into(),
             base_url: base_url.trim_end_matches('/').to_owned(),
             timeout: raw.timeout.map_or(Duration::from_secs(10), |t| t.0),
             limits: limits_of(raw.limits.unwrap_or_default(), limits),
             read_back: read_back_of(raw.read_back.unwrap_or_default(), read_back),
+            warm,
             further,
             api,
         })
+    }
+
+    /// Connections that are used more seldom are closed, by us after 75 seconds and by most servers about then.
+    fn warm(&mut self, path: &str, raw: RawWarm) -> Warm {
+        const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(60);
+        let default = Warm::default();
+        let warm = Warm {
+            connections: raw.connections.map_or(default.connections, |c| c.0),
+            every: raw.every.map_or(default.every, |e| e.0),
+        };
+        if !EVERY.contains(&warm.every) {
+            let said = Words::new("`every` 须在 5s 到 60s 之间", "`every` is from 5s to 60s");
+            let hint = Words::new(
+                "更久的连接会被关掉；不用则写 connections: 0",
+                "a connection is closed when it is used more seldom; connections: 0 keeps none",
+            );
+            self.fault(&format!("{path}.warm.every"), "value", said, hint);
+        }
+        warm
     }
 
     /// Settings that take one of a few words.
@@ -347,10 +368,6 @@ fn further(name: &str, raw: &RawPlatform) -> BTreeMap<String, serde_json::Value>
                 further.insert(key.to_owned(), value.clone().into());
             }
         }
-    }
-    if let Some(warm) = &raw.warm {
-        further.insert("warm_connections".to_owned(), warm.connections.map_or(8, |c| c.0).into());
-        further.insert("warm_every_s".to_owned(), warm.every.map_or(45, |e| e.0.as_secs()).into());
     }
     // The two sites counted as Sina did, as sites of their time did (`platforms.md` 3).
     if matches!(name, "eastday" | "xinmin") {

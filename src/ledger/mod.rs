@@ -126,6 +126,8 @@ pub enum Trust {
 
 #[async_trait]
 pub trait Ledger: Send + Sync {
+    /// An id that no delivery has or will get: for one that has to be known before its commit.
+    fn new_id(&self) -> DeliveryId;
     async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
     /// What the planner compares with: these announcements, and all that have anything pending.
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;

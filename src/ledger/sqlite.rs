@@ -4,8 +4,9 @@
 //! transaction: group commit without a timer. After a failed sync nothing is believed: the ledger is
 //! reopened and its tail verified before anything else is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -52,10 +53,11 @@ pub struct Sqlite {
     path: PathBuf,
     clock: Clock,
     writer: mpsc::Sender<Request>,
-    /// What belongs to an emergency goes to the head of the writer.
+    /// What belongs to an emergency goes in front of all that waits for the writer.
     ahead: mpsc::Sender<Request>,
     readers: Arc<Mutex<Vec<Connection>>>,
     head: watch::Receiver<(Seq, String)>,
+    next_id: AtomicI64,
     trust: Trust,
 }
 
@@ -81,6 +83,8 @@ impl Sqlite {
         let mut db = connect(path, false)?;
         migrate(&mut db)?;
         let head = verify_tail(&db)?;
+        let last: Option<i64> =
+            db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
         let trust = match &marked {
             Some((seq, _)) if *seq > head.seq => Trust::Behind { ledger: head.seq, marker: *seq },
             Some((seq, hash)) if *seq == head.seq && *hash != head.hash => {
@@ -92,8 +96,8 @@ impl Sqlite {
         let (writer, requests) = mpsc::channel(WAITING);
         let (ahead, first) = mpsc::channel(WAITING);
         let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
-        let work = Writer { path: path.to_owned(), db: Some(db), head, marker, clock: clock.clone() };
-        tokio::spawn(run(work, first, requests, head_tx));
+        let work = Writer { path: path.to_owned(), db: Some(db), head, marker, clock: clock.clone(), ahead: first };
+        tokio::spawn(run(work, requests, head_tx));
         Ok(Sqlite {
             path: path.to_owned(),
             clock: clock.clone(),
@@ -101,6 +105,7 @@ impl Sqlite {
             ahead,
             readers: Arc::new(Mutex::new(Vec::new())),
             head: head_rx,
+            next_id: AtomicI64::new(last.unwrap_or(0) + 1),
             trust,
         })
     }
@@ -267,48 +272,59 @@ struct Writer {
     head: Head,
     marker: Marker,
     clock: Clock,
+    /// What belongs to an emergency: a transaction of routine ends when something comes here.
+    ahead: mpsc::Receiver<Request>,
 }
 
-async fn run(
-    mut writer: Writer,
-    mut ahead: mpsc::Receiver<Request>,
-    mut requests: mpsc::Receiver<Request>,
-    head: watch::Sender<(Seq, String)>,
-) {
+async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
+    // Of routine: taken, and not written yet.
+    let mut waiting: VecDeque<Request> = VecDeque::new();
     loop {
-        let first = tokio::select! {
-            biased;
-            Some(first) = ahead.recv() => first,
-            Some(first) = requests.recv() => first,
-            else => return,
-        };
-        let mut batch = vec![first];
-        while batch.len() < MOST_GATHERED {
-            match ahead.try_recv().or_else(|_| requests.try_recv()) {
-                Ok(next) => batch.push(next),
-                Err(_) => break,
+        let mut urgent = Vec::new();
+        if waiting.is_empty() {
+            tokio::select! {
+                biased;
+                Some(first) = writer.ahead.recv() => urgent.push(first),
+                Some(first) = requests.recv() => waiting.push_back(first),
+                else => return,
             }
         }
+        while let Ok(next) = writer.ahead.try_recv() {
+            urgent.push(next);
+        }
+        while waiting.len() < MOST_GATHERED
+            && let Ok(next) = requests.try_recv()
+        {
+            waiting.push_back(next);
+        }
+        // An emergency's transaction is its own: it is not made longer by what only could wait.
+        let is_urgent = !urgent.is_empty();
+        let batch = if is_urgent { urgent } else { waiting.drain(..).collect() };
         let work = move || {
-            let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| ((r.by, r.changes), r.reply)).unzip();
-            let results = writer.write(&batch);
-            (writer, replies, results)
+            let results = writer.write(&batch, is_urgent);
+            (writer, batch, results)
         };
-        let Ok((back, replies, results)) = tokio::task::spawn_blocking(work).await else {
+        let Ok((back, batch, results)) = tokio::task::spawn_blocking(work).await else {
             // A panic while writing: everything that waits learns it by its closed channel.
             return;
         };
         writer = back;
         head.send_replace((writer.head.seq, writer.head.hash.clone()));
-        for (reply, result) in replies.into_iter().zip(results) {
+        let mut batch = batch.into_iter();
+        for (request, result) in batch.by_ref().take(results.len()).zip(results) {
             // One that no longer waits was dropped with its task; its commit stands all the same.
-            drop(reply.send(result));
+            drop(request.reply.send(result));
+        }
+        // Those an emergency stepped in front of.
+        for request in batch.rev() {
+            waiting.push_front(request);
         }
     }
 }
 
 impl Writer {
-    fn write(&mut self, batch: &[(Actor, Vec<Change>)]) -> Vec<Result<Seq, LedgerError>> {
+    /// Writes a batch, or as much of its beginning as there are results.
+    fn write(&mut self, batch: &[Request], is_urgent: bool) -> Vec<Result<Seq, LedgerError>> {
         let refused = |error: &LedgerError| match error {
             LedgerError::NoSpace => LedgerError::NoSpace,
             LedgerError::Broken(why) => LedgerError::Broken(why.clone()),
@@ -324,7 +340,8 @@ impl Writer {
         let before = self.head.clone();
         let mut head = before.clone();
         let now = self.clock.now();
-        match transact(db, &mut head, batch, now) {
+        let gives_way = || !is_urgent && !self.ahead.is_empty();
+        match transact(db, &mut head, batch, now, &gives_way) {
             Ok(results) => {
                 self.head = head;
                 if self.head != before
@@ -355,16 +372,18 @@ impl Writer {
     }
 }
 
-/// One transaction, a savepoint for each commit that needs one; the error is one that concerns them all.
+/// One transaction, a savepoint for each commit that needs one, ended early when it has to give way; the error is one
+/// that concerns them all.
 fn transact(
     db: &Connection,
     head: &mut Head,
-    batch: &[(Actor, Vec<Change>)],
+    batch: &[Request],
     now: Time,
+    gives_way: &dyn Fn() -> bool,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
     run("BEGIN IMMEDIATE")?;
-    match all(db, head, batch, now, &run).and_then(|results| run("COMMIT").map(|()| results)) {
+    match all(db, head, batch, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
         Ok(results) => Ok(results),
         Err(error) => {
             // Whatever it was, it is not one commit's own doing: nothing of the batch is believed.
@@ -377,13 +396,17 @@ fn transact(
 fn all(
     db: &Connection,
     head: &mut Head,
-    batch: &[(Actor, Vec<Change>)],
+    batch: &[Request],
     now: Time,
+    gives_way: &dyn Fn() -> bool,
     run: &impl Fn(&str) -> Result<(), LedgerError>,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let mut results = Vec::with_capacity(batch.len());
     let mut tally = Tally::default();
-    for (by, changes) in batch {
+    for Request { by, changes, .. } in batch {
+        if !results.is_empty() && gives_way() {
+            break;
+        }
         let undoes_nothing = write::conflicts_first(changes);
         if undoes_nothing {
             match write::apply(db, head, &mut tally, by, changes, now) {
@@ -415,7 +438,18 @@ fn all(
 
 #[async_trait]
 impl Ledger for Sqlite {
-    async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+    fn new_id(&self) -> DeliveryId {
+        DeliveryId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn commit(&self, by: &Actor, mut changes: Vec<Change>) -> Result<Seq, LedgerError> {
+        for change in &mut changes {
+            if let Change::Add(delivery) = change
+                && delivery.id == DeliveryId::NONE
+            {
+                delivery.id = self.new_id();
+            }
+        }
         let (reply, answer) = oneshot::channel();
         let stopped = || LedgerError::Unavailable("the ledger's writer has stopped".to_owned());
         let line = if changes.iter().any(Change::is_urgent) { &self.ahead } else { &self.writer };

@@ -102,7 +102,7 @@ fn one(
             exec(db, "UPDATE occurrences SET closing = $1 WHERE id = $2", params![text, id.0])?;
             event(db, head, by, "closed", id.as_str(), closing, now)?;
         }
-        Change::Add(delivery) => add(db, tally, delivery)?,
+        Change::Add(delivery) => add(db, tally, delivery, now)?,
         Change::Step(step) => self::step(db, head, tally, by, step, now)?,
         Change::Spend { key, window, calls } => {
             exec(
@@ -189,17 +189,21 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
     )
 }
 
-fn add(db: &Connection, tally: &mut Tally, delivery: &Delivery) -> Result<(), LedgerError> {
+fn add(db: &Connection, tally: &mut Tally, delivery: &Delivery, now: Time) -> Result<(), LedgerError> {
     static SQL: LazyLock<String> = LazyLock::new(|| {
-        let marks: Vec<String> = (1..=rows::FIXED.len() + rows::STEPPED.len()).map(|n| format!("${n}")).collect();
+        let marks: Vec<String> = (1..=rows::FIXED.len() + rows::STEPPED.len() + 1).map(|n| format!("${n}")).collect();
         let (columns, marks) = (&*rows::DELIVERY, marks.join(", "));
-        format!("INSERT INTO deliveries ({columns}) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING")
+        format!("INSERT INTO deliveries ({columns}, id) VALUES ({marks}) ON CONFLICT (occurrence, account) DO NOTHING")
     });
     let mut statement = db.prepare_cached(&SQL).map_err(wrong)?;
     let first = rows::bind_fixed(&mut statement, delivery).map_err(wrong)?;
-    rows::bind_stepped(&mut statement, first, delivery, false).map_err(wrong)?;
+    let id = rows::bind_stepped(&mut statement, first, delivery, false).map_err(wrong)?;
+    statement.raw_bind_parameter(id, delivery.id.0).map_err(wrong)?;
     if statement.raw_execute().map_err(wrong)? == 1 {
         tally.count(delivery.state, 1);
+        if delivery.state == State::Sending {
+            attempt(db, delivery, Outcome::Armed, now)?;
+        }
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use fabu::clock::{Clock, from_micros};
 use fabu::core::accounts::{Account, AccountId, PlatformName, Secret, Status};
 use fabu::core::delivery::{Failure, Prepared, Receipt};
-use fabu::core::policy::{Limits, PlatformSettings, ReadBack};
+use fabu::core::policy::{Limits, PlatformSettings, ReadBack, Warm};
 use fabu::platform::{self, Call, Http, Lane, Look, Lost, Picture, Platform, Post, Wanted};
 use fabu::sandbox::{AccountSetup, Cut, FaultRule, PlatformSetup, Sandbox, Setup};
 use http::{Request, Response};
@@ -129,6 +129,7 @@ pub fn world_of(case: &Case, more: Value) -> World {
         timeout: TIMEOUT,
         limits: Limits { account_per_hour: None, account_per_day: None, host_per_hour: None, connections: 8 },
         read_back: ReadBack { after: Vec::new(), settle: None },
+        warm: Warm::default(),
         further: case.further.as_object().unwrap().clone().into_iter().collect(),
     };
     let http = InProcess { sandbox: sandbox.clone(), clock: clock.clone() };

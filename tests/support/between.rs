@@ -44,6 +44,9 @@ macro_rules! passed_on {
             async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
                 self.ledger.meta(key).await
             }
+            fn new_id(&self) -> DeliveryId {
+                self.ledger.new_id()
+            }
             fn head(&self) -> (Seq, String) {
                 self.ledger.head()
             }

@@ -54,7 +54,7 @@ pub(super) struct RawPlatform {
     pub(super) profile_url: Option<String>,
     pub(super) visibility: Option<String>,
     pub(super) language: Option<String>,
-    /// Kept for later: connections of the emergency lane.
+    /// Connections of the emergency lane that are kept open.
     pub(super) warm: Option<RawWarm>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct RawPicture {
     pub(super) field: Option<String>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawWarm {
     pub(super) connections: Option<Whole>,
