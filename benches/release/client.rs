@@ -38,6 +38,18 @@ impl Book {
     }
 }
 
+/// Milliseconds of one durable commit of so many intents.
+pub async fn commit(rows: usize) -> f64 {
+    let clock = Clock::real();
+    let done = tokio::task::spawn_blocking(move || {
+        let mut book = Book::new();
+        let begun = clock.now();
+        book.commit(rows, "sending");
+        (clock.now() - begun).num_microseconds().unwrap_or(0) as f64 / 1000.0
+    });
+    done.await.expect("it commits")
+}
+
 fn request(port: u16, text: &str) -> Vec<u8> {
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("status", text)

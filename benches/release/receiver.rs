@@ -16,17 +16,46 @@ pub struct Receiver {
     pub ports: Vec<u16>,
 }
 
-/// One post: when its first bytes were read, in microseconds since 1970.
+/// One post: when its first bytes were read, in microseconds since 1970, and at which of the ports.
 pub struct Arrival {
     pub at_us: i64,
+    pub port: usize,
     pub text: String,
+}
+
+/// How the first of the four ports answers posts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    AsTheOthers,
+    /// It takes them, and never says a word.
+    Hangs,
+    /// 429, in a minute again.
+    Limits,
+}
+
+impl First {
+    pub const fn name(self) -> &'static str {
+        match self {
+            First::AsTheOthers => "as the others",
+            First::Hangs => "hangs",
+            First::Limits => "limits",
+        }
+    }
+
+    fn named(name: &str) -> First {
+        [First::Hangs, First::Limits].into_iter().find(|f| f.name() == name).unwrap_or(First::AsTheOthers)
+    }
 }
 
 impl Receiver {
     pub async fn start(delay_ms: u64) -> Receiver {
+        Receiver::start_with(delay_ms, First::AsTheOthers).await
+    }
+
+    pub async fn start_with(delay_ms: u64, first: First) -> Receiver {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         let mut child = command
-            .args(["receiver", &delay_ms.to_string()])
+            .args(["receiver", &delay_ms.to_string(), first.name()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the receiver starts");
@@ -44,8 +73,9 @@ impl Receiver {
         let body = text.split("\r\n\r\n").nth(1).unwrap_or("");
         body.lines()
             .filter_map(|line| {
-                let (at, text) = line.split_once(' ')?;
-                Some(Arrival { at_us: at.parse().ok()?, text: text.to_owned() })
+                let mut parts = line.splitn(3, ' ');
+                let (at, port, text) = (parts.next()?, parts.next()?, parts.next()?);
+                Some(Arrival { at_us: at.parse().ok()?, port: port.parse().ok()?, text: text.to_owned() })
             })
             .collect()
     }
@@ -58,10 +88,20 @@ impl Drop for Receiver {
     }
 }
 
-type Seen = Arc<Mutex<Vec<(i64, String)>>>;
+type Seen = Arc<Mutex<Vec<(i64, usize, String)>>>;
+
+/// One port of the receiver.
+#[derive(Clone)]
+struct Port {
+    number: usize,
+    seen: Seen,
+    ids: Arc<AtomicU64>,
+    delay_ms: u64,
+    first: First,
+}
 
 /// The receiver process.
-pub fn serve(delay_ms: u64) {
+pub fn serve(delay_ms: u64, first: &str) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -73,12 +113,13 @@ pub fn serve(delay_ms: u64) {
         }
         let ports: Vec<String> = listeners.iter().map(|l| l.local_addr().expect("bound").port().to_string()).collect();
         println!("{}", ports.join(" "));
-        for listener in listeners {
-            let (seen, ids) = (seen.clone(), ids.clone());
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let first = if number == 0 { First::named(first) } else { First::AsTheOthers };
+            let port = Port { number, seen: seen.clone(), ids: ids.clone(), delay_ms, first };
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     stream.set_nodelay(true).unwrap_or_default();
-                    tokio::spawn(connection(stream, seen.clone(), ids.clone(), delay_ms));
+                    tokio::spawn(connection(stream, port.clone()));
                 }
             });
         }
@@ -92,7 +133,7 @@ fn now_us() -> i64 {
     now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
-async fn connection(mut stream: TcpStream, seen: Seen, ids: Arc<AtomicU64>, delay_ms: u64) {
+async fn connection(mut stream: TcpStream, port: Port) {
     let mut buffer = Vec::with_capacity(4096);
     let mut came = 0;
     loop {
@@ -110,11 +151,17 @@ async fn connection(mut stream: TcpStream, seen: Seen, ids: Arc<AtomicU64>, dela
         let request = String::from_utf8_lossy(&buffer[..head]).into_owned();
         let body = String::from_utf8_lossy(&buffer[head..head + length]).into_owned();
         buffer.drain(..head + length);
-        let answer = answer(&request, &body, came, &seen, &ids);
+        let answer = answer(&request, &body, came, &port);
         came = 0;
-        if delay_ms > 0 && request.starts_with("POST") {
+        if port.first == First::Hangs && request.starts_with("POST") {
+            // Until the other side gives up.
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap_or_default();
+            return;
+        }
+        if port.delay_ms > 0 && request.starts_with("POST") {
             #[expect(clippy::disallowed_methods, reason = "a platform that takes its time")]
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            tokio::time::sleep(Duration::from_millis(port.delay_ms)).await;
         }
         if stream.write_all(answer.as_bytes()).await.is_err() || request.contains("connection: close") {
             return;
@@ -133,22 +180,27 @@ fn whole(buffer: &[u8]) -> Option<(usize, usize)> {
     (buffer.len() >= head + length).then_some((head, length))
 }
 
-fn answer(request: &str, body: &str, came: i64, seen: &Seen, ids: &AtomicU64) -> String {
+fn answer(request: &str, body: &str, came: i64, port: &Port) -> String {
+    let (seen, ids) = (&port.seen, &port.ids);
     let line = request.lines().next().unwrap_or("");
+    let mut status = "200 OK";
     let json = if line.starts_with("POST") {
         let fields: BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
         let text = fields.get("status").cloned().unwrap_or_default();
-        seen.lock().expect("nothing panics here").push((came, text.clone()));
+        seen.lock().expect("nothing panics here").push((came, port.number, text.clone()));
         let id = ids.fetch_add(1, Ordering::SeqCst);
+        if port.first == First::Limits {
+            status = "429 Too Many Requests\r\nretry-after: 60";
+        }
         format!("{{\"id\":{id},\"text\":{},\"user\":{{\"id\":1}}}}", serde_json::Value::String(text))
     } else if line.contains("/report") {
         let all = std::mem::take(&mut *seen.lock().expect("nothing panics here"));
-        all.iter().map(|(at, text)| format!("{at} {text}\n")).collect()
+        all.iter().map(|(at, port, text)| format!("{at} {port} {text}\n")).collect()
     } else if line.contains("user_timeline") {
         "[]".to_owned()
     } else {
         "{\"id\":1}".to_owned()
     };
     let body = if line.starts_with("HEAD") { "" } else { json.as_str() };
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", json.len())
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", json.len())
 }

@@ -135,39 +135,70 @@ impl Subject {
         all as f64 / ((durable - at).num_microseconds().unwrap_or(1) as f64 / 1e6)
     }
 
-    /// An urgent post to all 800 while `announcements` × 800 of routine are going out: from the call to its
-    /// acknowledgement, its first request and its last, in milliseconds.
-    pub async fn urgent(&self, receiver: &Receiver, id: &str, announcements: usize) -> [f64; 3] {
-        receiver.take().await;
-        if announcements > 0 {
-            let at = whole_second(self.clock.now() + TimeDelta::seconds(8));
-            let when = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-            let mut text = "announcements:\n".to_owned();
-            for n in 0..announcements {
-                text += &format!("  - {{id: {id}-{n}, text: 第{id}-{n}号, at: \"{when}\", to: [\"**\"]}}\n");
-            }
-            self.save(&format!("{id}.yaml"), &text);
-            // In the thick of it.
-            self.clock.sleep_until(at + TimeDelta::milliseconds(500)).await;
-        }
+    /// Returns while `announcements` × 800 of routine are going out; with none, when the daemon is at rest.
+    pub async fn in_the_thick(&self, id: &str, announcements: usize) {
         if announcements == 0 {
-            // The connections of the lane are there.
-            self.clock.sleep(Duration::from_secs(2)).await;
+            return self.clock.sleep(Duration::from_secs(2)).await;
         }
+        let at = whole_second(self.clock.now() + TimeDelta::seconds(8));
+        let when = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let mut text = "announcements:\n".to_owned();
+        for n in 0..announcements {
+            text += &format!("  - {{id: {id}-{n}, text: 第{id}-{n}号, at: \"{when}\", to: [\"**\"]}}\n");
+        }
+        self.save(&format!("{id}.yaml"), &text);
+        self.clock.sleep_until(at + TimeDelta::milliseconds(500)).await;
+    }
+
+    /// An urgent post to all 800: from the call to its acknowledgement, its first request and its last, in
+    /// milliseconds; the last is that of the three platforms that answer.
+    pub async fn urgent(&self, receiver: &Receiver, id: &str) -> [f64; 3] {
+        receiver.take().await;
         let words = format!("紧急{id}");
         let body = serde_json::json!({ "text": words, "level": "blue", "to": ["**"] });
         let called = self.clock.now();
         self.client.post("/v1/urgent", &body).await.expect("acknowledged");
         let acknowledged = self.clock.now();
-        let mut arrivals: Vec<i64> = Vec::new();
-        while arrivals.len() < 800 {
-            self.clock.sleep(Duration::from_millis(250)).await;
-            arrivals.extend(receiver.take().await.iter().filter(|a| a.text == words).map(|a| a.at_us));
+        let mut arrivals: Vec<(i64, usize)> = Vec::new();
+        let mut others = 0;
+        while others < 600 {
+            self.clock.sleep(Duration::from_millis(100)).await;
+            let came = receiver.take().await.into_iter().filter(|a| a.text == words);
+            arrivals.extend(came.map(|a| (a.at_us, a.port)));
+            others = arrivals.iter().filter(|(_, port)| *port > 0).count();
         }
-        assert_eq!(arrivals.len(), 800, "none double");
+        assert_eq!(others, 600, "none double");
         let ms = |us: i64| (us - called.timestamp_micros()) as f64 / 1000.0;
-        let (first, last) = (arrivals.iter().min().expect("800"), arrivals.iter().max().expect("800"));
-        [ms(acknowledged.timestamp_micros()), ms(*first), ms(*last)]
+        let first = arrivals.iter().map(|(at, _)| *at).min().expect("800");
+        let last = arrivals.iter().filter(|(_, port)| *port > 0).map(|(at, _)| *at).max().expect("600");
+        [ms(acknowledged.timestamp_micros()), ms(first), ms(last)]
+    }
+
+    /// One command that posts to one account, as a process: milliseconds from its start to the request.
+    pub async fn command(&self, receiver: &Receiver, text: &str, curl: bool) -> f64 {
+        receiver.take().await;
+        let to = "sina:city/u0";
+        let mut command = if curl {
+            let body = serde_json::json!({ "text": text, "level": "blue", "to": [to] }).to_string();
+            let mut command = Command::new("curl");
+            command.arg("--silent").arg("--unix-socket").arg(self.folder.join("state/fabu.sock"));
+            command.args(["--header", "content-type: application/json", "--data", &body, "http://fabu/v1/urgent"]);
+            command
+        } else {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_fabu"));
+            command.arg("--config").arg(self.folder.join("fabu.yaml"));
+            command.args(["urgent", "--level", "blue", "--to", to, "--yes", text]);
+            command
+        };
+        let begun = self.clock.now();
+        let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it is installed");
+        assert!(done.success(), "it posts");
+        loop {
+            if let Some(first) = receiver.take().await.into_iter().find(|a| a.text == text) {
+                return (first.at_us - begun.timestamp_micros()) as f64 / 1000.0;
+            }
+            self.clock.sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A repeat of every second to one account: lateness at the receiver.

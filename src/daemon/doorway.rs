@@ -54,15 +54,7 @@ impl<'a> Doorway<'a> {
         leaving: Option<Leaving>,
     ) -> Doorway<'a> {
         let together = inner.instants.join(&inner.clock, slot);
-        Doorway {
-            inner,
-            row,
-            content,
-            slot,
-            together,
-            leaving: Mutex::new(leaving),
-            passed: Mutex::new(Passed::Never),
-        }
+        Doorway { inner, row, content, slot, together, leaving: Mutex::new(leaving), passed: Mutex::new(Passed::Never) }
     }
 
     /// Its request is on its way, or is no part of the burst any more.

@@ -117,13 +117,7 @@ impl Inner {
 
     /// The intent of an emergency that can go this moment; what cannot — no budget, a pause, pictures to upload — is
     /// left to go the way of all others. The calls it counts are added to `changes`.
-    pub(super) fn intent(
-        &self,
-        row: &Delivery,
-        means: &Means,
-        now: Time,
-        changes: &mut Vec<Change>,
-    ) -> Option<Step> {
+    pub(super) fn intent(&self, row: &Delivery, means: &Means, now: Time, changes: &mut Vec<Change>) -> Option<Step> {
         if self.pause_of(&row.account, now).is_some() {
             return None;
         }

@@ -11,8 +11,8 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::doorway::{Doorway, Passed};
-use super::prepare::{Means, bad_standing, picture, prepare, use_of};
 use super::lane::{self, Leaving};
+use super::prepare::{Means, bad_standing, picture, prepare, use_of};
 use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Content, Priority};

@@ -83,8 +83,7 @@ impl Sqlite {
         let mut db = connect(path, false)?;
         migrate(&mut db)?;
         let head = verify_tail(&db)?;
-        let last: Option<i64> =
-            db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
+        let last: Option<i64> = db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
         let trust = match &marked {
             Some((seq, _)) if *seq > head.seq => Trust::Behind { ledger: head.seq, marker: *seq },
             Some((seq, hash)) if *seq == head.seq && *hash != head.hash => {
