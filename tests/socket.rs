@@ -4,6 +4,8 @@
 mod acknowledged;
 #[path = "socket/indoors.rs"]
 mod indoors;
+#[path = "socket/inherited.rs"]
+mod inherited;
 #[path = "socket/outdoors.rs"]
 mod outdoors;
 #[path = "socket/requests.rs"]

@@ -7,6 +7,7 @@
 pub mod actions;
 pub mod client;
 pub mod holds;
+mod inherited;
 pub mod peer;
 pub mod problem;
 pub mod queries;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 
 use crate::daemon::Inner;
+pub use inherited::inherited;
 use peer::{Peer, Role, own_uid};
 use seats::Seats;
 
@@ -76,6 +78,8 @@ pub enum SocketError {
     NotASocket(String),
     #[error("{what} {path}: {error}")]
     Io { what: &'static str, path: String, error: std::io::Error },
+    #[error("the socket that the service manager passed is not taken: {0}")]
+    Passed(String),
 }
 
 /// Binds the socket: mode 0660 from its first instant, in a folder others cannot write, a stale one replaced.

@@ -62,8 +62,12 @@ async fn started(
     let path = config.settings.ledger.clone();
     let ledger = Sqlite::open(&path, &clock).map_err(|error| ledger_words(&error))?;
     let trust = ledger.trust().clone();
-    let listener = api::bind(&config.settings.socket).map_err(|e| words!("套接字：{e}", "the socket: {e}"))?;
     let socket = config.settings.socket.clone();
+    let said = |e: api::SocketError| words!("套接字：{e}", "the socket: {e}");
+    let (listener, is_ours) = match api::inherited(&socket).map_err(said)? {
+        Some(listener) => (listener, false),
+        None => (api::bind(&socket).map_err(said)?, true),
+    };
     let net = Net::new(clock.clone(), &config.connections()).map_err(|e| words!("网络：{e}", "the network: {e}"))?;
     let (accounts, units) = (config.city.accounts.len(), config.city.units.len());
     let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
@@ -90,9 +94,9 @@ async fn started(
     let inner = daemon.inner.clone();
     daemon.stop().await;
     serving.await.unwrap_or_default();
-    match std::fs::remove_file(&socket) {
-        Ok(()) => {}
-        Err(error) => tracing::warn!(%error, "the socket was not removed"),
+    // One that was passed on stays: whoever asks meanwhile waits for the next start.
+    if is_ours && let Err(error) = std::fs::remove_file(&socket) {
+        tracing::warn!(%error, "the socket was not removed");
     }
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "stopped");

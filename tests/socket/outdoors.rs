@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -26,6 +26,26 @@ impl Running {
     pub fn kill(&mut self) {
         self.0.kill().unwrap_or_default();
         self.0.wait().map(|_| ()).unwrap_or_default();
+    }
+
+    /// Asks it to end, and waits.
+    pub async fn end(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait().await
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub async fn wait(&mut self) -> Option<i32> {
+        let clock = Clock::real();
+        let end = clock.mono().0 + PATIENCE;
+        while clock.mono().0 < end {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it does not end");
     }
 }
 
@@ -97,6 +117,21 @@ impl Outdoors {
             self.clock.sleep(Duration::from_millis(5)).await;
         }
         panic!("the daemon does not answer: {}", self.log());
+    }
+
+    /// Starts the daemon as a service manager does that holds the socket: it is file descriptor 3.
+    pub fn start_with(&self, listener: &UnixListener) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let daemon = command(self.folder.path(), self.units, &["run"]);
+        let mut shell = Command::new("sh");
+        // The number of the process that is asked for is its own.
+        shell.args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh"]);
+        shell
+            .arg(daemon.get_program())
+            .args(daemon.get_args())
+            .envs(daemon.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let passed = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+        Running(shell.stdin(passed).stdout(Stdio::null()).env("FABU_LOG", "warn").stderr(log).spawn().unwrap())
     }
 
     pub fn log(&self) -> String {
