@@ -82,7 +82,8 @@ impl Way {
 }
 
 impl Inner {
-    pub(super) fn leaving(self: &Arc<Self>) -> Leaving {
+    /// A place in front of routine, for as long as it is kept.
+    pub fn leaving(self: &Arc<Self>) -> Leaving {
         self.way.leaving.fetch_add(1, Ordering::SeqCst);
         Leaving(self.clone())
     }
@@ -198,7 +199,7 @@ pub(super) fn head(settings: &PlatformSettings) -> http::Request<Bytes> {
 }
 
 /// Keeps the lane's connections open until the daemon stops.
-pub(super) async fn keep_warm(inner: Arc<Inner>) {
+pub async fn keep_warm(inner: Arc<Inner>) {
     let mut last: BTreeMap<PlatformName, (u32, Time)> = BTreeMap::new();
     loop {
         let (config, now) = (inner.config(), inner.clock.now());
