@@ -110,6 +110,35 @@ fn r15_a_slow_platform_and_an_account_that_is_not_ready_delay_nobody_else() {
 }
 
 #[test]
+fn r15_a_crowd_for_one_platform_that_hangs_delays_nobody_else() {
+    simulate(async {
+        let city = City::new(START, 29, "");
+        let mut text = "announcements:\n".to_owned();
+        // More than the daemon has in hand at once, all at one instant, and each for nine seconds.
+        for n in 0..1000 {
+            text += &format!("  - {{id: s{n}, text: 第{n}号, at: 2026-11-24 08:10, to: [\"sina:**\"]}}\n");
+        }
+        text += "  - {id: e, text: 早安, at: \"2026-11-24 08:10:02\", to: [\"eastday:**\"]}\n";
+        city.save("a.yaml", &text);
+        city.sandbox.set_faults(vec![fault(
+            json!({ "behaviour": "latency", "platform": "sina", "operation": "post", "params": { "seconds": 9 } }),
+        )]);
+        let daemon = city.start().await;
+        city.sleep(640).await;
+        let at = utc("2026-11-24T00:10:02Z");
+        let rows = all(&daemon).await;
+        let others: Vec<_> = rows.iter().filter(|d| d.account.platform() == "eastday").collect();
+        assert_eq!(others.len(), 3);
+        for row in others {
+            let late = row.begun_at.expect("sent") - at;
+            assert!(late >= chrono::TimeDelta::zero() && late < chrono::TimeDelta::milliseconds(50), "{late}");
+        }
+        assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
+        assert!(all(&daemon).await.iter().all(|d| d.state == State::Published));
+    });
+}
+
+#[test]
 fn r31_scheduling_follows_the_wall_clock_also_when_it_is_stepped() {
     simulate(async {
         let city = City::new(START, 23, "");

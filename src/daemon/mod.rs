@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Time};
-use crate::core::accounts::AccountId;
+use crate::core::accounts::{AccountId, PlatformName};
 use crate::core::announcement::{Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
@@ -47,6 +47,8 @@ use config::{Config, Env};
 
 /// Deliveries in hand at once; more wait in the ledger, the most urgent and earliest first.
 const MOST_IN_HAND: usize = 4096;
+/// Of one platform: one that hangs must not fill the hands that the others need.
+const MOST_OF_PLATFORM: usize = MOST_IN_HAND / 2;
 /// With less room than this nothing more is claimed: a backlog is read in few large pieces.
 const WORTH_CLAIMING: usize = 1024;
 /// The loop looks again this soon after a change, so that a burst of commits is one look.
@@ -335,6 +337,8 @@ pub enum StepError {
 #[derive(Default)]
 struct InHand {
     of: BTreeMap<DeliveryId, Hand>,
+    /// Whose platform is known.
+    platforms: BTreeMap<DeliveryId, PlatformName>,
     turns: u64,
 }
 
@@ -359,7 +363,35 @@ impl InHand {
     fn let_go(&mut self, id: DeliveryId, turn: u64) {
         if self.of.get(&id).is_some_and(|hand| hand.turn == turn) {
             self.of.remove(&id);
+            self.platforms.remove(&id);
         }
+    }
+
+    fn by_platform(&self) -> BTreeMap<PlatformName, usize> {
+        let mut count = BTreeMap::new();
+        for platform in self.platforms.values() {
+            *count.entry(platform.clone()).or_default() += 1;
+        }
+        count
+    }
+
+    /// Those of `rows` that their platforms have room for, and every emergency; the others are let go.
+    fn with_room(&mut self, rows: Vec<Delivery>, mut taken: BTreeMap<DeliveryId, Hand>) -> Vec<(Delivery, Hand)> {
+        let mut count = self.by_platform();
+        let mut kept = Vec::with_capacity(rows.len());
+        for row in rows {
+            let platform = PlatformName::from(row.account.platform());
+            let n = count.entry(platform.clone()).or_default();
+            if *n < MOST_OF_PLATFORM || row.priority == Priority::Emergency {
+                *n += 1;
+                self.platforms.insert(row.id, platform);
+                kept.extend(taken.remove(&row.id).map(|hand| (row, hand)));
+            }
+        }
+        for (id, hand) in taken {
+            self.let_go(id, hand.turn);
+        }
+        kept
     }
 }
 
@@ -424,17 +456,21 @@ async fn run(inner: Arc<Inner>) {
 
 /// Rows that came due and nobody holds, lead accounts first within an instant.
 async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(Delivery, Hand)> {
-    let held = lock(&inner.in_hand).of.len();
+    let (held, full) = {
+        let in_hand = lock(&inner.in_hand);
+        let full = in_hand.by_platform().into_iter().filter(|(_, n)| *n >= MOST_OF_PLATFORM);
+        (in_hand.of.len(), full.map(|(platform, _)| platform.to_string()).collect())
+    };
     // An emergency is at the head of what is due; then the rest need not be read to find it.
     let most = if has_emergency { MOST_IN_HAND } else { held + MOST_IN_HAND };
-    let due = match inner.ledger.due(horizon, most).await {
+    let due = match inner.ledger.due(horizon, most, full).await {
         Ok(due) => due,
         Err(error) => {
             tracing::error!(%error, "the ledger cannot be read");
             return Vec::new();
         }
     };
-    let mut taken: BTreeMap<DeliveryId, Hand> = {
+    let taken: BTreeMap<DeliveryId, Hand> = {
         let mut in_hand = lock(&inner.in_hand);
         let room = MOST_IN_HAND.saturating_sub(in_hand.of.len());
         // Emergencies come first in what is due, and never wait for room.
@@ -457,7 +493,13 @@ async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(D
                     tracing::error!(%error, "a content cannot be read");
                 }
             }
-            rows.into_iter().filter_map(|row| taken.remove(&row.id).map(|hand| (row, hand))).collect()
+            let found = rows.len();
+            let kept = lock(&inner.in_hand).with_room(rows, taken);
+            if kept.len() < found {
+                // Behind what was given back there may be others' that have room.
+                inner.woken.notify_one();
+            }
+            kept
         }
         Err(error) => {
             tracing::error!(%error, "the ledger cannot be read");

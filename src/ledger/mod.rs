@@ -133,8 +133,9 @@ pub trait Ledger: Send + Sync {
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;
     /// Names of the announcements first seen since then.
     async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
-    /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest.
-    async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError>;
+    /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest; of the platforms that are `full`
+    /// only emergencies.
+    async fn due(&self, before: Time, max: usize, full: Vec<String>) -> Result<Vec<Due>, LedgerError>;
     async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError>;
     async fn load(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>, LedgerError>;
     async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError>;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_from_iter};
 use sha2::{Digest as _, Sha256};
 
 use super::rows::{self, micros, time};
@@ -29,17 +29,24 @@ fn list<T>(
     db.prepare_cached(sql)?.query_map(values, map)?.collect()
 }
 
-pub fn due(db: &Connection, before: Time, max: usize) -> Sql<Vec<Due>> {
-    let mut due = Vec::new();
+pub fn due(db: &Connection, before: Time, max: usize, full: &[String]) -> Sql<Vec<Due>> {
     // The index is in this order within a priority: nothing has to be sorted, however long the backlog.
+    const ALL: &str =
+        "SELECT id, next_at FROM deliveries WHERE priority = $1 AND next_at <= $2 ORDER BY next_at, id LIMIT $3";
+    const SOME: &str = "SELECT id, next_at FROM deliveries WHERE priority = $1 AND next_at <= $2
+        AND instr($3, ':' || substr(account, 1, instr(account, ':'))) = 0 ORDER BY next_at, id LIMIT $4";
+    // No name has a colon in it.
+    let full_text = format!(":{}:", full.join("::"));
+    let mut due = Vec::new();
     for priority in PRIORITIES {
-        let left = max.saturating_sub(due.len());
-        due.extend(list(
-            db,
-            "SELECT id, next_at FROM deliveries WHERE priority = $1 AND next_at <= $2 ORDER BY next_at, id LIMIT $3",
-            params![rows::priority_number(priority), micros(before), left as i64],
-            |r| Ok(Due { id: DeliveryId(r.get(0)?), next_at: from_micros(r.get(1)?), priority }),
-        )?);
+        let left = max.saturating_sub(due.len()) as i64;
+        let (number, before) = (rows::priority_number(priority), micros(before));
+        let one = |r: &Row<'_>| Ok(Due { id: DeliveryId(r.get(0)?), next_at: from_micros(r.get(1)?), priority });
+        due.extend(if full.is_empty() || priority == Priority::Emergency {
+            list(db, ALL, params![number, before, left], one)?
+        } else {
+            list(db, SOME, params![number, before, full_text, left], one)?
+        });
     }
     Ok(due)
 }

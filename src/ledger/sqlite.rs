@@ -465,8 +465,8 @@ impl Ledger for Sqlite {
         self.read(move |db| read::names(db, since)).await
     }
 
-    async fn due(&self, before: Time, max: usize) -> Result<Vec<Due>, LedgerError> {
-        self.read(move |db| read::due(db, before, max)).await
+    async fn due(&self, before: Time, max: usize, full: Vec<String>) -> Result<Vec<Due>, LedgerError> {
+        self.read(move |db| read::due(db, before, max, &full)).await
     }
 
     async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError> {

@@ -62,7 +62,7 @@ type Got<T> = Result<T, LedgerError>;
 passed_on! {
     known(ids: Vec<AnnouncementId>, since: Time) -> Got<Known>;
     names(since: Time) -> Got<BTreeSet<AnnouncementId>>;
-    due(before: Time, max: usize) -> Got<Vec<Due>>;
+    due(before: Time, max: usize, full: Vec<String>) -> Got<Vec<Due>>;
     next_due(after: Time) -> Got<Option<Time>>;
     load(ids: Vec<DeliveryId>) -> Got<Vec<Delivery>>;
     of_occurrence(id: OccurrenceId) -> Got<Vec<Delivery>>;
