@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::info::LicenseBuilder;
 use utoipa::openapi::link::Link;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, AnyOfBuilder, ArrayBuilder, ComponentsBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{
-    Content, HttpMethod, InfoBuilder, KnownFormat, License, OpenApiBuilder, Paths, Ref, RefOr, Required, Response,
-    Schema, SchemaFormat, Server, Tag,
+    Content, HttpMethod, InfoBuilder, KnownFormat, OpenApiBuilder, Paths, Ref, RefOr, Required, Response, Schema,
+    SchemaFormat, Server, Tag,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -26,6 +27,7 @@ use crate::core::words::{Words, words};
 use crate::daemon::answers::Page;
 
 const JSON: &str = "application/json";
+const LICENSE: &str = env!("CARGO_PKG_LICENSE");
 const STREAM: &str = "text/event-stream";
 
 /// Shapes by name.
@@ -258,7 +260,7 @@ impl Described {
             .title("fabu 发布")
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(format!("{}\n\n{}", what.en, what.zh)))
-            .license(Some(License::new("MIT OR Apache-2.0")));
+            .license(Some(LicenseBuilder::new().name(LICENSE).identifier(Some(LICENSE)).build()));
         let tag = |name, words: Words| {
             let mut tag = Tag::new(name);
             tag.description = Some(format!("{} {}", words.en, words.zh));
@@ -272,6 +274,8 @@ impl Described {
         OpenApiBuilder::new()
             .info(info)
             .servers(Some([Server::new("http://fabu")]))
+            // Said, not forgotten: nothing in a request gives anybody a role.
+            .security(Some([]))
             .tags(Some([
                 tag("reading", Words::new("读取。", "What reads.")),
                 tag("acting", Words::new("改变。", "What changes something.")),
