@@ -6,6 +6,8 @@ mod acknowledged;
 mod indoors;
 #[path = "socket/outdoors.rs"]
 mod outdoors;
+#[path = "socket/patience.rs"]
+mod patience;
 #[path = "socket/requests.rs"]
 mod requests;
 #[path = "socket/roles.rs"]

@@ -14,6 +14,7 @@ pub mod queries;
 pub mod routes;
 mod seats;
 pub mod sent;
+mod stream;
 pub mod urgent;
 
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -33,6 +34,7 @@ use tower::Service as _;
 use crate::daemon::Inner;
 use peer::{Peer, Role, own_uid};
 use seats::Seats;
+use stream::Stream;
 
 /// R42.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
@@ -159,7 +161,7 @@ async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream, peer:
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(HEADER_BYTES)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stream::new(stream, inner.clock.clone())), service);
     tokio::select! {
         biased;
         result = served => if let Err(error) = result {
