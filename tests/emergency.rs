@@ -144,7 +144,7 @@ fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_s
         city.sleep(4800).await;
         assert_eq!(standing(&city, "真好"), 0, "the hold is over, and it still waits for a look");
         let released = daemon.inner.unhold(&person(1000), Some("cheer")).await.unwrap();
-        assert_eq!(released["released"], ALL);
+        assert_eq!(released.released, ALL);
         city.sleep(5).await;
         assert_eq!(standing(&city, "真好"), ALL);
     });

@@ -149,7 +149,7 @@ async fn a_program_that_hangs_or_does_not_exist_delays_nothing_and_is_shown() {
         );
     }
     let notify = loop {
-        let notify = daemon.inner.status().await.unwrap()["notify"].clone();
+        let notify = json!(daemon.inner.status().await.unwrap().notify);
         if notify[0]["failed"] == 1 {
             break notify;
         }

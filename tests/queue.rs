@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use fabu::core::delivery::State;
+use fabu::daemon::answers::Trouble;
 use serde_json::json;
 use support::{City, all, in_state, settled, simulate};
 
@@ -96,10 +97,10 @@ fn r03_a_folder_emptied_removed_or_unreadable_cancels_nothing() {
         let daemon = city.start().await;
         std::fs::remove_file(city.queue("a.yaml")).unwrap();
         daemon.rescan().await;
-        assert_eq!(daemon.inner.health()["degraded"], json!(["awaiting_prune"]));
+        assert_eq!(daemon.inner.health().degraded, [Trouble::AwaitingPrune]);
         std::fs::rename(city.path().join("queue"), city.path().join("away")).unwrap();
         daemon.rescan().await;
-        assert!(daemon.inner.health()["degraded"].as_array().unwrap().contains(&json!("queue_folder")));
+        assert!(daemon.inner.health().degraded.contains(&Trouble::QueueFolder));
         std::fs::write(city.path().join("queue"), "a file now").unwrap();
         daemon.rescan().await;
         assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
@@ -259,7 +260,7 @@ fn r06_what_a_person_cancels_does_not_go_and_an_edit_does_not_bring_it_back() {
         let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
         let wish = fabu::core::delivery::Wish::Stop;
         let answer = daemon.inner.withdraw(&by, "a", wish).await.unwrap();
-        assert_eq!(answer["cancelled"], 4);
+        assert_eq!(answer.cancelled, 4);
         city.save("a.yaml", &file(&[one("a", "甲改", "2026-11-24 08:12")]));
         daemon.rescan().await;
         assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
@@ -298,7 +299,7 @@ fn a_delivery_that_failed_is_tried_again_when_a_person_says_so() {
         let rows = all(&daemon).await;
         assert_eq!((in_state(&rows, State::Published), in_state(&rows, State::Failed)), (3, 1));
         let status = daemon.inner.status().await.unwrap();
-        assert_eq!(status["bad_credentials"][0]["account"], "sina:shanghai");
+        assert_eq!(status.bad_credentials[0].account.as_str(), "sina:shanghai");
         city.sandbox.set_standing("sina:shanghai", "good", None);
         let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
         daemon.inner.retry(&by, "a", None).await.unwrap();

@@ -8,6 +8,8 @@ mod indoors;
 mod inherited;
 #[path = "socket/outdoors.rs"]
 mod outdoors;
+#[path = "socket/patience.rs"]
+mod patience;
 #[path = "socket/requests.rs"]
 mod requests;
 #[path = "socket/roles.rs"]

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
-use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::peer::{Allowed, EDIT, Peer, Role, denied};
 use super::problem::Problem;
@@ -15,29 +15,30 @@ use crate::core::announcement::Priority;
 use crate::core::delivery::{DeliveryId, Wish};
 use crate::core::words::Words;
 use crate::daemon::Inner;
+use crate::daemon::answers::{Delivery, Pruned, Retrying, Withdrawn};
 
-type Answer = Result<axum::Json<Value>, Problem>;
+type Answer<T> = Result<axum::Json<T>, Problem>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Retry {
+pub(super) struct Retry {
     account: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Resolve {
+pub(super) struct Resolve {
     /// The post's address; absent or null: it was not published.
     published: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Prune {
+pub(super) struct Prune {
     accept: bool,
     plan: String,
 }
@@ -56,7 +57,7 @@ pub async fn cancel(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Withdrawn> {
     withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Stop).await
 }
 
@@ -66,7 +67,7 @@ pub async fn delete(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Withdrawn> {
     withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Gone).await
 }
 
@@ -79,7 +80,7 @@ async fn withdraw(
     headers: &HeaderMap,
     bytes: &Bytes,
     wish: Wish,
-) -> Answer {
+) -> Answer<Withdrawn> {
     let Nothing {} = body(headers, bytes)?;
     may_touch(inner, id, peer, has).await?;
     Ok(axum::Json(inner.withdraw(&peer.actor(), id, wish).await?))
@@ -91,7 +92,7 @@ pub async fn retry(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Retrying> {
     let Retry { account } = body(&headers, &bytes)?;
     may_touch(&inner, &id, &peer, has).await?;
     Ok(axum::Json(inner.retry(&peer.actor(), &id, account.as_deref()).await?))
@@ -103,7 +104,7 @@ pub async fn resolve(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Delivery> {
     let Resolve { published } = body(&headers, &bytes)?;
     let id: i64 =
         id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
@@ -122,7 +123,7 @@ pub async fn prune(
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Pruned> {
     let Prune { accept, plan } = body(&headers, &bytes)?;
     Ok(axum::Json(inner.prune(&peer.actor(), accept, &plan).await?))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::actions::Nothing;
 use super::peer::{Allowed, DUTY, VIEW};
@@ -17,17 +17,20 @@ use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
-use crate::daemon::status::delivery_json;
+use crate::daemon::answers::{Delivery, Held, HoldOver, Holding, Page, Unheld};
 use crate::input::values;
 
-type Answer = Result<axum::Json<Value>, Problem>;
+type Answer<T> = Result<axum::Json<T>, Problem>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Begin {
+pub(super) struct Begin {
+    /// Why it is silent.
+    #[schema(value_type = String, pattern = r"\S")]
     reason: Option<String>,
-    /// An instant, local or RFC 3339, or how long: `2h`.
+    /// An instant, local or RFC 3339, or how long: `2h`. Without it the hold lasts until it is ended.
     until: Option<String>,
+    /// Selectors; without any, every account.
     #[serde(default)]
     to: Vec<String>,
     #[serde(default)]
@@ -39,7 +42,7 @@ pub async fn begin(
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Holding> {
     let Begin { reason, until, to, except } = body(&headers, &bytes)?;
     let invalid = |field: &'static str, said| Problem::from(ActError::Invalid(field.into(), said));
     let reason = reason.filter(|r| !r.trim().is_empty());
@@ -71,28 +74,33 @@ fn ends(inner: &Inner, text: &str, now: Time) -> Result<Time, Words> {
     until.ok_or_else(|| words!("`{text}` 已经过去", "`{text}` is past"))
 }
 
-pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
-    Ok(axum::Json(json!({ "items": inner.holds(), "next": null })))
+pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Page<Hold>> {
+    Ok(axum::Json(Page { items: inner.holds(), next: None }))
 }
 
-pub async fn end(Allowed(peer, _): Allowed<DUTY>, State(inner): State<Arc<Inner>>, Named(id): Named) -> Answer {
+pub async fn end(
+    Allowed(peer, _): Allowed<DUTY>,
+    State(inner): State<Arc<Inner>>,
+    Named(id): Named,
+) -> Answer<HoldOver> {
     Ok(axum::Json(inner.end_hold(&peer.actor(), &id).await?))
 }
 
 /// What was kept back, with its age, the moment it expires, and what else would speak there now.
-pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
+pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Page<Held>> {
     let now = inner.clock.now();
     let mut items = Vec::new();
     let held = inner.held().await?;
     let mut clashes = inner.clashes(&held).await?;
     for delivery in held {
-        let mut item = delivery_json(&delivery);
-        item["age_s"] = (now - delivery.at).num_seconds().max(0).into();
-        item["expires_at"] = json!(delivery.expires_at);
-        item["clashes"] = json!(clashes.remove(&delivery.id).unwrap_or_default());
-        items.push(item);
+        items.push(Held {
+            age_s: (now - delivery.at).num_seconds().max(0),
+            expires_at: delivery.expires_at,
+            clashes: clashes.remove(&delivery.id).unwrap_or_default(),
+            delivery: Delivery::of(&delivery),
+        });
     }
-    Ok(axum::Json(json!({ "items": items, "next": null })))
+    Ok(axum::Json(Page { items, next: None }))
 }
 
 pub async fn unhold(
@@ -101,7 +109,7 @@ pub async fn unhold(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Unheld> {
     let Nothing {} = body(&headers, &bytes)?;
     Ok(axum::Json(inner.unhold(&peer.actor(), Some(&id)).await?))
 }
@@ -111,7 +119,7 @@ pub async fn unhold_all(
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer {
+) -> Answer<Unheld> {
     let Nothing {} = body(&headers, &bytes)?;
     Ok(axum::Json(inner.unhold(&peer.actor(), None).await?))
 }

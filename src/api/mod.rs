@@ -6,13 +6,16 @@
 
 pub mod actions;
 pub mod client;
+mod description;
 pub mod holds;
 mod inherited;
 pub mod peer;
 pub mod problem;
 pub mod queries;
+pub mod routes;
 mod seats;
 pub mod sent;
+mod stream;
 pub mod urgent;
 
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -22,7 +25,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -32,42 +36,31 @@ use crate::daemon::Inner;
 pub use inherited::inherited;
 use peer::{Peer, Role, own_uid};
 use seats::Seats;
+use stream::Stream;
 
 /// R42.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 const HEADER_BYTES: usize = 16 << 10;
 const MOST_BODY: usize = 1 << 20;
 
-/// All routes.
+/// All routes, and what surrounds them.
 pub fn router(inner: Arc<Inner>) -> Router {
-    Router::new()
-        .route("/v1/health", get(queries::health))
-        .route("/v1/status", get(queries::status))
-        .route("/v1/announcements", get(queries::announcements))
-        .route("/v1/announcements/{id}", get(queries::announcement))
-        .route("/v1/deliveries", get(queries::deliveries))
-        .route("/v1/events", get(queries::events))
-        .route("/v1/audit", get(queries::audit))
-        .route("/v1/plan", get(queries::plan))
-        .route("/metrics", get(queries::metrics))
-        .route("/v1/urgent", post(urgent::urgent))
-        .route("/v1/announcements/{id}/confirm", post(urgent::confirm))
-        .route("/v1/announcements/{id}/correct", post(urgent::correct))
-        .route("/v1/announcements/{id}/all-clear", post(urgent::all_clear))
-        .route("/v1/announcements/{id}/unhold", post(holds::unhold))
-        .route("/v1/holds", get(holds::list).post(holds::begin))
-        .route("/v1/holds/{id}", axum::routing::delete(holds::end))
-        .route("/v1/held", get(holds::held))
-        .route("/v1/unhold", post(holds::unhold_all))
-        .route("/v1/announcements/{id}/cancel", post(actions::cancel))
-        .route("/v1/announcements/{id}/delete", post(actions::delete))
-        .route("/v1/announcements/{id}/retry", post(actions::retry))
-        .route("/v1/deliveries/{id}/resolve", post(actions::resolve))
-        .route("/v1/prune", post(actions::prune))
+    let routes = routes::router()
         .fallback(queries::nothing)
         .method_not_allowed_fallback(queries::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::max(MOST_BODY))
-        .with_state(inner)
+        .with_state(inner);
+    // Around the whole of it: the header is added outside of what a router's own layers see.
+    Router::new().fallback_service(routes).layer(axum::middleware::map_response(say_no_more))
+}
+
+/// axum says beside every answer to a wrong method which ones there are: whoever is refused for their role would
+/// learn from it that there is something at this path.
+async fn say_no_more(mut answer: Response) -> Response {
+    if answer.status() != StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().remove(header::ALLOW);
+    }
+    answer
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +165,7 @@ async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream, peer:
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(HEADER_BYTES)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stream::new(stream, inner.clock.clone())), service);
     tokio::select! {
         biased;
         result = served => if let Err(error) = result {

@@ -24,6 +24,8 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Role; 5] = [Role::None, Role::View, Role::Edit, Role::Duty, Role::Admin];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Role::None => "none",
@@ -93,6 +95,7 @@ pub fn own_uid() -> u32 {
 /// A request that was found to come from somebody with at least this role.
 pub struct Allowed<const ROLE: u8>(pub Peer, pub Role);
 
+pub const NONE: u8 = 0;
 pub const VIEW: u8 = 1;
 pub const EDIT: u8 = 2;
 pub const DUTY: u8 = 3;
@@ -105,7 +108,7 @@ impl<const ROLE: u8> FromRequestParts<Arc<Inner>> for Allowed<ROLE> {
         let peer = parts.extensions.get::<Peer>().cloned().expect("every connection has its peer");
         let config = inner.config();
         let has = peer.role(config.settings.access.as_ref(), own_uid());
-        let needed = [Role::None, Role::View, Role::Edit, Role::Duty, Role::Admin][usize::from(ROLE)];
+        let needed = Role::ALL[usize::from(ROLE)];
         if has < needed {
             return Err(denied(&peer, needed, has));
         }

@@ -1,89 +1,116 @@
 //! The requests that read: state, lists, the event stream, the audit trail, figures.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::peer::{Allowed, VIEW};
+use super::peer::{Allowed, NONE, VIEW};
 use super::problem::Problem;
 use super::sent::Named;
 use crate::clock::Time;
-use crate::core::announcement::Priority;
 use crate::core::change::Seq;
-use crate::core::delivery::State as Of;
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 use crate::daemon::Inner;
-use crate::daemon::status::{announcement_json, announcement_state, delivery_json};
+use crate::daemon::answers::{
+    Announcement, AnnouncementTold, Delivery, DeliveryTold, Fate, Head, Health, Page, Plan, SaidTo, Status, Told, Trail,
+};
 use crate::ledger::Filter;
 
-type Answer = Result<axum::Json<Value>, Problem>;
+type Answer<T> = Result<axum::Json<T>, Problem>;
 
 /// Items of a page, unless fewer are asked for.
-const PAGE: usize = 200;
+pub const PAGE: usize = 200;
+/// More would keep the ledger's readers busy for too long.
+pub const LONGEST_PAGE: usize = 1000;
+pub const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub async fn health(State(inner): State<Arc<Inner>>) -> axum::Json<Value> {
+pub async fn health(_: Allowed<NONE>, State(inner): State<Arc<Inner>>) -> axum::Json<Health> {
     axum::Json(inner.health())
 }
 
-pub async fn status(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
+pub async fn status(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Status> {
     Ok(axum::Json(inner.status().await?))
 }
 
-/// The filters of a list, and its page.
-fn filter(query: Option<String>, known: &[&str]) -> Result<(Filter, Option<String>), Problem> {
+/// The filters of a list and its page, and the states it is asked for.
+fn filter(query: Option<String>, known: &[&str]) -> Result<(Filter, Vec<String>), Problem> {
     let mut filter = Filter { max: PAGE, ..Filter::default() };
-    let mut state_word = None;
+    let (mut states, mut seen) = (Vec::new(), BTreeSet::new());
     for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let bad = |words| Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words, field: None };
+        let safe = shown(&key);
         if !known.contains(&&*key) {
-            let safe = crate::core::words::shown(&key);
-            return Err(bad(words!("没有筛选项 `{safe}`", "there is no filter `{safe}`")));
+            let said = words!("没有筛选项 `{safe}`", "there is no filter `{safe}`");
+            return Err(Problem::unfit(safe, said));
         }
-        let odd = || bad(words!("`{key}` 的值不对", "the value of `{key}` is not one it takes"));
+        if key != "state" && !seen.insert(key.clone()) {
+            return Err(Problem::unfit(safe, words!("`{key}` 给了两次", "`{key}` is there twice")));
+        }
+        let odd =
+            || Problem::unfit(shown(&key), words!("`{key}` 的值不对", "the value of `{key}` is not one it takes"));
         let value = value.into_owned();
         match &*key {
             "announcement" => filter.announcement = Some(value),
             "account" => filter.account = Some(value),
             "unit" => filter.unit = Some(value),
             "cursor" => filter.after = Some(value),
-            "limit" => filter.max = value.parse::<usize>().map_err(|_| odd())?.clamp(1, 1000),
-            "since" => filter.since = Some(value.parse::<Time>().map_err(|_| odd())?),
-            "priority" => {
-                filter.priority = Some(match value.as_str() {
-                    "routine" => Priority::Routine,
-                    "important" => Priority::Important,
-                    "emergency" => Priority::Emergency,
-                    _ => return Err(odd()),
-                });
+            "limit" => {
+                let limit = value.parse::<usize>().ok().filter(|n| (1..=LONGEST_PAGE).contains(n));
+                filter.max = limit.ok_or_else(odd)?;
             }
-            _ => match Of::parse(&value) {
-                Some(state) => filter.states.push(state),
-                None => state_word = Some(value),
-            },
+            "since" => filter.since = Some(value.parse::<Time>().map_err(|_| odd())?),
+            "priority" => filter.priority = Some(named(value).ok_or_else(odd)?),
+            _ => states.push(value),
         }
     }
-    Ok((filter, state_word))
+    Ok((filter, states))
 }
 
-pub async fn announcements(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQuery(query): RawQuery) -> Answer {
-    let (mut filter, word) = filter(query, &["state", "priority", "unit", "since", "cursor", "limit"])?;
-    let word = word.or_else(|| filter.states.first().map(|s| s.as_str().to_owned()));
-    filter.states.clear();
+/// The value that is called so, of those with names.
+fn named<T: DeserializeOwned>(name: String) -> Option<T> {
+    serde_json::from_value(Value::String(name)).ok()
+}
+
+fn all_named<T: DeserializeOwned>(states: Vec<String>) -> Result<Vec<T>, Problem> {
+    let one = |word: String| {
+        let safe = shown(&word);
+        let said = || words!("没有状态 `{safe}`", "there is no state `{safe}`");
+        named(word).ok_or_else(|| Problem::unfit("state", said()))
+    };
+    states.into_iter().map(one).collect()
+}
+
+/// A cursor or an event's number: digits and nothing else.
+fn number(text: &str) -> Option<Seq> {
+    Some(text).filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+}
+
+/// After which number a list goes on.
+fn goes_on(filter: &Filter) -> Result<Seq, Problem> {
+    let odd = || Problem::unfit("cursor", Words::new("没有这样的 `cursor`", "there is no such `cursor`"));
+    filter.after.as_deref().map_or(Ok(0), |text| number(text).ok_or_else(odd))
+}
+
+pub async fn announcements(
+    _: Allowed<VIEW>,
+    State(inner): State<Arc<Inner>>,
+    RawQuery(query): RawQuery,
+) -> Answer<Page<Announcement>> {
+    let (filter, states) = filter(query, &["state", "priority", "unit", "since", "cursor", "limit"])?;
+    let states: Vec<Fate> = all_named(states)?;
     let (now, max) = (inner.clock.now(), filter.max);
     let prune = crate::daemon::lock(&inner.state).prune.clone();
     let found = inner.ledger.announcements(filter).await?;
-    let next = (found.len() == max).then(|| found.last().map(|a| a.row.id.clone())).flatten();
-    let items: Vec<Value> = found
-        .iter()
-        .filter(|a| word.as_deref().is_none_or(|w| w == announcement_state(a, now, prune.as_ref())))
-        .map(|a| announcement_json(a, now, prune.as_ref()))
-        .collect();
-    Ok(axum::Json(json!({ "items": items, "next": next })))
+    let next = (found.len() == max).then(|| found.last().map(|a| a.row.id.to_string())).flatten();
+    let told = found.iter().map(|a| Announcement::of(a, now, prune.as_ref()));
+    let items = told.filter(|a| states.is_empty() || states.contains(&a.state)).collect();
+    Ok(axum::Json(Page { items, next }))
 }
 
 /// An announcement; an emergency that is out also as a CAP 1.2 alert, to whoever accepts one.
@@ -100,27 +127,25 @@ pub async fn announcement(
         return Ok(([(header::CONTENT_TYPE, "application/cap+xml")], bytes).into_response());
     }
     let filter = Filter { announcement: Some(id.clone()), max: 1, ..Filter::default() };
-    let safe = crate::core::words::shown(&id);
+    let safe = shown(&id);
     let none = || Problem::not_found(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
     let found = inner.ledger.announcements(filter).await?.pop().ok_or_else(none)?;
     let prune = crate::daemon::lock(&inner.state).prune.clone();
-    let mut value = announcement_json(&found, inner.clock.now(), prune.as_ref());
-    if let Some(content) = inner.ledger.content(found.row.content.clone()).await? {
-        value["text"] = content.body.text.clone().into();
-        value["content"] = json!(content.body);
-        value["accounts"] = json!(content.accounts);
-    }
-    Ok(axum::Json(value).into_response())
+    let announcement = Announcement::of(&found, inner.clock.now(), prune.as_ref());
+    let content = inner.ledger.content(found.row.content).await?;
+    let said = content.map(|c| SaidTo { text: c.body.text.clone(), content: c.body, accounts: c.accounts });
+    Ok(axum::Json(AnnouncementTold { announcement, said }).into_response())
 }
 
-pub async fn deliveries(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQuery(query): RawQuery) -> Answer {
+pub async fn deliveries(
+    _: Allowed<VIEW>,
+    State(inner): State<Arc<Inner>>,
+    RawQuery(query): RawQuery,
+) -> Answer<Page<DeliveryTold>> {
     let known = ["announcement", "account", "state", "unit", "priority", "since", "cursor", "limit"];
-    let (filter, word) = filter(query, &known)?;
-    if let Some(word) = word {
-        let safe = crate::core::words::shown(&word);
-        let said = words!("没有状态 `{safe}`", "there is no state `{safe}`");
-        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field: Some("state".into()) });
-    }
+    let (mut filter, states) = filter(query, &known)?;
+    filter.states = all_named(states)?;
+    goes_on(&filter)?;
     let max = filter.max;
     let found = inner.ledger.deliveries(filter).await?;
     let next = (found.len() == max).then(|| found.last().map(|d| d.id.0.to_string())).flatten();
@@ -128,32 +153,33 @@ pub async fn deliveries(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQu
     // One delivery's own page has its attempts.
     let with_attempts = found.len() <= 20;
     for delivery in &found {
-        let mut item = delivery_json(delivery);
-        if with_attempts {
-            item["history"] = json!(inner.ledger.attempts(delivery.id).await?);
-        }
-        items.push(item);
+        let history = if with_attempts { Some(inner.ledger.attempts(delivery.id).await?) } else { None };
+        items.push(DeliveryTold { delivery: Delivery::of(delivery), history });
     }
-    Ok(axum::Json(json!({ "items": items, "next": next })))
+    Ok(axum::Json(Page { items, next }))
 }
 
-pub async fn audit(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQuery(query): RawQuery) -> Answer {
+pub async fn audit(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>, RawQuery(query): RawQuery) -> Answer<Trail> {
     let (filter, _) = filter(query, &["cursor", "limit"])?;
-    let after: Seq = filter.after.as_deref().and_then(|a| a.parse().ok()).unwrap_or(0);
-    let items = inner.ledger.events(after, filter.max).await?;
+    let items = inner.ledger.events(goes_on(&filter)?, filter.max).await?;
     let next = (items.len() == filter.max).then(|| items.last().map(|e| e.seq.to_string())).flatten();
     let (seq, head) = inner.ledger.head();
-    Ok(axum::Json(json!({ "items": items, "next": next, "seq": seq, "head": head })))
+    Ok(axum::Json(Trail { items, next, head: Head { seq, head } }))
 }
 
-pub async fn plan(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer {
+pub async fn plan(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Plan> {
     Ok(axum::Json(inner.plan_now().await?))
+}
+
+/// The description of all this, made once.
+pub async fn description(_: Allowed<VIEW>) -> Response {
+    static DESCRIPTION: LazyLock<String> = LazyLock::new(super::routes::description);
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION.as_str()).into_response()
 }
 
 pub async fn metrics(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Result<Response, Problem> {
     let text = inner.metrics.text(&inner.ledger.counts().await?);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, METRICS)], text).into_response())
 }
 
 /// Every change of state, from the one after `Last-Event-ID` on, or from now.
@@ -164,7 +190,7 @@ pub async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, std::convert::Infallible>>>, Problem> {
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
     let after: Seq = match last {
-        Some(text) => text.trim().parse().map_err(|_| {
+        Some(text) => number(text.trim()).ok_or_else(|| {
             Problem::malformed(Words::new("`Last-Event-ID` 应是数字", "`Last-Event-ID` has to be a number"))
         })?,
         None => inner.ledger.head().0,
@@ -184,9 +210,11 @@ pub async fn events(
         }
         let record = ready.pop()?;
         let body: Value = serde_json::from_str(&record.body).unwrap_or(Value::Null);
-        let data = json!({ "seq": record.seq, "at": record.at, "actor": record.actor, "subject": record.subject, "body": body });
-        let event = Event::default().id(record.seq.to_string()).event(record.kind).data(data.to_string());
-        Some((Ok(event), (inner, record.seq, ready)))
+        let seq = record.seq;
+        let told = Told { seq, at: record.at, actor: record.actor, subject: record.subject, body };
+        let data = serde_json::to_string(&told).expect("an event has only text keys and finite numbers");
+        let event = Event::default().id(seq.to_string()).event(record.kind).data(data);
+        Some((Ok(event), (inner, seq, ready)))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
 }

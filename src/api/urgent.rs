@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use super::holds::lasting;
 use super::peer::{Allowed, DUTY};
@@ -64,9 +65,9 @@ const FIELDS: [&str; 15] = [
     "dry_run",
 ];
 /// CAP 1.2's media type (OASIS CAP 1.2, 3.5).
-const CAP: &str = "application/cap+xml";
+pub(super) const CAP: &str = "application/cap+xml";
 /// Longer keys are nobody's.
-const LONGEST_KEY: usize = 255;
+pub(super) const LONGEST_KEY: usize = 255;
 
 pub async fn urgent(
     Allowed(peer, _): Allowed<DUTY>,
@@ -76,16 +77,19 @@ pub async fn urgent(
     Sent(bytes): Sent,
 ) -> Result<Response, Problem> {
     let key = key(&headers, &bytes)?;
+    let dry_run = dry_run(query.as_deref())?;
     if kind(&headers).eq_ignore_ascii_case(CAP) {
-        let dry_run = dry_run(query.as_deref())?;
         let alert = crate::input::cap::read(&bytes).map_err(refused)?;
-        let answer = inner.alert(&peer.actor(), alert, dry_run, key).await?;
+        // A look does nothing twice, and what was done once is no answer to it.
+        let answer = inner.alert(&peer.actor(), alert, dry_run, key.filter(|_| !dry_run)).await?;
         let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
         return Ok((status, axum::Json(answer)).into_response());
     }
     let asked: Asked = body(&headers, &bytes)?;
-    let urgent = read(asked)?;
+    let mut urgent = read(asked)?;
+    urgent.dry_run |= dry_run;
     let status = if urgent.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let key = key.filter(|_| !urgent.dry_run);
     let answer = inner.urgent(&peer.actor(), urgent, key).await?;
     Ok((status, axum::Json(answer)).into_response())
 }
@@ -96,7 +100,8 @@ fn refused(refused: crate::input::cap::Refused) -> Problem {
     Problem { status, words: refused.words, field: refused.field.map(Into::into) }
 }
 
-/// An alert has no field of ours, so it is tried by the query: `?dry_run=true`.
+/// An alert has no field of ours, so it is tried by the query: `?dry_run=true`. Who asks for a look in that way
+/// with JSON means a look as well.
 fn dry_run(query: Option<&str>) -> Result<bool, Problem> {
     match query {
         None | Some("" | "dry_run=false") => Ok(false),
@@ -134,8 +139,7 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
             }
             None => words!("没有字段 `{safe}`", "there is no field `{safe}`"),
         };
-        let field = Some(safe.into());
-        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, words: said, field });
+        return Err(Problem::unfit(safe, said));
     }
     let text = |field, value: Option<Value>| match value {
         None | Some(Value::Null) => Ok(None),
@@ -234,15 +238,18 @@ fn values(value: Option<Value>) -> Result<BTreeMap<String, String>, Problem> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Confirm {
+pub(super) struct Confirm {
+    /// Of the content that was shown.
+    #[schema(value_type = String)]
     content_hash: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Said {
+pub(super) struct Said {
+    /// Without it the standard words, or the template's.
     text: Option<String>,
 }
 

@@ -10,9 +10,9 @@ use crate::api::client::ClientError;
 use crate::clock::Clock;
 use crate::core::plan::{self, Known};
 use crate::core::words::{Words, words};
+use crate::daemon::answers;
 use crate::daemon::config::{self, Config, Env};
 use crate::daemon::planner;
-use crate::daemon::status::fault_json;
 use crate::input::Fault;
 use crate::input::folder::Reading;
 
@@ -67,7 +67,7 @@ fn tell(faults: &[Fault], (files, announcements): (usize, usize), voice: Voice) 
         let list: Vec<Value> = faults
             .iter()
             .map(|fault| {
-                let full = fault_json(fault);
+                let full = json!(answers::Fault::of(fault));
                 let pick = |zh: &str, en: &str| full[voice.pick(zh, en)].clone();
                 json!({
                     "severity": full["severity"], "code": full["code"],

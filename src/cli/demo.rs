@@ -19,8 +19,8 @@ use crate::clock::{Clock, Time};
 use crate::core::change::{Actor, Recorded};
 use crate::core::delivery::{Delivery, State};
 use crate::core::words::{Words, shown, words};
+use crate::daemon::answers;
 use crate::daemon::config::{self, Env};
-use crate::daemon::status::delivery_json;
 use crate::daemon::{Daemon, World};
 use crate::ledger::Filter;
 use crate::ledger::sqlite::Sqlite;
@@ -293,8 +293,9 @@ impl Demo {
             .await
             .unwrap_or_default();
         if voice.json {
-            let releases: Vec<Value> = occurrences.iter().map(crate::daemon::status::occurrence_json).collect();
-            return voice.data(&json!({ "releases": releases, "deliveries": deliveries.iter().map(delivery_json).collect::<Vec<_>>() }));
+            let releases: Vec<_> = occurrences.iter().map(answers::Occurrence::of).collect();
+            let deliveries: Vec<_> = deliveries.iter().map(answers::Delivery::of).collect();
+            return voice.data(&json!({ "releases": releases, "deliveries": deliveries }));
         }
         voice.out("");
         let mut table = voice.table(&[

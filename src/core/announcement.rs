@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::accounts::{AccountId, PlatformName};
-use super::policy::CatchUp;
+use super::policy::{CatchUp, Span};
 use super::{Time, text_id};
 
 text_id! {
@@ -29,7 +29,20 @@ text_id! {
 }
 
 /// How urgent; the order is the order of sending.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     Emergency,
@@ -39,7 +52,9 @@ pub enum Priority {
 }
 
 /// The level of a warning (预警级别), red the highest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Red,
@@ -49,7 +64,7 @@ pub enum Level {
 }
 
 /// A picture, by the bytes that were read when the announcement was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Image {
     /// Path below the queue folder.
     pub file: String,
@@ -61,34 +76,36 @@ pub struct Image {
 }
 
 /// What one platform shows instead.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Variant {
     pub title: Option<String>,
     pub text: Option<String>,
 }
 
 /// When it goes out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Timing {
     /// As soon as it is read.
     Now,
-    At(Time),
+    At(chrono::DateTime<chrono::Utc>),
     Repeat(Repeat),
 }
 
 /// A repeat as written; `core::repeat` lists its instants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Repeat {
     /// Five cron fields, or six with seconds first.
     pub cron: String,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub from: Option<Time>,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub until: Option<Time>,
     pub skip: BTreeSet<NaiveDate>,
 }
 
 /// An announcement as its file says it, without what the accounts' tree makes of `to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Body {
     pub text: String,
     pub link: Option<String>,
@@ -99,7 +116,9 @@ pub struct Body {
     pub priority: Priority,
     pub level: Option<Level>,
     pub timing: Timing,
+    #[schema(value_type = Option<Span>)]
     pub expires_after: Option<Duration>,
+    #[schema(value_type = Option<serde_json::Value>)]
     pub catch_up: Option<CatchUp>,
     /// `None`: as the configuration says.
     pub together: Option<bool>,
@@ -114,7 +133,7 @@ pub struct Body {
 }
 
 /// The last words of an emergency, agreed on with its first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Closing {
     /// The template they are of.
     pub template: String,

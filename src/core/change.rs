@@ -60,7 +60,8 @@ pub struct AnnouncementRow {
 }
 
 /// Closing figures of a release, in milliseconds; whole-second sends count as late beyond `grace`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ReleaseClosed)]
 pub struct Closing {
     /// From the instant to the first request.
     pub lateness_ms: f64,
@@ -69,6 +70,7 @@ pub struct Closing {
     pub sent: u32,
     pub on_time: u32,
     pub late: u32,
+    #[schema(value_type = chrono::DateTime<chrono::Utc>)]
     pub closed_at: Time,
 }
 
@@ -160,9 +162,10 @@ impl Note {
 }
 
 /// An event as it is kept: one line of the audit trail, one message of the event stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Recorded {
-    pub seq: Seq,
+    pub seq: i64,
+    #[schema(value_type = chrono::DateTime<chrono::Utc>)]
     pub at: Time,
     pub actor: String,
     pub kind: String,

@@ -14,15 +14,17 @@ use super::words::{Words, words};
 use serde::Serialize;
 
 /// Publishing of routine posts stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Hold {
     pub id: String,
     pub reason: String,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub until: Option<Time>,
     /// `None` holds every account.
     pub accounts: Option<BTreeSet<AccountId>>,
     /// Who began it.
     pub owner: String,
+    #[schema(value_type = chrono::DateTime<chrono::Utc>)]
     pub begun: Time,
 }
 

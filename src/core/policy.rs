@@ -104,6 +104,14 @@ pub enum CatchUp {
     Within(Duration),
 }
 
+/// How a length of time is kept in a content.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "the shape in which serde writes a `Duration`")]
+pub(super) struct Span {
+    secs: u64,
+    nanos: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Retry {
     pub first: Duration,
@@ -148,7 +156,7 @@ pub struct Cap {
 }
 
 /// What a person is told of by `notify:`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// An emergency was taken.

@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::{self, Pruned, Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::{Inner, StepError, lock};
 use crate::core::announcement::{AnnouncementId, Priority};
@@ -87,7 +88,7 @@ impl Inner {
     }
 
     /// Stops what is not out yet (`wish` Stop), or takes down what is as well (`Gone`).
-    pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, wish: Wish) -> Result<Value, ActError> {
+    pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, wish: Wish) -> Result<Withdrawn, ActError> {
         let rows = self.all_of(id).await?;
         {
             let mut gate = lock(&self.gate);
@@ -124,7 +125,13 @@ impl Inner {
         if rows[0].priority == Priority::Emergency && under_way + down + settled == 0 {
             self.end_hold_of(by, &rows[0].announcement).await?;
         }
-        Ok(json!({ "id": id, "cancelled": stopped, "in_flight": under_way, "taking_down": down, "unchanged": settled }))
+        Ok(Withdrawn {
+            id: id.to_owned(),
+            cancelled: stopped,
+            in_flight: under_way,
+            taking_down: down,
+            unchanged: settled,
+        })
     }
 
     /// Its file may still be there: an announcement a person withdrew does not come back with it.
@@ -155,7 +162,7 @@ impl Inner {
     }
 
     /// Tries failed and expired deliveries again, now.
-    pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Value, ActError> {
+    pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
         let rows = self.all_of(id).await?;
         let config = self.config();
         let mut tried = Vec::new();
@@ -181,7 +188,7 @@ impl Inner {
         if rows.iter().any(|d| d.priority == Priority::Emergency) {
             self.urge();
         }
-        Ok(json!({ "id": id, "retrying": tried.len() }))
+        Ok(Retrying { id: id.to_owned(), retrying: tried.len() })
     }
 
     /// A person says what became of an `unknown` delivery.
@@ -190,7 +197,7 @@ impl Inner {
         by: &Actor,
         id: DeliveryId,
         published: Option<String>,
-    ) -> Result<Value, ActError> {
+    ) -> Result<answers::Delivery, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
         let event = match published {
@@ -213,11 +220,11 @@ impl Inner {
         }
         self.nudge(&correction.ids);
         self.nudge(&[id]);
-        Ok(super::status::delivery_json(&after))
+        Ok(answers::Delivery::of(&after))
     }
 
     /// The answer to the mass-cancel guard.
-    pub async fn prune(self: &Arc<Self>, by: &Actor, accept: bool, plan: &str) -> Result<Value, ActError> {
+    pub async fn prune(self: &Arc<Self>, by: &Actor, accept: bool, plan: &str) -> Result<Pruned, ActError> {
         let waiting = lock(&self.state).prune.clone();
         let Some(prune) = waiting else {
             return Err(ActError::Conflict(Words::new("没有等待确认的批量取消", "no mass cancellation is waiting")));
@@ -234,7 +241,7 @@ impl Inner {
         ];
         self.ledger.commit(by, changes).await?;
         self.rescan_now().await;
-        Ok(json!({ "plan": plan, "accepted": accept, "announcements": prune.announcements.len() }))
+        Ok(Pruned { plan: plan.to_owned(), accepted: accept, announcements: prune.announcements.len() })
     }
 
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.

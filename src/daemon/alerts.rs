@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Inner;
 use super::acts::ActError;
+use super::answers::{Before, CancelPreview, TakenBefore};
 use super::config::Config;
 use super::emergency::{Key, Urgent};
 use crate::clock::Time;
@@ -46,7 +47,7 @@ impl Inner {
             return Ok(answer);
         }
         if self.announced(&id).await?.is_some() {
-            return self.taken_before(by, &id).await;
+            return self.taken_before(by, &id, dry_run).await;
         }
         if !(alert.status == Status::Actual || drill && alert.status == Status::Exercise) {
             let status = alert.status.as_str();
@@ -74,7 +75,7 @@ impl Inner {
                 self.level_of(&alert)?;
                 let cancelled = self.referred(&alert).await?;
                 match dry_run {
-                    true => Ok(json!({ "dry_run": true, "all_clear": cancelled })),
+                    true => Ok(json!(CancelPreview { dry_run: true, all_clear: cancelled })),
                     false => self.all_clear(by, &cancelled, None).await,
                 }
             }
@@ -88,15 +89,16 @@ impl Inner {
         }
     }
 
-    /// The same alert again is the same request: it gets the answer it got.
-    async fn taken_before(&self, by: &Actor, id: &str) -> Result<Value, ActError> {
+    /// The same alert again is the same request: it gets the answer it got. A look gets what is known.
+    async fn taken_before(&self, by: &Actor, id: &str, dry_run: bool) -> Result<Value, ActError> {
         if let Actor::Person { uid, .. } = by
+            && !dry_run
             && let Some((_, answer)) = self.ledger.answered(*uid, &once(id).key).await?
         {
             return Ok(serde_json::from_str(&answer).unwrap_or(Value::Null));
         }
         let deliveries = self.all_of(id).await?.len();
-        Ok(json!({ "id": id, "state": "taken_before", "deliveries": deliveries }))
+        Ok(json!(TakenBefore { id: id.to_owned(), state: Before::TakenBefore, deliveries }))
     }
 
     /// The info for the city, and its level, if this sender may ask for it.

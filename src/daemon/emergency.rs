@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::acts::ActError;
+use super::answers::{Cleared, Confirmed, Fate, HoldBegun, LastWord, NoPost, Persons, Preview, Shown, Taken};
 use super::planner::{expiry, new_delivery};
 use super::prepare::Means;
 use super::{Inner, StepError, holds, lock};
@@ -109,9 +110,9 @@ impl Inner {
         };
         let tried = self.tried(by, &urgent, accounts, wording).await?;
         if urgent.dry_run {
-            return self.preview(&tried).await;
+            return Ok(json!(self.preview(&tried).await?));
         }
-        self.take(by, tried, urgent.source.as_deref(), Vec::new(), key).await
+        Ok(json!(self.take(by, tried, urgent.source.as_deref(), Vec::new(), key).await?))
     }
 
     /// The words of the template it names, with its values; whom it reaches unless the request says so.
@@ -189,7 +190,10 @@ impl Inner {
         let text = said_in(&urgent.text, drill)?;
         let now = self.clock.now();
         let before = match &urgent.update {
-            Some(id) => Some(self.emergency_row(id).await?),
+            Some(id) => Some(self.emergency_row(id).await.map_err(|error| match error {
+                ActError::NotFound(said) => invalid("update", said),
+                other => other,
+            })?),
             None => None,
         };
         let level = match (urgent.level, &before) {
@@ -355,27 +359,34 @@ impl Inner {
     }
 
     /// What would go where, with nothing written and nothing held.
-    async fn preview(&self, tried: &Tried) -> Result<Value, ActError> {
+    async fn preview(&self, tried: &Tried) -> Result<Preview, ActError> {
         let body = &tried.content.body;
-        let mut platforms: BTreeMap<&str, (u32, String)> = BTreeMap::new();
+        let mut platforms: BTreeMap<String, Shown> = BTreeMap::new();
         for account in &tried.content.accounts {
             let platform = account.platform();
-            let entry = platforms
-                .entry(platform)
-                .or_insert_with(|| (0, fit::full_text(body.text_for(platform), body.link.as_deref())));
-            entry.0 += 1;
+            let shown = platforms.entry(platform.to_owned()).or_insert_with(|| Shown {
+                accounts: 0,
+                text: fit::full_text(body.text_for(platform), body.link.as_deref()),
+            });
+            shown.accounts += 1;
         }
-        let platforms: BTreeMap<&str, Value> =
-            platforms.into_iter().map(|(p, (n, text))| (p, json!({ "accounts": n, "text": text }))).collect();
         let hold = match &tried.hold {
-            Some(hold) => self.kept_by(hold).await?,
-            None => Value::Null,
+            Some(hold) => Some(self.kept_by(hold).await?),
+            None => None,
         };
-        Ok(json!({
-            "dry_run": true, "drill": self.config().drill, "id": tried.id, "level": tried.level, "accounts": tried.content.accounts.len(),
-            "platforms": platforms, "content_hash": tried.content.hash(), "hold": hold, "supersedes": tried.supersedes,
-            "persons": self.config().settings.emergency.persons(body), "closing": body.closing,
-        }))
+        Ok(Preview {
+            dry_run: true,
+            drill: self.config().drill,
+            id: tried.id.clone(),
+            level: tried.level,
+            accounts: tried.content.accounts.len(),
+            platforms,
+            content_hash: tried.content.hash(),
+            hold,
+            supersedes: tried.supersedes.clone(),
+            persons: self.config().settings.emergency.persons(body),
+            closing: body.closing.clone(),
+        })
     }
 
     /// One transaction: the content, its deliveries, its hold, the sender's word. Acknowledged when it is on disk.
@@ -386,7 +397,7 @@ impl Inner {
         source: Option<&str>,
         with: Vec<Change>,
         key: Option<Key>,
-    ) -> Result<Value, ActError> {
+    ) -> Result<Taken, ActError> {
         let now = self.clock.now();
         let Tried { id, content, level, hold, supersedes, uncertain } = tried;
         let (hash, config) = (content.hash(), self.config());
@@ -394,13 +405,17 @@ impl Inner {
         let is_confirmed = needed <= 1;
         let expires_at = expiry(&content.body, now, &config.settings.publish);
         let occurrence = OccurrenceId::once(&id);
-        let answer = json!({
-            "id": id, "state": if is_confirmed { "releasing" } else { "awaiting_confirm" },
-            "deliveries": content.accounts.len(), "waiting": uncertain.len(), "level": level, "content_hash": hash,
-            "persons": { "needed": needed, "have": 1 },
-            "confirm_by": (!is_confirmed).then(|| now + config.settings.emergency.confirm_within),
-            "hold": hold.as_ref().map(|h| json!({ "id": h.id, "until": h.until })),
-        });
+        let answer = Taken {
+            id: id.clone(),
+            state: if is_confirmed { Fate::Releasing } else { Fate::AwaitingConfirm },
+            deliveries: content.accounts.len(),
+            waiting: uncertain.len(),
+            level,
+            content_hash: hash.clone(),
+            persons: Persons { needed, have: 1 },
+            confirm_by: (!is_confirmed).then(|| now + config.settings.emergency.confirm_within),
+            hold: hold.as_ref().map(|h| HoldBegun { id: h.id.clone(), until: h.until }),
+        };
         let announcement = Announcement { id: id.clone(), file: String::new(), line: 0, content: content.clone() };
         let mut changes = vec![
             Change::Content(hash.clone(), Box::new(content.clone())),
@@ -460,7 +475,7 @@ impl Inner {
             changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
             word = Some(*uid);
             if let Some(Key { key, hash }) = key {
-                changes.push(Change::Answered { uid: *uid, key, hash, answer: answer.to_string() });
+                changes.push(Change::Answered { uid: *uid, key, hash, answer: json!(answer).to_string() });
             }
         }
         changes.extend(with);
@@ -549,8 +564,9 @@ impl Inner {
         self.launch(launches);
         self.nudge(&others);
         self.urge();
-        let state = if have >= needed { "releasing" } else { "awaiting_confirm" };
-        Ok(json!({ "id": id, "state": state, "deliveries": held.len(), "persons": { "needed": needed, "have": have } }))
+        let state = if have >= needed { Fate::Releasing } else { Fate::AwaitingConfirm };
+        let persons = Persons { needed, have };
+        Ok(json!(Confirmed { id: id.to_owned(), state, deliveries: held.len(), persons }))
     }
 
     async fn waiting(&self, id: &AnnouncementId) -> Result<Vec<Delivery>, ActError> {
@@ -581,7 +597,7 @@ impl Inner {
         let (mut carry, mut uncertain) = (carriers(&rows), uncertain(&rows));
         if carry.is_empty() && uncertain.is_empty() {
             // Nothing of it stands: stopping what is on its way is all there is to correct.
-            return self.withdraw(by, id, Wish::Gone).await;
+            return Ok(json!(self.withdraw(by, id, Wish::Gone).await?));
         }
         let (name, before) = self.corrections(&row.id).await?;
         carry.retain(|a| !before.contains(a));
@@ -606,7 +622,7 @@ impl Inner {
         let note = Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": tried.id }));
         let answer = self.take(by, tried, None, stopped.into_iter().chain([note]).collect(), None).await?;
         self.nudge(&ids);
-        Ok(answer)
+        Ok(json!(answer))
     }
 
     /// The name the next correction of an emergency gets, and the accounts that those before it speak to.
@@ -628,21 +644,26 @@ impl Inner {
         let (row, _) = self.emergency_row(id).await?;
         let hold = self.hold_of(&row.id).await?;
         let mut tries = 0;
-        let mut answer = loop {
+        let said = loop {
             match self.cleared(by, &row.id, text).await {
                 Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
                 done => break done?,
             }
         };
-        answer["hold_ended"] = match self.end_hold(by, &hold).await {
-            Ok(ended) => ended,
-            Err(ActError::NotFound(_)) => Value::Null,
+        let hold_ended = match self.end_hold(by, &hold).await {
+            Ok(ended) => Some(ended),
+            Err(ActError::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(answer)
+        Ok(json!(Cleared { said, hold_ended }))
     }
 
-    async fn cleared(self: &Arc<Self>, by: &Actor, id: &AnnouncementId, text: Option<&str>) -> Result<Value, ActError> {
+    async fn cleared(
+        self: &Arc<Self>,
+        by: &Actor,
+        id: &AnnouncementId,
+        text: Option<&str>,
+    ) -> Result<LastWord, ActError> {
         // Whoever names the first of several updates means what stands now.
         let newest = self.newest_of(id.clone()).await?;
         let (row, content) = self.emergency_row(newest.as_str()).await?;
@@ -655,7 +676,7 @@ impl Inner {
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
         let answer = if carry.is_empty() {
             self.ledger.commit(by, with).await?;
-            json!({ "id": Value::Null, "deliveries": 0 })
+            LastWord::Nothing(NoPost { id: (), deliveries: 0 })
         } else {
             let said = quoted(&content.body.text);
             let ready = content.body.closing.as_ref().and_then(|c| c.all_clear.clone());
@@ -668,7 +689,7 @@ impl Inner {
                 ..Urgent::default()
             };
             let tried = self.tried(by, &urgent, carry, Wording::closing(text)).await?;
-            self.take(by, Tried { hold: None, ..tried }, None, with, None).await?
+            LastWord::Taken(self.take(by, Tried { hold: None, ..tried }, None, with, None).await?)
         };
         self.nudge(&ids);
         Ok(answer)

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::acts::ActError;
+use super::answers::{HoldOver, Holding, Out, Unheld};
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
@@ -65,7 +66,7 @@ impl Inner {
     }
 
     /// Begins a hold, or gives the one of this name another end. When it returns nothing of routine begins any more.
-    pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Value, ActError> {
+    pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Holding, ActError> {
         let before = self.close_gate(&hold);
         if let Err(error) = self.ledger.commit(by, vec![Change::Hold(hold.clone())]).await {
             self.open_gate(&hold, before);
@@ -101,14 +102,12 @@ impl Inner {
     }
 
     /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.
-    pub(crate) async fn kept_by(&self, hold: &Hold) -> Result<Value, ActError> {
+    pub(crate) async fn kept_by(&self, hold: &Hold) -> Result<Holding, ActError> {
         let until = hold.until.unwrap_or(self.clock.now() + A_DAY);
         let kept = self.ledger.kept_back(until).await?;
-        let out: Vec<Value> = kept.out.iter().map(|(a, url)| json!({ "account": a, "url": url })).collect();
-        Ok(json!({
-            "id": hold.id, "reason": hold.reason, "until": hold.until, "accounts": hold.accounts, "owner": hold.owner,
-            "held": kept.held, "in_flight": kept.in_flight, "out": out,
-        }))
+        let Hold { id, reason, until, accounts, owner, .. } = hold.clone();
+        let out = kept.out.into_iter().map(|(account, url)| Out { account, url }).collect();
+        Ok(Holding { id, reason, until, accounts, owner, held: kept.held, in_flight: kept.in_flight, out })
     }
 
     /// The holds that stand now.
@@ -118,7 +117,7 @@ impl Inner {
     }
 
     /// Ends a hold by its name.
-    pub async fn end_hold(self: &Arc<Self>, by: &Actor, id: &str) -> Result<Value, ActError> {
+    pub async fn end_hold(self: &Arc<Self>, by: &Actor, id: &str) -> Result<HoldOver, ActError> {
         if !self.holds().iter().any(|h| h.id == id) {
             let safe = shown(id);
             return Err(ActError::NotFound(words!("没有静默 `{safe}`", "there is no hold `{safe}`")));
@@ -127,7 +126,7 @@ impl Inner {
         lock(&self.gate).holds.retain(|h| h.id != id);
         tracing::warn!(hold = id, by = %by, "the hold is over");
         let released = self.after_hold().await?;
-        Ok(json!({ "id": id, "released": released, "waiting": self.held().await?.len() }))
+        Ok(HoldOver { id: id.to_owned(), released, waiting: self.held().await?.len() })
     }
 
     /// What no hold keeps back any more goes on, or begins to wait for a person's look.
@@ -205,7 +204,7 @@ impl Inner {
     }
 
     /// Lets go what was kept back of these announcements, or of all, at a new instant.
-    pub async fn unhold(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<Value, ActError> {
+    pub async fn unhold(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<Unheld, ActError> {
         let of = |d: &Delivery| id.is_none_or(|id| id == d.announcement.as_str() || id == d.occurrence.as_str());
         let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
         if rows.is_empty() {
@@ -239,7 +238,7 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         self.nudge(&released);
-        Ok(json!({ "id": id, "released": released.len(), "held": covered }))
+        Ok(Unheld { id: id.map(str::to_owned), released: released.len(), held: covered })
     }
 }
 

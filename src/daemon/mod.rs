@@ -6,6 +6,7 @@
 
 pub mod acts;
 pub mod alerts;
+pub mod answers;
 pub mod config;
 pub mod doorway;
 pub mod emergency;

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -61,14 +60,18 @@ pub struct Notices(Mutex<BTreeMap<To, Arc<Outlet>>>);
 
 impl Notices {
     /// Each entry of the configuration, for `status`.
-    pub fn json(&self, entries: &[Notify]) -> Vec<Value> {
+    pub fn told(&self, entries: &[Notify]) -> Vec<super::answers::Outlet> {
         let outlets = lock(&self.0);
         let shown = entries.iter().map(|entry| {
             let record = outlets.get(&entry.to).map(|outlet| outlet.record()).unwrap_or_default();
-            json!({
-                "to": entry.to.name(), "on": entry.on, "failed": record.failed, "dropped": record.dropped,
-                "last_error": record.last_error, "last_at": record.last_at,
-            })
+            super::answers::Outlet {
+                to: entry.to.name(),
+                on: entry.on.clone(),
+                failed: record.failed,
+                dropped: record.dropped,
+                last_error: record.last_error,
+                last_at: record.last_at,
+            }
         });
         shown.collect()
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::{Inner, lock};
+use super::{Inner, answers, lock};
 use crate::clock::Time;
 use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
@@ -365,7 +365,7 @@ impl Planner {
 
 impl Inner {
     /// What would be done now, and what goes out within the coming day; nothing is written.
-    pub async fn plan_now(&self) -> Result<serde_json::Value, LedgerError> {
+    pub async fn plan_now(&self) -> Result<answers::Plan, LedgerError> {
         let (config, now) = (self.config(), self.clock.now());
         let names = self.ledger.names(now - SUPERSEDED).await?;
         let reading = {
@@ -383,30 +383,12 @@ impl Inner {
         };
         let plan = plan::plan(&reading.desired, &known, now, &rules);
         let coming = self.ledger.occurrences(now, now + plan::AHEAD).await?;
-        Ok(json!({
-            "changes": plan.actions.iter().map(action_json).collect::<Vec<_>>(),
-            "awaiting_prune": plan.blocked.as_ref().map(|p| json!({ "plan": p.hash, "announcements": p.announcements })),
-            "coming": coming.iter().map(super::status::occurrence_json).collect::<Vec<_>>(),
-            "faults": reading.faults.iter().map(super::status::fault_json).collect::<Vec<_>>(),
-        }))
-    }
-}
-
-pub fn action_json(action: &Action) -> serde_json::Value {
-    let list =
-        |o: &[(OccurrenceId, Time)]| o.iter().map(|(id, at)| json!({ "occurrence": id, "at": at })).collect::<Vec<_>>();
-    match action {
-        Action::Put { id, occurrences, is_new, .. } => {
-            json!({ "action": if *is_new { "add" } else { "replace" }, "announcement": id, "occurrences": list(occurrences) })
-        }
-        Action::Moved(id) => json!({ "action": "moved", "announcement": id }),
-        Action::EditedAfterPublication(id, hash) => {
-            json!({ "action": "edited_after_publication", "announcement": id, "content": hash })
-        }
-        Action::Withdraw { id, occurrences, .. } => {
-            json!({ "action": "cancel", "announcement": id, "occurrences": occurrences })
-        }
-        Action::Missed(occurrences) => json!({ "action": "missed", "occurrences": occurrences }),
+        Ok(answers::Plan {
+            changes: plan.actions.iter().map(answers::Planned::of).collect(),
+            awaiting_prune: plan.blocked.as_ref().map(answers::Pruning::of),
+            coming: coming.iter().map(answers::Occurrence::of).collect(),
+            faults: reading.faults.iter().map(answers::Fault::of).collect(),
+        })
     }
 }
 

@@ -79,11 +79,14 @@ pub struct OccurrenceSummary {
 }
 
 /// One attempt, as it is kept.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct AttemptRow {
     pub n: i64,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub slot: Option<Time>,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub begun: Option<Time>,
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
     pub ended: Option<Time>,
     pub outcome: String,
     pub words: Option<String>,

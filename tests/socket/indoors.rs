@@ -34,6 +34,8 @@ pub struct Indoors {
 pub struct Answer {
     pub status: StatusCode,
     pub kind: String,
+    /// The methods the path takes, where that was not one.
+    pub allow: String,
     pub value: Value,
 }
 
@@ -61,13 +63,14 @@ impl Indoors {
         request.extensions_mut().insert(Peer::new(uid));
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let status = answer.status();
-        let kind = answer.headers().get("content-type").map_or("", |v| v.to_str().unwrap()).to_owned();
+        let header = |name| answer.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+        let (kind, allow) = (header("content-type"), header("allow"));
         // A stream of events has no end.
         let bytes = match kind.starts_with("text/event-stream") {
             true => Bytes::new(),
             false => axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap(),
         };
-        Answer { status, kind, value: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+        Answer { status, kind, allow, value: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
     }
 
     pub async fn post(&self, uid: u32, path: &str, body: &str) -> Answer {

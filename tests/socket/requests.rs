@@ -306,3 +306,73 @@ fn r13_the_last_two_words_at_once_let_it_go_at_once() {
         assert_eq!(indoors.standing().into_values().collect::<Vec<_>>(), [15]);
     });
 }
+
+#[test]
+fn a_look_is_a_look_however_it_is_asked_for() {
+    simulate(async {
+        let indoors = Indoors::new(19, "").await;
+        let body = r#"{"text":"二号线停运","to":["**"],"level":"blue"}"#;
+        let keyed = [JSON, ("idempotency-key", "a")];
+        let ask = |path, headers| indoors.ask(DUTY, "POST", path, headers, body.as_bytes());
+        let before = indoors.marks();
+        let look = ask("/v1/urgent?dry_run=true", &keyed).await;
+        assert_eq!((look.status.as_u16(), &look.value["dry_run"]), (200, &true.into()), "{look:?}");
+        for odd in [
+            "/v1/urgent?dry_run=1",
+            "/v1/urgent?dry_run",
+            "/v1/urgent?dry-run=true",
+            "/v1/urgent?dry_run=true&dry_run=false",
+        ] {
+            let answer = ask(odd, &keyed).await;
+            assert!(answer.status == 400 && answer.is_problem(), "{odd}: {answer:?}");
+        }
+        assert_eq!(indoors.marks(), before, "nothing was sent, and the key is free");
+        let sent = ask("/v1/urgent?dry_run=false", &keyed).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+        let look = ask("/v1/urgent?dry_run=true", &keyed).await;
+        assert_eq!(
+            (look.status.as_u16(), &look.value["dry_run"]),
+            (200, &true.into()),
+            "no answer of before: {look:?}"
+        );
+    });
+}
+
+#[test]
+fn a_filter_that_is_not_taken_is_named() {
+    simulate(async {
+        let indoors = Indoors::new(20, "").await;
+        let rows = [
+            ("announcements", "state", "state=ready"),
+            ("announcements", "state", "state=held&state=nonsense"),
+            ("announcements", "account", "account=sina:a"),
+            ("announcements", "priority", "priority=Routine"),
+            ("announcements", "since", "since=yesterday"),
+            ("announcements", "limit", "limit=0"),
+            ("announcements", "limit", "limit=1001"),
+            ("announcements", "limit", "limit=10&limit=20"),
+            ("deliveries", "state", "state=partial"),
+            ("deliveries", "cursor", "cursor=x"),
+            ("deliveries", "cursor", "cursor=-1"),
+            ("deliveries", "unit", "unit=a&unit=b"),
+            ("audit", "cursor", "cursor="),
+            ("audit", "state", "state=held"),
+        ];
+        for (list, field, query) in rows {
+            let answer = indoors.ask(VIEW, "GET", &format!("/v1/{list}?{query}"), &[], b"").await;
+            assert!(answer.status == 422 && answer.value["field"] == field, "{list}?{query}: {answer:?}");
+        }
+        for fine in
+            ["announcements?state=held&state=partial", "deliveries?state=held&state=ready&limit=1000", "audit?cursor=0"]
+        {
+            assert_eq!(indoors.ask(VIEW, "GET", &format!("/v1/{fine}"), &[], b"").await.status, 200, "{fine}");
+        }
+        for event in ["-1", "+1", "1e3", "99999999999999999999"] {
+            let answer = indoors.ask(VIEW, "GET", "/v1/events", &[("last-event-id", event)], b"").await;
+            assert!(answer.status == 400 && answer.is_problem(), "{event}: {answer:?}");
+        }
+        let body = r#"{"text":"二号线停运","to":["**"],"update":"nothing"}"#;
+        let answer = indoors.post(DUTY, "/v1/urgent", body).await;
+        assert!(answer.status == 422 && answer.value["field"] == "update", "{answer:?}");
+    });
+}

@@ -1,14 +1,19 @@
 //! Who may do what, on every path and by every method.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+
 use fabu::core::delivery::State;
 use serde_json::Value;
 
-use crate::indoors::{ADMIN, Answer, DUTY, EDIT, Indoors, NONE, VIEW};
+use crate::indoors::{ACCESS, ADMIN, Answer, DUTY, EDIT, Indoors, NONE, VIEW};
+use crate::outdoors::{Outdoors, answer, connect_as, is_root, request, runtime};
 use crate::support::{all, in_state, simulate};
 
-/// Every route with the role its methods need; `{id}` is filled in. `health` needs none.
-const ROUTES: [(&str, &[(&str, u32)]); 23] = [
+/// What each path takes and from which role on, as it is promised; the document has to say the same.
+const PROMISED: [(&str, &[(&str, u32)]); 24] = [
     ("/v1/health", &[("GET", NONE)]),
+    ("/v1/openapi.json", &[("GET", VIEW)]),
     ("/v1/status", &[("GET", VIEW)]),
     ("/v1/announcements", &[("GET", VIEW)]),
     ("/v1/announcements/{id}", &[("GET", VIEW)]),
@@ -35,11 +40,24 @@ const ROUTES: [(&str, &[(&str, u32)]); 23] = [
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
 const ROLES: [u32; 5] = [NONE, VIEW, EDIT, DUTY, ADMIN];
 
-/// The paths in the router's own text: a route that is new has to be in the table.
-fn routes_of_the_router() -> Vec<String> {
-    let text = include_str!("../../src/api/mod.rs");
-    let named = |line: &str| line.trim().strip_prefix(".route(\"")?.split('"').next().map(str::to_owned);
-    text.lines().filter_map(named).collect()
+/// Path, and method with the role it needs, of everything described.
+type Described = BTreeMap<String, BTreeMap<String, u32>>;
+
+/// Reads `GET /v1/openapi.json`.
+fn described(document: &Value) -> Described {
+    let role = |operation: &Value| match operation["x-role"].as_str().unwrap() {
+        "none" => NONE,
+        "view" => VIEW,
+        "edit" => EDIT,
+        "duty" => DUTY,
+        other => panic!("{other}: no operation needs this"),
+    };
+    let methods = |item: &Value| {
+        let all = item.as_object().unwrap().iter();
+        all.map(|(method, operation)| (method.to_uppercase(), role(operation))).collect()
+    };
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths.map(|(path, item)| (path.clone(), methods(item))).collect()
 }
 
 async fn ask(indoors: &Indoors, uid: u32, method: &str, path: &str) -> Answer {
@@ -47,17 +65,37 @@ async fn ask(indoors: &Indoors, uid: u32, method: &str, path: &str) -> Answer {
 }
 
 #[test]
+fn r33_the_document_says_of_every_route_which_role_it_needs() {
+    simulate(async {
+        let indoors = Indoors::new(1, "").await;
+        let document = ask(&indoors, VIEW, "GET", "/v1/openapi.json").await;
+        assert_eq!((document.status.as_u16(), &*document.kind), (200, "application/json"));
+        let methods = |all: &[(&str, u32)]| all.iter().map(|(method, role)| ((*method).to_owned(), *role)).collect();
+        let promised: Described = PROMISED.iter().map(|(path, all)| ((*path).to_owned(), methods(all))).collect();
+        assert_eq!(described(&document.value), promised);
+        assert_eq!(document.value["openapi"], "3.1.0");
+        // Whoever may not read it learns no path from it.
+        assert_eq!(ask(&indoors, NONE, "GET", "/v1/openapi.json").await.status, 403);
+    });
+    // Nothing is routed beside the table that is described too.
+    let routed = |text: &str| text.matches(".route(").count();
+    assert_eq!(routed(include_str!("../../src/api/mod.rs")), 0);
+    assert_eq!(routed(include_str!("../../src/api/routes.rs")), 1);
+}
+
+#[test]
 fn r33_every_route_and_method_asks_for_its_role_before_anything_else() {
     simulate(async {
         let indoors = Indoors::new(1, "").await;
-        assert_eq!(routes_of_the_router(), ROUTES.map(|(path, _)| path), "every route is tried");
+        let document = ask(&indoors, VIEW, "GET", "/v1/openapi.json").await.value;
         let before = indoors.marks();
-        for (path, methods) in ROUTES {
-            let path = path.replace("{id}", "999");
+        for (template, methods) in described(&document) {
+            let path = template.replace("{id}", "999");
+            let mut takes: BTreeSet<&str> = methods.keys().map(String::as_str).collect();
+            // Where there is a GET there is a HEAD.
+            takes.extend(methods.contains_key("GET").then_some("HEAD"));
             for method in METHODS {
-                // Where there is a GET there is a HEAD.
-                let looked_up = if method == "HEAD" { "GET" } else { method };
-                let needed = methods.iter().find(|(m, _)| *m == looked_up).map(|(_, role)| *role);
+                let needed = methods.get(if method == "HEAD" { "GET" } else { method }).copied();
                 for role in ROLES {
                     let answer = ask(&indoors, role, method, &path).await;
                     let (status, case) = (answer.status.as_u16(), format!("{role} {method} {path}: {answer:?}"));
@@ -67,10 +105,51 @@ fn r33_every_route_and_method_asks_for_its_role_before_anything_else() {
                         None => assert_eq!(status, if role >= VIEW { 405 } else { 403 }, "{case}"),
                     }
                     assert!(status < 400 || method == "HEAD" || answer.is_problem(), "{case}");
+                    let allowed: BTreeSet<&str> = answer.allow.split(',').filter(|m| !m.is_empty()).collect();
+                    assert_eq!(allowed, if status == 405 { takes.clone() } else { BTreeSet::new() }, "{case}");
+                    if methods.contains_key(method) {
+                        let told = &document["paths"][&template][method.to_lowercase()]["responses"];
+                        let told = &told[status.to_string()]["content"];
+                        assert!(told.get(&answer.kind).is_some(), "not described: {case}");
+                    }
                 }
             }
         }
         assert_eq!(indoors.marks(), before, "an empty request does nothing, whoever sends it");
+    });
+}
+
+#[test]
+fn r33_every_operation_asks_every_uid_anew_on_a_connection_that_is_kept() {
+    if !is_root() {
+        // Only root may ask as somebody else; the same is tried indoors with the uid given.
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(1, ACCESS).await;
+        let _daemon = city.start().await;
+        let described = described(&city.ask("GET", "/v1/openapi.json", "").value);
+        assert_eq!(described.len(), PROMISED.len());
+        for role in ROLES {
+            let mut kept = connect_as(&city.socket(), role);
+            let mut ask = |method: &str, path: &str| {
+                kept.write_all(request(method, path, "{}").as_bytes()).unwrap();
+                answer(&mut kept, &city.clock).expect("the connection is kept").status
+            };
+            for (path, methods) in &described {
+                let path = path.replace("{id}", "999");
+                for (method, needed) in methods {
+                    // The stream has no end, and nothing could be asked behind it.
+                    if path == "/v1/events" && role >= *needed {
+                        continue;
+                    }
+                    let status = ask(method, &path);
+                    assert_eq!(status == 403, role < *needed, "{role} {method} {path}: {status}");
+                }
+                let others = if role >= VIEW { (405, 404) } else { (403, 403) };
+                assert_eq!((ask("PUT", &path), ask("GET", &format!("{path}/x/y"))), others, "{role} {path}");
+            }
+        }
     });
 }
 

@@ -62,14 +62,16 @@ fn r42_who_fills_the_socket_keeps_nobody_from_an_urgent_post() {
         let city = Outdoors::new(1, ACCESS).await;
         let _daemon = city.start().await;
         let (mut filled, mut refused) = (Vec::new(), 0);
-        for uid in [NONE, VIEW, EDIT, NONE + 10, NONE + 11] {
-            for _ in 0..150 {
+        // Of ten users, a hundred each: more than there are seats.
+        for uid in [NONE, VIEW, EDIT].into_iter().chain(NONE + 10..NONE + 17) {
+            for _ in 0..100 {
                 let mut stream = connect_as(&city.socket(), uid);
                 // The beginning of a request, so that it waits for the rest.
                 refused += u32::from(stream.write_all(b"GET /v1/status HT").is_err());
                 filled.push(stream);
             }
         }
+        assert_eq!(filled.len(), 1000);
         let begun = city.clock.mono().0;
         let sent = city.ask_as(DUTY, "POST", "/v1/urgent", r#"{"text":"a","to":["**"],"level":"blue"}"#);
         assert_eq!(sent.status, 202, "{sent:?}");

@@ -1,0 +1,175 @@
+//! What is answered to those who act: counts of what was done, and an emergency as it was taken.
+//!
+//! An answer is given when what it says is on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Fate, Persons};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Closing, ContentHash, Level};
+
+/// What a withdrawal did, in deliveries.
+#[derive(Serialize, ToSchema)]
+pub struct Withdrawn {
+    pub id: String,
+    pub cancelled: usize,
+    pub in_flight: usize,
+    pub taking_down: usize,
+    pub unchanged: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Retrying {
+    pub id: String,
+    pub retrying: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Pruned {
+    pub plan: String,
+    pub accepted: bool,
+    pub announcements: usize,
+}
+
+/// A hold, and what it found of routine.
+#[derive(Serialize, ToSchema)]
+pub struct Holding {
+    pub id: String,
+    pub reason: String,
+    pub until: Option<DateTime<Utc>>,
+    /// Null: every account.
+    pub accounts: Option<BTreeSet<AccountId>>,
+    pub owner: String,
+    pub held: u64,
+    pub in_flight: u64,
+    pub out: Vec<Out>,
+}
+
+/// What was sent in the last minutes before a hold.
+#[derive(Serialize, ToSchema)]
+pub struct Out {
+    pub account: String,
+    pub url: Option<String>,
+}
+
+/// The end of a hold.
+#[derive(Serialize, ToSchema)]
+pub struct HoldOver {
+    pub id: String,
+    pub released: usize,
+    pub waiting: usize,
+}
+
+/// What was let go, and what another hold keeps.
+#[derive(Serialize, ToSchema)]
+pub struct Unheld {
+    pub id: Option<String>,
+    pub released: usize,
+    pub held: usize,
+}
+
+/// An emergency that is on disk.
+#[derive(Serialize, ToSchema)]
+pub struct Taken {
+    pub id: AnnouncementId,
+    pub state: Fate,
+    pub deliveries: usize,
+    /// Of those, how many wait to know whether they are needed.
+    pub waiting: usize,
+    pub level: Level,
+    pub content_hash: ContentHash,
+    pub persons: Persons,
+    /// Until when the missing word may come.
+    pub confirm_by: Option<DateTime<Utc>>,
+    pub hold: Option<HoldBegun>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct HoldBegun {
+    pub id: String,
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// An alert that was taken before, from another person.
+#[derive(Serialize, ToSchema)]
+pub struct TakenBefore {
+    pub id: String,
+    pub state: Before,
+    pub deliveries: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    TakenBefore,
+}
+
+/// What an urgent post would be, with nothing written and nothing held.
+#[derive(Serialize, ToSchema)]
+pub struct Preview {
+    pub dry_run: bool,
+    pub drill: bool,
+    pub id: AnnouncementId,
+    pub level: Level,
+    pub accounts: usize,
+    pub platforms: BTreeMap<String, Shown>,
+    pub content_hash: ContentHash,
+    pub hold: Option<Holding>,
+    pub supersedes: Option<AnnouncementId>,
+    pub persons: usize,
+    pub closing: Option<Closing>,
+}
+
+/// How it reads on one platform.
+#[derive(Serialize, ToSchema)]
+pub struct Shown {
+    pub accounts: usize,
+    pub text: String,
+}
+
+/// What a CAP Cancel would end.
+#[derive(Serialize, ToSchema)]
+pub struct CancelPreview {
+    pub dry_run: bool,
+    pub all_clear: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Confirmed {
+    pub id: String,
+    pub state: Fate,
+    pub deliveries: usize,
+    pub persons: Persons,
+}
+
+/// The end of an emergency.
+#[derive(Serialize, ToSchema)]
+pub struct Cleared {
+    #[serde(flatten)]
+    pub said: LastWord,
+    pub hold_ended: Option<HoldOver>,
+}
+
+/// No post, where there is nobody to tell.
+#[derive(Serialize, ToSchema)]
+pub struct NoPost {
+    #[schema(schema_with = null)]
+    pub id: (),
+    pub deliveries: usize,
+}
+
+fn null() -> utoipa::openapi::Object {
+    utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Null).build()
+}
+
+/// The closing post; none where nothing of the emergency stands.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum LastWord {
+    Taken(Taken),
+    Nothing(NoPost),
+}
