@@ -12,7 +12,7 @@ use super::{Exit, client, refused};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::{Clock, Time};
 use crate::core::accounts::Status;
-use crate::core::change::{GENESIS, Recorded};
+use crate::core::change::{Recorded, Tampered, verified};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::config::{self, Env};
 use crate::platform::{Call, Lane, http::Net};
@@ -452,41 +452,29 @@ pub async fn verify(config: &Path, head: Option<&str>, voice: Voice) -> Exit {
         Ok(records) => records,
         Err(exit) => return exit,
     };
-    let (mut seq, mut hash) = (0, GENESIS.to_owned());
-    let mut exported =
-        match head.map(|h| h.split_once(':').and_then(|(s, h)| Some((s.parse::<i64>().ok()?, h.to_owned())))) {
-            None => None,
-            Some(Some(head)) => Some(head),
-            Some(None) => {
-                voice.error(&Words::new("--head 写作 序号:哈希", "write --head as SEQ:HASH"));
-                return Exit::Usage;
-            }
-        };
-    let broken = |at: i64| {
-        voice.error(&words!("审计链在第 {at} 条断开", "the audit chain breaks at record {at}"));
-        Exit::Failed
+    let exported = match head.map(|h| h.split_once(':').and_then(|(s, h)| Some((s.parse::<i64>().ok()?, h)))) {
+        None => None,
+        Some(Some(head)) => Some(head),
+        Some(None) => {
+            voice.error(&Words::new("--head 写作 序号:哈希", "write --head as SEQ:HASH"));
+            return Exit::Usage;
+        }
     };
-    for record in &records {
-        if !record.follows(seq, &hash) {
-            return broken(record.seq.min(seq + 1));
+    let (seq, hash) = match verified(&records, exported) {
+        Ok(head) => head,
+        Err(Tampered::At(at)) => {
+            voice.error(&words!("审计链在第 {at} 条断开", "the audit chain breaks at record {at}"));
+            return Exit::Failed;
         }
-        (seq, hash) = (record.seq, record.hash.clone());
-        if let Some((at, wanted)) = &exported
-            && *at == seq
-        {
-            if *wanted != hash {
-                return broken(seq);
-            }
-            exported = None;
+        Err(Tampered::CutAfter(seq)) => {
+            let at = exported.map_or(0, |(at, _)| at);
+            voice.error(&words!(
+                "审计链只到第 {seq} 条，导出的链头是第 {at} 条：尾部被截",
+                "the chain ends at record {seq}, and the exported head is {at}: its tail was cut"
+            ));
+            return Exit::Failed;
         }
-    }
-    if let Some((at, _)) = exported {
-        voice.error(&words!(
-            "审计链只到第 {seq} 条，导出的链头是第 {at} 条：尾部被截",
-            "the chain ends at record {seq}, and the exported head is {at}: its tail was cut"
-        ));
-        return Exit::Failed;
-    }
+    };
     if voice.json {
         voice.data(&json!({ "ok": true, "seq": seq, "head": hash }));
     } else {

@@ -203,3 +203,132 @@ impl Recorded {
         self.seq == seq + 1 && self.previous == hash && self.hash == self.expected_hash()
     }
 }
+
+/// Where a trail is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tampered {
+    /// This record was changed, removed, added or moved.
+    At(Seq),
+    /// Whole up to here, and shorter than it was when its head was written down.
+    CutAfter(Seq),
+}
+
+/// The head of a whole trail, read from its beginning. With the head that was written down earlier a cut tail shows too.
+pub fn verified<'a>(
+    records: impl IntoIterator<Item = &'a Recorded>,
+    exported: Option<(Seq, &str)>,
+) -> Result<(Seq, String), Tampered> {
+    let (mut seq, mut hash) = (0, GENESIS);
+    for record in records {
+        if !record.follows(seq, hash) {
+            return Err(Tampered::At(record.seq.min(seq + 1)));
+        }
+        (seq, hash) = (record.seq, &record.hash);
+        if exported.is_some_and(|(at, wanted)| at == seq && wanted != hash) {
+            return Err(Tampered::At(seq));
+        }
+    }
+    match exported {
+        Some((at, _)) if at > seq => Err(Tampered::CutAfter(seq)),
+        _ => Ok((seq, hash.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trail(records: i64) -> Vec<Recorded> {
+        let mut trail: Vec<Recorded> = Vec::new();
+        for seq in 1..=records {
+            let mut record = Recorded {
+                seq,
+                at: chrono::DateTime::from_timestamp_micros(1_790_000_000_000_000 + seq).unwrap(),
+                actor: "duty(1000)".to_owned(),
+                kind: "emergency".to_owned(),
+                subject: format!("flood-{seq}"),
+                body: format!("{{\"text\":\"第{seq}号\"}}"),
+                previous: trail.last().map_or(GENESIS.to_owned(), |r| r.hash.clone()),
+                hash: String::new(),
+            };
+            record.hash = record.expected_hash();
+            trail.push(record);
+        }
+        trail
+    }
+
+    /// The text with one byte changed, if it still is text.
+    fn flipped(text: &str, at: usize) -> Option<String> {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes[at] ^= 1;
+        String::from_utf8(bytes).ok()
+    }
+
+    #[test]
+    fn r16_any_byte_that_was_changed_is_found_at_its_record() {
+        let whole = trail(200);
+        assert_eq!(verified(&whole, None).unwrap(), (200, whole[199].hash.clone()));
+        type Field = fn(&mut Recorded) -> &mut String;
+        let fields: [Field; 6] = [
+            |r| &mut r.actor,
+            |r| &mut r.kind,
+            |r| &mut r.subject,
+            |r| &mut r.body,
+            |r| &mut r.previous,
+            |r| &mut r.hash,
+        ];
+        let mut tried = 0;
+        for n in 0..whole.len() {
+            let mut trail = whole.clone();
+            let (seq, before) = (whole[n].seq, whole[n].previous.as_str());
+            for field in fields {
+                for at in 0..field(&mut trail[n]).len() {
+                    let was = field(&mut trail[n]).clone();
+                    let Some(other) = flipped(&was, at) else { continue };
+                    *field(&mut trail[n]) = other;
+                    assert!(!trail[n].follows(seq - 1, before));
+                    if at == 0 {
+                        assert_eq!(verified(&trail, None), Err(Tampered::At(seq)));
+                    }
+                    *field(&mut trail[n]) = was;
+                    tried += 1;
+                }
+            }
+            trail[n].at += chrono::TimeDelta::microseconds(1);
+            assert_eq!(verified(&trail, None), Err(Tampered::At(seq)));
+        }
+        assert!(tried > 30_000, "{tried}");
+    }
+
+    #[test]
+    fn r16_what_was_removed_repeated_or_moved_is_found_and_a_cut_tail_by_its_head() {
+        let whole = trail(200);
+        let head = (200, whole[199].hash.as_str());
+        for n in 0..200 {
+            let seq = n as i64 + 1;
+            let (mut removed, mut twice) = (whole.clone(), whole.clone());
+            removed.remove(n);
+            // The last one's removal shows by the head alone.
+            let found = if n == 199 { Tampered::CutAfter(199) } else { Tampered::At(seq) };
+            assert_eq!(verified(&removed, Some(head)), Err(found));
+            twice.insert(n, whole[n].clone());
+            assert!(matches!(verified(&twice, Some(head)), Err(Tampered::At(at)) if at >= seq));
+            assert_eq!(verified(&whole[..n], Some(head)), Err(Tampered::CutAfter(n as i64)));
+            if n > 0 {
+                let mut moved = whole.clone();
+                moved.swap(n - 1, n);
+                assert_eq!(verified(&moved, Some(head)), Err(Tampered::At(seq - 1)));
+            }
+        }
+        // Written anew from one record on, it is whole in itself; the head that was written down tells.
+        let mut forged = whole[..100].to_vec();
+        for mut record in whole[100..].iter().cloned() {
+            record.actor = "nobody(0)".to_owned();
+            record.previous = forged.last().map_or(GENESIS.to_owned(), |r| r.hash.clone());
+            record.hash = record.expected_hash();
+            forged.push(record);
+        }
+        assert!(verified(&forged, None).is_ok());
+        assert_eq!(verified(&forged, Some(head)), Err(Tampered::At(200)));
+    }
+}

@@ -1,4 +1,4 @@
-//! A socket that the service manager holds.
+//! The socket itself: one of ours, and one that the service manager holds.
 
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -58,5 +58,35 @@ fn r32_one_that_others_may_open_or_that_is_another_is_not_taken() {
         city.clock.sleep(Duration::from_millis(500)).await;
         assert_eq!(city.ask("GET", "/v1/status", "").status, 200);
         assert_eq!(daemon.end().await, Some(0));
+    });
+}
+
+#[test]
+fn r32_a_socket_of_our_own_is_closed_to_others_from_its_first_instant() {
+    runtime().block_on(async {
+        let city = Outdoors::new(1, "").await;
+        let folder = city.socket().parent().unwrap().to_owned();
+        // Whatever the umask, and as often as it is made: who looks never sees it open to others.
+        let watch = folder.clone();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let watching = std::thread::spawn(move || {
+            let mut seen = 0;
+            while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+                let Ok(entries) = std::fs::read_dir(&watch) else { continue };
+                for entry in entries.flatten().filter(|e| e.file_name() == "fabu.sock") {
+                    let Ok(meta) = std::fs::symlink_metadata(entry.path()) else { continue };
+                    assert_eq!(meta.permissions().mode() & 0o7777, 0o660);
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        for _ in 0..5 {
+            city.start().await.kill();
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(watching.join().unwrap() > 0, "it was seen");
+        assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o002, 0, "nor is its folder");
     });
 }
