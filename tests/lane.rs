@@ -115,6 +115,23 @@ fn r02_with_the_acknowledgement_every_intent_is_on_disk() {
 }
 
 #[test]
+fn r30_stopped_right_after_the_acknowledgement_it_is_known_that_nothing_went_and_it_goes_after_the_start() {
+    simulate(async {
+        let city = City::new(START, 6, "");
+        let watched = Watched::over(&city);
+        let daemon = start(&city, &watched).await;
+        urgent(&daemon, "【洪水】请撤离。", Level::Blue).await;
+        daemon.stop().await;
+        assert!(watched.of(|a| is_post(a).then_some(())).is_empty(), "no new request");
+        let daemon = start(&city, &watched).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Unknown), 0, "nothing has to be looked for");
+        city.sleep(10).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), ALL);
+        assert_eq!(city.posts().values().sum::<u32>() as usize, ALL);
+    });
+}
+
+#[test]
 fn r04_routine_begins_no_request_before_the_last_of_an_emergency_has_begun() {
     simulate(async {
         let city = City::new(START, 2, "");

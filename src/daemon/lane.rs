@@ -175,18 +175,24 @@ impl Inner {
 /// Sends what was armed with its emergency's own commit.
 pub(super) async fn run(inner: Arc<Inner>, mut launched: Launches) {
     let mut driving: Driving = JoinSet::new();
+    let drive = |driving: &mut Driving, launches: Vec<Launch>| {
+        for Launch { row, hand, leaving } in launches {
+            let id = row.id;
+            spawn(driving, id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
+        }
+    };
     loop {
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => break,
-            Some(launches) = launched.recv() => {
-                for Launch { row, hand, leaving } in launches {
-                    let id = row.id;
-                    spawn(&mut driving, id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
-                }
-            }
+            Some(launches) = launched.recv() => drive(&mut driving, launches),
             Some(done) = driving.join_next(), if !driving.is_empty() => finished(&inner, done).await,
         }
+    }
+    // Not sent any more, and that is written down: after the start they are due at once.
+    launched.close();
+    while let Some(launches) = launched.recv().await {
+        drive(&mut driving, launches);
     }
     while let Some(done) = driving.join_next().await {
         finished(&inner, done).await;
