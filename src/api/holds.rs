@@ -28,7 +28,7 @@ pub(super) struct Begin {
     /// Why it is silent.
     #[schema(value_type = String, pattern = r"\S")]
     reason: Option<String>,
-    /// An instant, local or RFC 3339, or how long: `2h`. Without it the hold lasts until it is ended.
+    /// An instant, local or RFC 3339, the next hour (`20:00`), or how long (`2h`). Without it the hold lasts until it is ended.
     until: Option<String>,
     /// Selectors; without any, every account.
     #[serde(default)]
@@ -63,15 +63,26 @@ pub async fn begin(
     Ok(axum::Json(inner.hold(&actor, hold).await?))
 }
 
-/// When a hold ends: an instant, or a time from now on.
+/// When a hold ends: an instant, the next time it is that hour, or a time from now on.
 fn ends(inner: &Inner, text: &str, now: Time) -> Result<Time, Words> {
     let zone = inner.config().settings.zone;
     let until = match values::duration(text) {
         Ok(lasts) => crate::daemon::holds::until(now, lasts),
-        Err(_) => Some(values::instant(text, zone)?.0),
+        Err(_) => match next_hour(text, now, zone) {
+            Some(next) => Some(next),
+            None => Some(values::instant(text, zone)?.0),
+        },
     };
     let until = until.filter(|u| *u > now);
     until.ok_or_else(|| words!("`{text}` 已经过去", "`{text}` is past"))
+}
+
+/// `20:00` is today's, or tomorrow's when today's is past.
+fn next_hour(text: &str, now: Time, zone: chrono_tz::Tz) -> Option<Time> {
+    let hour = chrono::NaiveTime::parse_from_str(text.trim(), "%H:%M").ok()?.format("%H:%M");
+    let today = now.with_timezone(&zone).date_naive();
+    let on = |day| values::instant(&format!("{day} {hour}"), zone).ok().map(|(at, _)| at);
+    [Some(today), today.succ_opt()].into_iter().flatten().filter_map(on).find(|at| *at > now)
 }
 
 pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Page<Hold>> {
@@ -127,4 +138,20 @@ pub async fn unhold_all(
 /// A time as a field of a request gives it.
 pub(super) fn lasting(field: &'static str, text: &str) -> Result<Duration, Problem> {
     values::duration(text).map_err(|said| Problem::from(ActError::Invalid(field.into(), said)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_the_next_one_where_the_city_is() {
+        let now: Time = "2026-11-24T11:30:00Z".parse().unwrap();
+        let next = |text| next_hour(text, now, chrono_tz::Asia::Shanghai).map(|at| at.to_rfc3339());
+        assert_eq!(next("20:00").as_deref(), Some("2026-11-24T12:00:00+00:00"));
+        assert_eq!(next("6:30").as_deref(), Some("2026-11-24T22:30:00+00:00"));
+        assert_eq!(next("19:30").as_deref(), Some("2026-11-25T11:30:00+00:00"), "it is half past seven now");
+        assert_eq!(next("24:00"), None);
+        assert_eq!(next("2h"), None);
+    }
 }

@@ -116,13 +116,15 @@ fn tell_emergencies(value: &Value, zone: Tz, now: Time, voice: Voice) {
         let (id, level, since) =
             (text(emergency, "id"), text(emergency, "level"), when(emergency, "since", zone, now, voice));
         let state = state_word(text(emergency, "state"), voice);
-        let (standing, not_yet) = (n("standing"), n("not_yet"));
+        let (standing, all) = (n("standing"), n("standing") + n("not_yet"));
+        let how_many = match standing == all {
+            true => words!("{all} 个账号全部登出", "stands on all {all} accounts"),
+            false => words!("{all} 个账号已登 {standing}", "stands on {standing} of {all} accounts"),
+        };
+        let (zh, en) = (&how_many.zh, &how_many.en);
         voice.out(voice.paint(
             BAD,
-            voice.say(&words!(
-                "紧急 {level} {id}（{since}）：已登 {standing}，未登 {not_yet}",
-                "emergency {level} {id}, since {since}: stands on {standing}, not on {not_yet}"
-            )),
+            voice.say(&words!("紧急 {level} {id}（{since}）：{zh}", "emergency {level} {id}, since {since}: {en}")),
         ));
         voice.out(format_args!("  {state}  {}", shown(text(emergency, "text"))));
         if text(emergency, "state") == "awaiting_confirm" {

@@ -38,10 +38,7 @@ pub async fn during(file: &Path, voice: Voice, env: Env, errand: impl Future<Out
         voice.error(&words!("配置有 {errors} 个错误，未启动", "the configuration has {errors} errors; not started"));
         return Exit::Failed;
     };
-    for fault in faults.iter().filter(|f| f.is_error()) {
-        voice.note(voice.fault(fault));
-    }
-    match started(config, faults, env, errand).await {
+    match started(config, faults, voice, env, errand).await {
         Ok(exit) => exit,
         Err(words) => {
             voice.error(&words);
@@ -53,6 +50,7 @@ pub async fn during(file: &Path, voice: Voice, env: Env, errand: impl Future<Out
 async fn started(
     config: Config,
     faults: Vec<Fault>,
+    voice: Voice,
     env: Env,
     errand: impl Future<Output = Exit>,
 ) -> Result<Exit, Words> {
@@ -62,6 +60,10 @@ async fn started(
     let path = config.settings.ledger.clone();
     let ledger = Sqlite::open(&path, &clock).map_err(|error| ledger_words(&error))?;
     let trust = ledger.trust().clone();
+    // Only now: who is turned away because a daemon runs already need not read them.
+    for fault in faults.iter().filter(|f| f.is_error()) {
+        voice.note(voice.fault(fault));
+    }
     let socket = config.settings.socket.clone();
     let said = |e: api::SocketError| words!("套接字：{e}", "the socket: {e}");
     let (listener, is_ours) = match api::inherited(&socket).map_err(said)? {
