@@ -136,7 +136,7 @@ async fn w3(runs: usize, announcements: usize, first_platform: First) {
             raw.push(client::raw(&receiver, 800, 1).await.skew);
         }
         commit.push(client::commit(800).await);
-        let subject = Subject::start(&receiver, &[]).await;
+        let subject = Subject::start(&receiver, &["warm"]).await;
         let id = format!("w3-{n}");
         subject.in_the_thick(&id, announcements).await;
         let [a, f, l] = subject.urgent(&receiver, &id).await;
@@ -179,7 +179,7 @@ async fn r4() {
     let (mut acknowledged, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..posts.div_ceil(EACH_TIME) {
         let receiver = Receiver::start_with(50, First::Hangs).await;
-        let subject = Subject::start(&receiver, &[]).await;
+        let subject = Subject::start(&receiver, &["warm"]).await;
         subject.in_the_thick(&format!("r4-{round}"), 25).await;
         for n in 0..EACH_TIME.min(posts - acknowledged.len()) {
             let [a, f, l] = subject.urgent(&receiver, &format!("r4-{round}-{n}")).await;

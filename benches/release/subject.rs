@@ -28,9 +28,10 @@ impl Subject {
         let folder = std::env::temp_dir().join(format!("fabu-bench-{}-{}", std::process::id(), clock.random()));
         std::fs::create_dir_all(folder.join("queue")).expect("a folder");
         let mut config = "queue: queue\naccounts: accounts.yaml\npublish: {lead: 3s}\nplatforms:\n".to_owned();
+        let warm = if with.contains(&"warm") { ", warm: {connections: 200}" } else { "" };
         for (name, port) in PLATFORMS.iter().zip(&receiver.ports) {
             config += &format!(
-                "  {name}: {{api: statuses, base_url: \"http://127.0.0.1:{port}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off, connections: 200}}, warm: {{connections: 200}}}}\n"
+                "  {name}: {{api: statuses, base_url: \"http://127.0.0.1:{port}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off, connections: 200}}{warm}}}\n"
             );
         }
         let mut accounts = "units:\n- id: city\n  units:\n".to_owned();

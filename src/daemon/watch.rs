@@ -7,20 +7,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify_debouncer_full::notify::{EventKind, RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::Inner;
 
 /// A save is read after this long without a change.
 const QUIET: Duration = Duration::from_millis(200);
-
-type Watcher = Debouncer<RecommendedWatcher, RecommendedCache>;
+/// A folder that is never quiet is read this often.
+const RESTLESS: Duration = Duration::from_secs(2);
 
 pub async fn run(inner: Arc<Inner>) {
     let (tell, mut told) = mpsc::channel::<()>(1);
-    let mut watched: Option<(PathBuf, Watcher)> = None;
+    let mut watched: Option<(PathBuf, RecommendedWatcher)> = None;
     loop {
         let root = inner.config().settings.queue.clone();
         // A folder that was away, or that a reload replaced, is watched anew.
@@ -35,25 +34,26 @@ pub async fn run(inner: Arc<Inner>) {
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => return,
-            Some(()) = told.recv() => inner.ask_rescan(),
+            Some(()) = told.recv() => {
+                let quiet = async { while inner.clock.timeout(QUIET, told.recv()).await.is_some() {} };
+                inner.clock.timeout(RESTLESS, quiet).await;
+                inner.ask_rescan();
+            }
             () = inner.clock.sleep(Duration::from_secs(5)) => {}
         }
     }
 }
 
-fn watch(root: &std::path::Path, tell: mpsc::Sender<()>) -> Option<Watcher> {
-    let handler = move |result: DebounceEventResult| {
+fn watch(root: &std::path::Path, tell: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let handler = move |event: notify::Result<notify::Event>| {
         // Reading the folder is itself an access: only what changes something counts.
-        let matters = match &result {
-            Ok(events) => events.iter().any(|e| !matches!(e.kind, EventKind::Access(_))),
-            Err(_) => true,
-        };
+        let matters = event.as_ref().map_or(true, |e| !matches!(e.kind, EventKind::Access(_)));
         if matters {
             // Full means that a look is asked for already.
             tell.try_send(()).ok();
         }
     };
-    let mut watcher = match new_debouncer(QUIET, None, handler) {
+    let mut watcher = match notify::recommended_watcher(handler) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(%error, "the queue folder is not watched; it is looked at every five seconds");
