@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fabu::clock::Clock;
-use fabu::core::delivery::State;
+use fabu::core::delivery::{Delivery, State};
 use fabu::ledger::Ledger;
 use fabu::ledger::sqlite::Sqlite;
 use fabu::platform::{Http, Lane, Lost};
@@ -135,6 +135,75 @@ fn r15_a_crowd_for_one_platform_that_hangs_delays_nobody_else() {
         }
         assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
         assert!(all(&daemon).await.iter().all(|d| d.state == State::Published));
+    });
+}
+
+/// A network whose requests for some make the task that asks panic: those with this in their path, for this account.
+struct Poison {
+    below: InProcess,
+    path: &'static str,
+    /// The panic comes when the platform has done what was asked.
+    is_after: bool,
+    panics: AtomicU64,
+}
+
+#[async_trait]
+impl Http for Poison {
+    async fn send(
+        &self,
+        platform: &str,
+        lane: Lane,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Lost> {
+        let token = "token-xinmin_shanghai_metro";
+        let is_metro = request.headers().values().any(|v| v.to_str().is_ok_and(|v| v.ends_with(token)));
+        let is_poison = is_metro && request.method() == Method::POST && request.uri().path().contains(self.path);
+        if is_poison && !self.is_after {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("a pill");
+        }
+        let answer = self.below.send(platform, lane, request, timeout).await;
+        if is_poison {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("a pill that comes late");
+        }
+        answer
+    }
+}
+
+/// What becomes of 15 posts with a picture, one of which is poison: the poisoned one, how many panics, all is published else.
+async fn poisoned(path: &'static str, is_after: bool) -> (Delivery, u64) {
+    let city = City::new(START, 33, "");
+    std::fs::write(city.queue("map.png"), include_bytes!("../src/cli/demo_weather.png")).unwrap();
+    city.save("a.yaml", &ALL_AT_TEN_PAST.replace("link:", "images: [{file: map.png, alt: 图}], link:"));
+    let http = Arc::new(Poison { below: city.network(), path, is_after, panics: AtomicU64::new(0) });
+    let daemon = city.start_with(Arc::new(city.ledger().await), http.clone()).await;
+    city.sleep(660).await;
+    assert!(settled(&city, &daemon, Duration::from_secs(7200)).await, "no loop");
+    let (metro, others): (Vec<_>, Vec<_>) =
+        all(&daemon).await.into_iter().partition(|d| d.account.to_string() == "xinmin:shanghai/metro");
+    assert_eq!(others.len(), 14);
+    assert!(others.iter().all(|d| d.state == State::Published), "it costs itself only");
+    assert!(city.posts().values().all(|n| *n == 1));
+    daemon.stop().await;
+    (metro.into_iter().next().unwrap(), http.panics.load(Ordering::SeqCst))
+}
+
+#[test]
+fn r26_what_makes_its_task_panic_twice_is_set_aside_with_the_reason() {
+    simulate(async {
+        let (row, panics) = poisoned("media", false).await;
+        assert_eq!((row.state, panics), (State::Failed, 2));
+        assert!(row.reason.unwrap().en.contains("set aside"));
+    });
+}
+
+#[test]
+fn r26_a_panic_once_sending_has_begun_leaves_doubt_that_is_looked_into() {
+    simulate(async {
+        let (row, panics) = poisoned("v1/statuses", true).await;
+        assert_eq!((row.state, panics, row.attempt), (State::Published, 1, 1), "found where it stands, not sent again");
     });
 }
 

@@ -68,6 +68,8 @@ pub struct Delivery {
 pub enum Event {
     Prepared(Prepared),
     PrepareFailed(Failure),
+    /// It made its task panic twice: it is not tried again by itself.
+    SetAside(Words),
     Edited {
         content: ContentHash,
         at: Time,
@@ -135,6 +137,7 @@ impl Event {
         match self {
             Event::Prepared(_) => "prepared",
             Event::PrepareFailed(_) => "prepare_failed",
+            Event::SetAside(_) => "set_aside",
             Event::Edited { .. } => "edited",
             Event::Withdrawn(..) => "withdrawn",
             Event::Expired => "expired",
@@ -224,6 +227,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         (Held, Event::Prepared(prepared)) => row.prepared = Some(Arc::new(prepared)),
         (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
+        (Scheduled | Ready | Held | Retrying, Event::SetAside(why)) => row.end(Failed, Some(Class::Platform), why),
 
         (Scheduled | Ready | Held | Retrying | Cancelled | Expired, Event::Edited { content, at, expires_at }) => {
             row.content = content;

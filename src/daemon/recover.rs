@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Inner, lock};
+use super::{Inner, lock, settle};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
@@ -75,18 +75,18 @@ pub async fn panicked(inner: &Arc<Inner>, id: DeliveryId) {
     let why = Words::new("处理时内部出错，已搁置", "an internal error while it was handled; it is set aside");
     let event = match row.state {
         State::Sending => Event::OwnerGone(why),
-        State::Scheduled | State::Held if count >= 2 => {
-            Event::PrepareFailed(Failure::Refused(crate::core::delivery::Class::Platform, why))
-        }
+        State::Scheduled | State::Ready | State::Held | State::Retrying if count >= 2 => Event::SetAside(why),
         State::Unknown | State::Accepted => Event::Unseen(why),
         State::Published => Event::NotTakenDown(Failure::NotSent(why)),
         // Prepared again, it fails there if it is the text that does it.
         State::Ready | State::Retrying => {
             Event::Edited { content: row.content.clone(), at: row.at, expires_at: row.expires_at }
         }
+        // It is due still.
         _ => return,
     };
-    if let Err(error) = inner.step(&Actor::Daemon, &row, event, Vec::new()).await {
-        tracing::error!(%error, "it could not be set aside");
+    match inner.step(&Actor::Daemon, &row, event, Vec::new()).await {
+        Ok(after) => settle::alarm(inner, Some(&after)).await,
+        Err(error) => tracing::error!(%error, "it could not be set aside"),
     }
 }

@@ -91,7 +91,7 @@ async fn unseen(inner: &Arc<Inner>, row: &Delivery, why: Words) -> Driven {
 }
 
 /// The looks are spent and nothing is proved: a person is needed, and is told.
-async fn alarm(inner: &Inner, row: Option<&Delivery>) {
+pub(super) async fn alarm(inner: &Inner, row: Option<&Delivery>) {
     let Some(row) = row.filter(|r| r.state == State::Unknown && r.next_at.is_none()) else { return };
     inner.metrics.needs_person();
     let (account, announcement) = (&row.account, &row.announcement);

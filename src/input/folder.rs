@@ -46,7 +46,7 @@ pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> R
                 continue;
             }
         };
-        let mut read = queue::read(&source, &name, context);
+        let mut read = contained(&source, || queue::read(&source, &name, context));
         if read.unread {
             reading.desired.unread_files.insert(name);
         }
@@ -66,6 +66,24 @@ pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> R
     across(entries, &mut reading, known);
     super::sort(&mut reading.faults);
     reading
+}
+
+/// R26: what makes the reader panic costs its own file, and nothing of what that file had said before is withdrawn.
+fn contained(source: &Arc<Source>, read: impl FnOnce() -> queue::Read) -> queue::Read {
+    // Nothing outlives the reading but its result.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let name = &source.name;
+        let said = words!("读取 {name} 时程序内部出错", "an internal error while {name} was read");
+        let hint = Words::new(
+            "其中的公告照旧；把文件拆开可找出是哪一条，并请报告",
+            "its announcements stay as they were; split the file to find which it is, and report it",
+        );
+        queue::Read {
+            faults: vec![source.fault(0..0, "internal", said).hint(hint)],
+            unread: true,
+            ..Default::default()
+        }
+    })
 }
 
 /// The queue files and their names below the root; `None` when the folder itself cannot be read.
@@ -258,4 +276,19 @@ pub fn signature(root: &Path) -> Arc<str> {
         .collect();
     lines.sort();
     lines.join("\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r26_a_file_that_makes_the_reader_panic_is_one_fault_and_stays_as_it_was() {
+        let source = Source::new("poison.yaml", "announcements: []");
+        let read = contained(&source, || panic!("a reader that cannot go on"));
+        assert!(read.unread && read.announcements.is_empty());
+        assert_eq!(read.faults.len(), 1);
+        assert!(read.faults[0].is_error());
+        assert_eq!((read.faults[0].code, &*read.faults[0].source.name), ("internal", "poison.yaml"));
+    }
 }

@@ -71,6 +71,7 @@ fn events() -> Vec<Event> {
     vec![
         Event::Prepared(prepared()),
         Event::PrepareFailed(Failure::NotSent(why())),
+        Event::SetAside(why()),
         Event::Edited { content: "h2".into(), at: now(), expires_at: None },
         Event::Withdrawn(Wish::Gone, why()),
         Event::Expired,
