@@ -220,13 +220,14 @@ async fn w5() {
     println!("  goal: p99 and max ≤ 2 × raw + 1 ms, early 0");
 }
 
-/// 100,000 deliveries pending and nothing due; then a start with them in the ledger.
+/// 100,000 deliveries (or `FABU_PENDING`) pending and nothing due; then a start with them in the ledger.
 async fn w6_and_w7() {
-    println!("\nW6 100,000 deliveries pending, nothing due");
+    let pending = subject::waiting();
+    println!("\nW6 {pending} deliveries pending, nothing due");
     let receiver = Receiver::start(0).await;
     let mut subject = Subject::start(&receiver, &["pending"]).await;
-    let planned = fabu::clock::Clock::real().timeout(Duration::from_secs(120), subject.planned(100_000)).await;
-    planned.expect("100,000 are planned");
+    let planned = fabu::clock::Clock::real().timeout(Duration::from_secs(120), subject.planned(pending)).await;
+    planned.expect("all are planned");
     let (memory_mib, cpu_ms) = subject.at_rest(Duration::from_secs(20)).await;
     println!("  resident {memory_mib:.1} MiB (goal ≤ 40), {cpu_ms:.2} ms of CPU a second (goal ≤ 0.5)");
     println!("\nW7 start with them in the ledger → first due one out, the queue folder read");
