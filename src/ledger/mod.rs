@@ -4,10 +4,12 @@
 //! is no longer the one the step was computed from: then the caller reads again and decides again.
 
 pub mod marker;
+mod opening;
 pub mod read;
 pub mod rows;
 pub mod sqlite;
 pub mod write;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
