@@ -151,6 +151,30 @@ fn r05_routine_is_silent_under_a_hold_also_after_a_crash_and_goes_on_only_when_s
 }
 
 #[test]
+fn r05_a_hold_that_is_over_stays_over_when_the_clock_is_stepped_back_and_a_new_one_of_its_name_outlives_a_crash() {
+    simulate(async {
+        let city = City::new(START, 13, "");
+        let daemon = city.start().await;
+        let hour = Some(Duration::from_secs(3600));
+        let urgent = Urgent { hold: hour, ..everywhere("【洪水】请撤离低洼处。", Level::Blue) };
+        let id = text(&asked(&daemon, 1000, urgent).await, "id");
+        city.sleep(3660).await;
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        city.clock.step(chrono::TimeDelta::minutes(-30));
+        assert!(daemon.inner.holds().is_empty(), "it is over for good");
+        drop(daemon);
+        let daemon = city.start().await;
+        assert!(daemon.inner.holds().is_empty(), "also after a crash");
+        let update = Urgent { hold: hour, update: Some(id), ..everywhere("【洪水】二次通报。", Level::Blue) };
+        asked(&daemon, 1000, update).await;
+        assert_eq!(daemon.inner.holds().len(), 1);
+        drop(daemon);
+        let daemon = city.start().await;
+        assert_eq!(daemon.inner.holds().len(), 1, "begun anew it is on disk");
+    });
+}
+
+#[test]
 fn a_correction_reaches_exactly_the_accounts_that_carry_the_wrong_post_and_takes_it_down() {
     simulate(async {
         let city = City::new(START, 6, "");

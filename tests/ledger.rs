@@ -526,3 +526,20 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn r27_calls_of_hours_that_are_over_are_not_kept() {
+    simulate(async {
+        let city = City::new(START, 43, "");
+        city.save("a.yaml", "announcements:\n  - {id: tick, text: 第几天, repeat: \"30 * * * *\", to: [\"**\"]}\n");
+        let daemon = city.start().await;
+        let mut kept = Vec::new();
+        for _ in 0..8 {
+            city.sleep(3600).await;
+            fabu::daemon::jobs::every_hour(&daemon.inner).await;
+            kept.push(daemon.inner.ledger.budgets().await.unwrap().len());
+        }
+        assert!(kept[0] > 0, "the hour that runs is counted");
+        assert!(kept[7] <= kept[2], "{kept:?}");
+    });
+}

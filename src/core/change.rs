@@ -98,6 +98,15 @@ pub enum Change {
         window: i64,
         calls: u32,
     },
+    /// Windows before these are over: nobody asks for their calls any more.
+    ForgetCalls {
+        hour: i64,
+        day: i64,
+    },
+    /// Nobody asks again with a key of before.
+    ForgetAnswers {
+        before: Time,
+    },
     /// The newest post id known of an account.
     Seen {
         account: AccountId,

@@ -30,6 +30,8 @@ pub struct Budgets {
 
 const HOUR_S: i64 = 3600;
 const DAY_S: i64 = 86_400;
+/// How the keys of an account's day begin; all other windows are hours.
+pub const DAY: &str = "day ";
 /// The platforms' windows turn at full hours and midnights of China's zone.
 const ZONE_S: i64 = 8 * 3600;
 
@@ -90,10 +92,11 @@ impl Budgets {
         Change::Spend { key: window.key, window: at, calls }
     }
 
-    /// Forgets windows that ended before yesterday.
-    pub fn forget_before(&mut self, now: Time) {
+    /// Forgets windows that are over; the ledger is to do the same.
+    pub fn forget_before(&mut self, now: Time) -> Change {
         let (hour, day) = (index(now, HOUR_S) - 2, index(now, DAY_S) - 1);
-        self.used.retain(|(key, window), _| *window >= if key.starts_with("day ") { day } else { hour });
+        self.used.retain(|(key, window), _| *window >= if key.starts_with(DAY) { day } else { hour });
+        Change::ForgetCalls { hour, day }
     }
 
     fn used(&self, key: &str, window: i64) -> u32 {
@@ -102,7 +105,7 @@ impl Budgets {
 
     /// What is used of an account's day, and its limit, for `status` and metrics.
     pub fn day_of(&self, settings: &PlatformSettings, account: &AccountId, now: Time) -> (u32, Option<u32>) {
-        let used = self.used(&format!("day {account}"), index(now, DAY_S));
+        let used = self.used(&format!("{DAY}{account}"), index(now, DAY_S));
         (used, settings.limits.account_per_day)
     }
 }
@@ -114,7 +117,7 @@ fn windows(settings: &PlatformSettings, account: &AccountId, publishes: bool) ->
         windows.push(Window { key: format!("hour {account}"), length_s: HOUR_S, limit });
     }
     if let Some(limit) = limits.account_per_day {
-        windows.push(Window { key: format!("day {account}"), length_s: DAY_S, limit });
+        windows.push(Window { key: format!("{DAY}{account}"), length_s: DAY_S, limit });
     }
     windows.extend(host_window(settings));
     windows
@@ -128,7 +131,7 @@ fn host_window(settings: &PlatformSettings) -> Option<Window> {
 /// How far into the window a use may go: routine stops twice the reserve short of an account's day.
 fn allowed(window: &Window, use_: Use, reserve: f64) -> u32 {
     let part = |share: f64| (f64::from(window.limit) * (1.0 - share)).floor() as u32;
-    let of_day = window.key.starts_with("day ");
+    let of_day = window.key.starts_with(DAY);
     match use_ {
         Use::Emergency => window.limit,
         Use::Settle => part(reserve),

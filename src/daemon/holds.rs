@@ -185,6 +185,23 @@ impl Inner {
         Ok(held.iter().map(|row| (row.id, others(row))).collect())
     }
 
+    /// Writes down that a hold is over whose end has come: stepped back, the clock revives none.
+    pub async fn end_past_holds(&self) {
+        let now = self.clock.now();
+        let is_past = |hold: &Hold| hold.until.is_some_and(|until| until <= now);
+        if !lock(&self.gate).holds.iter().any(is_past) {
+            return;
+        }
+        // An update of its emergency may give it another end in this moment.
+        let _turn = self.deciding.lock().await;
+        let past: Vec<String> = lock(&self.gate).holds.iter().filter(|h| is_past(h)).map(|h| h.id.clone()).collect();
+        let ended = past.iter().cloned().map(Change::HoldEnded).collect();
+        match self.ledger.commit(&Actor::Daemon, ended).await {
+            Ok(_) => lock(&self.gate).holds.retain(|h| !past.contains(&h.id)),
+            Err(error) => tracing::error!(%error, "the end of a hold was not recorded; it is tried again"),
+        }
+    }
+
     /// Says once of each hold that its end is near, while somebody can still give it another one.
     pub async fn tell_of_ends(&self) {
         let now = self.clock.now();

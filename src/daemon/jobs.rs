@@ -12,6 +12,9 @@ use super::{Inner, lock};
 use crate::core::change::Actor;
 use crate::core::change::{Change, Note};
 
+/// A request asked again within a day gets the answer it got (R47); a day more is for clocks that differ.
+const ANSWERS: TimeDelta = TimeDelta::days(2);
+
 /// Runs the chores until the daemon stops.
 pub async fn run(inner: Arc<Inner>) {
     if let Err(error) = scheduled(&inner).await {
@@ -50,9 +53,10 @@ pub async fn every_five_minutes(inner: &Inner) {
     inner.ask_rescan();
 }
 
-/// Holds that are about to end are told of, and budgets become figures.
+/// Holds that are about to end are told of, those that did are over for good, and budgets become figures.
 pub async fn every_minute(inner: &Inner) {
     inner.tell_of_ends().await;
+    inner.end_past_holds().await;
     let now = inner.clock.now();
     let config = inner.config();
     let budgets = lock(&inner.budgets);
@@ -63,10 +67,15 @@ pub async fn every_minute(inner: &Inner) {
     }
 }
 
-/// Budgets of windows that are over are forgotten, and the chain's head is written down as a checkpoint.
+/// What nobody will ask for is forgotten, and the chain's head is written down as a checkpoint.
 pub async fn every_hour(inner: &Inner) {
     let now = inner.clock.now();
-    lock(&inner.budgets).forget_before(now);
+    let calls = lock(&inner.budgets).forget_before(now);
+    if let Err(error) =
+        inner.ledger.commit(&Actor::Daemon, vec![calls, Change::ForgetAnswers { before: now - ANSWERS }]).await
+    {
+        tracing::warn!(%error, "what is over was not forgotten; it is tried again in an hour");
+    }
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "audit checkpoint");
 }

@@ -3,6 +3,7 @@
 //! What `commit` returned is on disk. A commit is all or nothing, and is refused when a row it steps
 //! is no longer the one the step was computed from: then the caller reads again and decides again.
 
+mod intake;
 pub mod marker;
 mod opening;
 pub mod read;

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (2, include_str!("migrations/0002_tally.sql")),
     (3, include_str!("migrations/0003_sums.sql")),
     (4, include_str!("migrations/0004_words.sql")),
+    (5, include_str!("migrations/0005_intake.sql")),
 ];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;
@@ -96,7 +97,7 @@ pub fn connect(path: &Path, reading: bool) -> Result<Connection, LedgerError> {
     let setup = if reading {
         ""
     } else {
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;"
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
     };
     db.busy_timeout(std::time::Duration::from_secs(5)).map_err(wrong)?;
     db.execute_batch(&format!(

@@ -70,10 +70,43 @@ pub fn bind_stepped(
     d: &Delivery,
     keeps_prepared: bool,
 ) -> rusqlite::Result<usize> {
-    let prepared = if keeps_prepared { None } else { d.prepared.as_ref().map(to_json) };
+    let sum = with_summed(d, |values| {
+        for (n, value) in values[FIXED.len()..].iter().enumerate() {
+            statement.raw_bind_parameter(first + n, value)?;
+        }
+        sum_of(values)
+    })?;
+    let next = first + SUMMED - FIXED.len();
+    statement.raw_bind_parameter(next, sum)?;
+    if keeps_prepared {
+        return Ok(next + 1);
+    }
+    let prepared = d.prepared.as_ref().map(to_json);
+    statement.raw_bind_parameter(next + 1, &prepared)?;
+    statement.raw_bind_parameter(next + 2, sum_of(&[&prepared])?)?;
+    Ok(next + 3)
+}
+
+/// Gives every value of a delivery, in the order of `DELIVERY`, and its id behind them.
+pub fn with_values<T>(d: &Delivery, take: impl FnOnce(&[&dyn ToSql]) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    with_summed(d, |values| {
+        let prepared = d.prepared.as_ref().map(to_json);
+        let (sum, prepared_sum) = (sum_of(values)?, sum_of(&[&prepared])?);
+        let mut values = values.to_vec();
+        let further: [&dyn ToSql; 4] = [&sum, &prepared, &prepared_sum, &d.id.0];
+        values.extend(further);
+        take(&values)
+    })
+}
+
+/// Gives the values that `sum` is over, in the order of `DELIVERY`.
+fn with_summed<T>(
+    d: &Delivery,
+    take: impl FnOnce(&[&dyn ToSql; SUMMED]) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let flags = if d.called_duplicate { DUPLICATE } else { 0 } | if d.never_armed { NEVER_ARMED } else { 0 };
     let post_id = d.receipt.as_ref().map(|r| r.post_id.as_str()).filter(|id| !id.is_empty());
-    let row: [&dyn ToSql; SUMMED] = [
+    take(&[
         &d.occurrence.0,
         &d.announcement.0,
         &d.account.0,
@@ -95,19 +128,7 @@ pub fn bind_stepped(
         &d.reason.as_ref().map(to_json),
         &d.lateness_ms.map(|ms| (ms * 1000.0).round() as i64),
         &d.fence,
-    ];
-    let mut next = first;
-    for value in &row[FIXED.len()..] {
-        statement.raw_bind_parameter(next, value)?;
-        next += 1;
-    }
-    statement.raw_bind_parameter(next, sum_of(&row)?)?;
-    if keeps_prepared {
-        return Ok(next + 1);
-    }
-    statement.raw_bind_parameter(next + 1, &prepared)?;
-    statement.raw_bind_parameter(next + 2, sum_of(&[&prepared])?)?;
-    Ok(next + 3)
+    ])
 }
 
 /// The checksum of values, kept beside them: what a disk has changed in a row is not acted on.

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::intake;
 use super::marker::{self, Marker};
 use super::opening::{connect, look_at, make_folder, migrate, verify_tail};
 use super::write::wrong;
-use super::writer::{Request, Writer, run};
+use super::writer::{Request, Taken, Writer, run};
 use super::{
     AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary, Trust, read,
 };
@@ -26,6 +28,10 @@ use crate::core::plan::Known;
 
 /// Commits that may wait for the writer; more wait to be taken.
 const WAITING: usize = 8192;
+/// Rows are made of a record in milliseconds; a disk that takes none for this long is told of.
+const LONGEST_OWED: Duration = Duration::from_secs(5);
+/// A look that an emergency came into is repeated so often.
+const MOST_LOOKS: u32 = 5;
 
 pub struct Sqlite {
     path: PathBuf,
@@ -35,6 +41,8 @@ pub struct Sqlite {
     ahead: mpsc::Sender<Request>,
     readers: Arc<Mutex<Vec<Connection>>>,
     head: watch::Receiver<(Seq, String)>,
+    /// Whether rows are still to be made of what was acknowledged.
+    taken: watch::Receiver<Taken>,
     next_id: AtomicI64,
     trust: Trust,
 }
@@ -60,6 +68,8 @@ impl Sqlite {
         }
         let mut db = connect(path, false)?;
         migrate(&mut db)?;
+        // What was acknowledged in the last instant before a crash.
+        intake::carry_out(&mut db)?;
         let head = verify_tail(&db)?;
         let last: Option<i64> = db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
         let trust = match &marked {
@@ -73,7 +83,9 @@ impl Sqlite {
         let (writer, requests) = mpsc::channel(WAITING);
         let (ahead, first) = mpsc::channel(WAITING);
         let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
-        let work = Writer { path: path.to_owned(), db: Some(db), head, marker, clock: clock.clone(), ahead: first };
+        let (owed, taken) = watch::channel(Taken::default());
+        let (own, db, clock_too) = (path.to_owned(), Some(db), clock.clone());
+        let work = Writer { path: own, db, head, marker, clock: clock_too, ahead: first, taken: owed };
         tokio::spawn(run(work, requests, head_tx));
         Ok(Sqlite {
             path: path.to_owned(),
@@ -82,6 +94,7 @@ impl Sqlite {
             ahead,
             readers: Arc::new(Mutex::new(Vec::new())),
             head: head_rx,
+            taken,
             next_id: AtomicI64::new(last.unwrap_or(0) + 1),
             trust,
         })
@@ -95,10 +108,42 @@ impl Sqlite {
         &self.clock
     }
 
+    /// What `query` finds, with the rows of all that was acknowledged.
     async fn read<T, F>(&self, query: F) -> Result<T, LedgerError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        let query = Arc::new(query);
+        let mut tries = 0;
+        loop {
+            let taken = self.whole().await?;
+            let found = self.look(query.clone()).await;
+            tries += 1;
+            // An emergency that was taken in between may have been seen without its deliveries.
+            if *self.taken.borrow() == taken || tries == MOST_LOOKS {
+                return found;
+            }
+        }
+    }
+
+    /// Returns when there is a row of every delivery that was acknowledged.
+    async fn whole(&self) -> Result<Taken, LedgerError> {
+        let mut taken = self.taken.clone();
+        let whole = taken.wait_for(|taken| !taken.is_owing);
+        let owing = || LedgerError::Unavailable("an emergency's deliveries are not rows yet".to_owned());
+        match self.clock.timeout(LONGEST_OWED, whole).await {
+            Some(Ok(taken)) => Ok(*taken),
+            // Without a writer nothing is owed that could still come.
+            Some(Err(_)) => Ok(*self.taken.borrow()),
+            None => Err(owing()),
+        }
+    }
+
+    async fn look<T, F>(&self, query: Arc<F>) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + Sync + 'static,
     {
         let (readers, path) = (self.readers.clone(), self.path.clone());
         let work = move || {

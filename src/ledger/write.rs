@@ -7,11 +7,13 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::LedgerError;
+use super::intake::Intake;
 use super::rows::{self, micros};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq};
 use crate::core::delivery::{Class, Delivery, DeliveryId, Outcome, State, Step};
+use crate::core::pacing::DAY;
 use crate::core::words::Words;
 
 /// The head of the event chain.
@@ -37,7 +39,7 @@ impl Head {
 pub struct Tally(BTreeMap<State, i64>);
 
 impl Tally {
-    fn count(&mut self, state: State, by: i64) {
+    pub fn count(&mut self, state: State, by: i64) {
         *self.0.entry(state).or_default() += by;
     }
 
@@ -60,17 +62,23 @@ pub fn conflicts_first(changes: &[Change]) -> bool {
     changes.iter().skip(1).all(|c| !matches!(c, Change::Step(_)))
 }
 
-/// Writes one commit; on an error the caller rolls its savepoint back.
+/// Writes one commit; on an error the caller rolls its savepoint back. With an `intake` its new deliveries and its
+/// calls go there.
 pub fn apply(
     db: &Connection,
     head: &mut Head,
     tally: &mut Tally,
+    mut intake: Option<&mut Intake>,
     by: &Actor,
     changes: &[Change],
     now: Time,
 ) -> Result<(), LedgerError> {
     for change in changes {
-        one(db, head, tally, by, change, now)?;
+        match (&mut intake, change) {
+            (Some(intake), Change::Add(delivery)) => intake.add(delivery)?,
+            (Some(intake), Change::Spend { key, window, calls }) => intake.spend(key, *window, *calls),
+            _ => one(db, head, tally, by, change, now)?,
+        }
     }
     Ok(())
 }
@@ -104,14 +112,13 @@ fn one(
         }
         Change::Add(delivery) => add(db, tally, delivery, now)?,
         Change::Step(step) => self::step(db, head, tally, by, step, now)?,
-        Change::Spend { key, window, calls } => {
-            exec(
-                db,
-                "INSERT INTO budgets (key, window, calls) VALUES ($1, $2, $3)
-                 ON CONFLICT (key, window) DO UPDATE SET calls = calls + excluded.calls",
-                params![key, window, calls],
-            )?;
-        }
+        Change::Spend { key, window, calls } => spend(db, key, *window, *calls)?,
+        Change::ForgetCalls { hour, day } => exec(
+            db,
+            "DELETE FROM budgets WHERE window < CASE WHEN substr(key, 1, $1) = $2 THEN $3 ELSE $4 END",
+            params![DAY.len() as i64, DAY, day, hour],
+        )?,
+        Change::ForgetAnswers { before } => exec(db, "DELETE FROM requests WHERE at < $1", [micros(*before)])?,
         Change::Seen { account, post_id } => {
             exec(
                 db,
@@ -138,7 +145,8 @@ fn one(
             exec(
                 db,
                 "INSERT INTO holds (id, reason, until, accounts, owner, begun) VALUES ($1, $2, $3, $4, $5, $6)
-                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, reason = excluded.reason",
+                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, reason = excluded.reason,
+                 accounts = excluded.accounts, owner = excluded.owner, begun = excluded.begun, ended = NULL",
                 params![hold.id, hold.reason, hold.until.map(micros), accounts, hold.owner, micros(hold.begun)],
             )?;
             event(db, head, by, "hold", &hold.id, hold, now)?;
@@ -164,6 +172,15 @@ fn one(
         Change::Note(Note { kind, subject, body }) => event(db, head, by, kind, subject, body, now)?,
     }
     Ok(())
+}
+
+pub fn spend(db: &Connection, key: &str, window: i64, calls: u32) -> Result<(), LedgerError> {
+    exec(
+        db,
+        "INSERT INTO budgets (key, window, calls) VALUES ($1, $2, $3)
+         ON CONFLICT (key, window) DO UPDATE SET calls = calls + excluded.calls",
+        params![key, window, calls],
+    )
 }
 
 fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerError> {
@@ -337,7 +354,7 @@ fn event(
     )
 }
 
-fn exec(db: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
+pub fn exec(db: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
     let mut statement = db.prepare_cached(sql).map_err(wrong)?;
     statement.execute(values).map_err(wrong)?;
     Ok(())

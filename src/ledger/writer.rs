@@ -1,16 +1,20 @@
 //! The one who writes: every commit that came in while the last one synced goes into one transaction.
 //!
-//! What belongs to an emergency stands in a line of its own and goes first, in a transaction of its own.
-//! After a failed sync nothing is believed: the ledger is reopened and its tail verified before anything
-//! else is written.
+//! What belongs to an emergency stands in a line of its own and goes first, in a transaction of its own;
+//! its deliveries are one record then and rows right after (`intake`). The log is folded into the
+//! database beside the writer, never inside a commit. After a failed sync nothing is believed: the ledger
+//! is reopened and its tail verified before anything else is written.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::LedgerError;
+use super::intake::{self, Intake};
 use super::marker::Marker;
 use super::opening::{connect, verify_tail};
 use super::write::{self, Head, Tally, wrong};
@@ -19,11 +23,22 @@ use crate::core::change::{Actor, Change, Seq};
 
 /// Commits gathered into one transaction at most; more wait for the next.
 const MOST_GATHERED: usize = 512;
+/// After so many changes the log is folded into the database: some sixteen megabytes of it.
+const FOLDED_AFTER: usize = 4000;
+/// Between tries to make rows of a record when the ledger does not take them.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub struct Request {
     pub by: Actor,
     pub changes: Vec<Change>,
     pub reply: oneshot::Sender<Result<Seq, LedgerError>>,
+}
+
+/// What readers have to know: how many records were taken in, and whether rows are still to be made of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub records: u64,
+    pub is_owing: bool,
 }
 
 pub struct Writer {
@@ -35,19 +50,24 @@ pub struct Writer {
     pub clock: Clock,
     /// What belongs to an emergency: a transaction of routine ends when something comes here.
     pub ahead: mpsc::Receiver<Request>,
+    pub taken: watch::Sender<Taken>,
 }
 
 pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
     // Of routine: taken, and not written yet.
     let mut waiting: VecDeque<Request> = VecDeque::new();
+    let mut folding = Folding::default();
     loop {
         let mut urgent = Vec::new();
         if waiting.is_empty() {
+            let is_owing = writer.taken.borrow().is_owing;
+            let clock = writer.clock.clone();
             tokio::select! {
                 biased;
                 Some(first) = writer.ahead.recv() => urgent.push(first),
                 Some(first) = requests.recv() => waiting.push_back(first),
-                else => return,
+                () = clock.sleep(AGAIN), if is_owing && !requests.is_closed() => {}
+                else => return folding.ended().await,
             }
         }
         while let Ok(next) = writer.ahead.try_recv() {
@@ -61,13 +81,14 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         // An emergency's transaction is its own: it is not made longer by what only could wait.
         let is_urgent = !urgent.is_empty();
         let batch = if is_urgent { urgent } else { waiting.drain(..).collect() };
+        folding.changed += batch.iter().map(|request| request.changes.len()).sum::<usize>();
         let work = move || {
             let results = writer.write(&batch, is_urgent);
             (writer, batch, results)
         };
         let Ok((back, batch, results)) = tokio::task::spawn_blocking(work).await else {
             // A panic while writing: everything that waits learns it by its closed channel.
-            return;
+            return folding.ended().await;
         };
         writer = back;
         head.send_replace((writer.head.seq, writer.head.hash.clone()));
@@ -79,6 +100,49 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         // Those an emergency stepped in front of.
         for request in batch.rev() {
             waiting.push_front(request);
+        }
+        if writer.taken.borrow().is_owing {
+            let work = move || {
+                writer.carry_out();
+                writer
+            };
+            let Ok(back) = tokio::task::spawn_blocking(work).await else { return folding.ended().await };
+            writer = back;
+        }
+        folding.fold(&writer.path).await;
+    }
+}
+
+/// Folds the log into the database while the writer goes on: in a commit it would be part of what waits for it.
+#[derive(Default)]
+struct Folding {
+    /// Changes written since it was last begun.
+    changed: usize,
+    under_way: Option<JoinHandle<()>>,
+}
+
+impl Folding {
+    async fn fold(&mut self, path: &Path) {
+        if self.changed < FOLDED_AFTER || self.under_way.as_ref().is_some_and(|work| !work.is_finished()) {
+            return;
+        }
+        std::mem::take(self).ended().await;
+        let path = path.to_owned();
+        let work = move || {
+            // Passive: it waits for nobody, and nobody waits for it.
+            let folded = connect(&path, false)
+                .and_then(|db| db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(wrong));
+            if let Err(error) = folded {
+                tracing::warn!(%error, "the ledger's log was not folded; it is tried again");
+            }
+        };
+        self.under_way = Some(tokio::task::spawn_blocking(work));
+    }
+
+    /// Nothing of it outlives the writer, and its lock.
+    async fn ended(self) {
+        if let Some(work) = self.under_way {
+            work.await.unwrap_or_default();
         }
     }
 }
@@ -102,7 +166,13 @@ impl Writer {
         let mut head = before.clone();
         let now = self.clock.now();
         let gives_way = || !is_urgent && !self.ahead.is_empty();
-        match transact(db, &mut head, batch, now, &gives_way) {
+        let is_large = is_urgent && batch.iter().any(|request| Intake::suits(&request.changes));
+        let before_taken = *self.taken.borrow();
+        if is_large {
+            // Told before it can be read: from here on nobody reads without its rows.
+            self.taken.send_replace(Taken { records: before_taken.records + 1, is_owing: true });
+        }
+        match transact(db, &mut head, batch, is_large, now, &gives_way) {
             Ok(results) => {
                 self.head = head;
                 if self.head != before
@@ -116,6 +186,24 @@ impl Writer {
                 tracing::error!(%error, "the ledger did not take a commit; it is reopened before the next");
                 self.db = None;
                 all(error)
+            }
+        }
+    }
+
+    /// Makes rows of what was taken in. What cannot be written now is tried again, and nobody reads before.
+    fn carry_out(&mut self) {
+        if self.db.is_none()
+            && let Err(error) = self.reopen()
+        {
+            tracing::error!(%error, "the ledger cannot be opened again");
+            return;
+        }
+        let Some(db) = self.db.as_mut() else { return };
+        match intake::carry_out(db) {
+            Ok(_) => self.taken.send_modify(|taken| taken.is_owing = false),
+            Err(error) => {
+                tracing::error!(%error, "an emergency's deliveries are on disk and not rows yet; it is tried again");
+                self.db = None;
             }
         }
     }
@@ -139,12 +227,13 @@ fn transact(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
+    takes_in: bool,
     now: Time,
     gives_way: &dyn Fn() -> bool,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
     run("BEGIN IMMEDIATE")?;
-    match all(db, head, batch, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
+    match all(db, head, batch, takes_in, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
         Ok(results) => Ok(results),
         Err(error) => {
             // Whatever it was, it is not one commit's own doing: nothing of the batch is believed.
@@ -158,6 +247,7 @@ fn all(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
+    takes_in: bool,
     now: Time,
     gives_way: &dyn Fn() -> bool,
     run: &impl Fn(&str) -> Result<(), LedgerError>,
@@ -168,21 +258,25 @@ fn all(
         if !results.is_empty() && gives_way() {
             break;
         }
-        let undoes_nothing = write::conflicts_first(changes);
-        if undoes_nothing {
-            match write::apply(db, head, &mut tally, by, changes, now) {
-                Ok(()) => results.push(Ok(head.seq)),
-                Err(LedgerError::Conflict) => results.push(Err(LedgerError::Conflict)),
-                Err(error) => return Err(error),
+        let mut intake = (takes_in && Intake::suits(changes)).then(Intake::default);
+        let mut apply = |head: &mut Head, tally: &mut Tally| {
+            write::apply(db, head, tally, intake.as_mut(), by, changes, now)?;
+            intake.take().map_or(Ok(()), |intake| intake.write(db))?;
+            Ok(head.seq)
+        };
+        if write::conflicts_first(changes) {
+            match apply(head, &mut tally) {
+                Err(error) if !matches!(error, LedgerError::Conflict) => return Err(error),
+                result => results.push(result),
             }
             continue;
         }
         let before = (head.clone(), tally.clone());
         run("SAVEPOINT one")?;
-        match write::apply(db, head, &mut tally, by, changes, now) {
-            Ok(()) => {
+        match apply(head, &mut tally) {
+            Ok(seq) => {
                 run("RELEASE one")?;
-                results.push(Ok(head.seq));
+                results.push(Ok(seq));
             }
             Err(LedgerError::Conflict) => {
                 run("ROLLBACK TO one")?;
