@@ -9,7 +9,7 @@ use fabu::core::change::Actor;
 use fabu::core::delivery::State;
 use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
-use fabu::daemon::emergency::{Key, Urgent};
+use fabu::daemon::emergency::{Closed, Key, Urgent};
 use serde_json::Value;
 use support::{City, all, in_state, simulate};
 
@@ -26,7 +26,7 @@ fn everywhere(text: &str, level: Level) -> Urgent {
 }
 
 async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
-    daemon.inner.urgent(&person(uid), urgent, None).await.unwrap()
+    daemon.inner.urgent(&person(uid), urgent, &[]).await.unwrap()
 }
 
 fn text(value: &Value, key: &str) -> String {
@@ -184,7 +184,7 @@ fn a_correction_reaches_exactly_the_accounts_that_carry_the_wrong_post_and_takes
         city.sleep(5).await;
         let carry = standing(&city, "导弹来袭！");
         assert_eq!(carry, 5);
-        let answer = daemon.inner.correct(&person(1000), &id, None).await.unwrap();
+        let answer = daemon.inner.correct(&person(1000), &id, Closed::default()).await.unwrap();
         assert_eq!(answer["deliveries"], carry);
         assert_eq!(answer["state"], "releasing", "the standard words need no second person");
         city.sleep(30).await;
@@ -212,11 +212,18 @@ fn where_nobody_knows_whether_the_wrong_post_is_out_its_correction_waits_until_t
         let wrong = Urgent { to: vec!["sina:**".to_owned()], ..everywhere("【误报】大坝决堤！", Level::Blue) };
         let id = text(&asked(&daemon, 1000, wrong).await, "id");
         city.sleep(1).await;
-        let answer = daemon.inner.correct(&person(1000), &id, Some("【更正】水位平稳。")).await.unwrap();
+        let answer = daemon
+            .inner
+            .correct(&person(1000), &id, Closed { text: Some("【更正】水位平稳。"), dry_run: false })
+            .await
+            .unwrap();
         assert_eq!((answer["deliveries"].as_u64(), answer["waiting"].as_u64()), (Some(5), Some(3)));
         assert!(
             matches!(
-                daemon.inner.correct(&person(1000), &id, Some("【更正】水位平稳。")).await,
+                daemon
+                    .inner
+                    .correct(&person(1000), &id, Closed { text: Some("【更正】水位平稳。"), dry_run: false })
+                    .await,
                 Err(ActError::Conflict(_))
             ),
             "once"
@@ -259,7 +266,7 @@ fn an_all_clear_says_so_where_it_stands_and_ends_the_hold() {
         city.sleep(30).await;
         assert_eq!(standing(&city, "注意积水"), 0, "an update takes the place of what it updates");
         assert_eq!(daemon.inner.holds().len(), 1, "one emergency has one hold");
-        daemon.inner.all_clear(&person(1000), &id, None).await.unwrap();
+        daemon.inner.all_clear(&person(1000), &id, Closed::default(), &[]).await.unwrap();
         city.sleep(5).await;
         assert!(daemon.inner.holds().is_empty());
         assert_eq!(standing(&city, "【解除】"), ALL);
@@ -295,7 +302,11 @@ fn nothing_of_an_emergency_goes_out_after_its_all_clear() {
         let id = text(&asked(&daemon, 1000, everywhere("【大风蓝色】收好花盆。", Level::Blue)).await, "id");
         city.sleep(5).await;
         assert_eq!(standing(&city, "【大风蓝色】收好花盆。"), ALL - 5, "one platform cannot be reached");
-        let answer = daemon.inner.all_clear(&person(1000), &id, Some("【解除】风停了。")).await.unwrap();
+        let answer = daemon
+            .inner
+            .all_clear(&person(1000), &id, Closed { text: Some("【解除】风停了。"), dry_run: false }, &[])
+            .await
+            .unwrap();
         assert_eq!(answer["deliveries"], ALL - 5);
         city.sleep(1200).await;
         assert_eq!(standing(&city, "收好花盆。"), ALL - 5, "a warning after its all-clear would be a false one");
@@ -310,12 +321,12 @@ fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_not
     simulate(async {
         let city = City::new(START, 8, "");
         let daemon = city.start().await;
-        let key = |hash: &str| Some(Key { key: "k1".to_owned(), hash: hash.to_owned() });
+        let key = |hash: &str| [Key { key: "k1".to_owned(), hash: hash.to_owned() }];
         let urgent = || everywhere("【停水】今晚停水。", Level::Blue);
-        let first = daemon.inner.urgent(&person(1000), urgent(), key("a")).await.unwrap();
-        let again = daemon.inner.urgent(&person(1000), urgent(), key("a")).await.unwrap();
+        let first = daemon.inner.urgent(&person(1000), urgent(), &key("a")).await.unwrap();
+        let again = daemon.inner.urgent(&person(1000), urgent(), &key("a")).await.unwrap();
         assert_eq!(first, again);
-        let other = daemon.inner.urgent(&person(1000), urgent(), key("b")).await;
+        let other = daemon.inner.urgent(&person(1000), urgent(), &key("b")).await;
         assert!(matches!(other, Err(ActError::Invalid(field, _)) if field == "Idempotency-Key"));
         let bad = [
             (Urgent { to: Vec::new(), ..urgent() }, "to"),
@@ -330,7 +341,7 @@ fn a_request_with_the_same_key_is_done_once_and_what_is_wrong_with_one_holds_not
         ];
         for (bad, field) in bad {
             let bad = Urgent { level: Some(Level::Red), ..bad };
-            match daemon.inner.urgent(&person(1000), bad, None).await {
+            match daemon.inner.urgent(&person(1000), bad, &[]).await {
                 Err(ActError::Invalid(named, _)) => assert_eq!(named, field),
                 other => panic!("{field}: {other:?}"),
             }
@@ -365,7 +376,7 @@ fn a_template_brings_its_words_its_accounts_and_the_words_that_correct_and_end_i
             (filled("一二三四五六七八九十一"), "values.area"),
         ];
         for (bad, field) in refused {
-            match daemon.inner.urgent(&person(1000), bad, None).await {
+            match daemon.inner.urgent(&person(1000), bad, &[]).await {
                 Err(ActError::Invalid(named, _)) => assert_eq!(named, field),
                 other => panic!("{field}: {other:?}"),
             }
@@ -378,7 +389,7 @@ fn a_template_brings_its_words_its_accounts_and_the_words_that_correct_and_end_i
         daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
         city.sleep(5).await;
         assert_eq!(standing(&city, "【洪水】11月24日8时00分起青浦转移。"), 6);
-        daemon.inner.correct(&person(1000), &id, None).await.unwrap();
+        daemon.inner.correct(&person(1000), &id, Closed::default()).await.unwrap();
         city.sleep(30).await;
         assert_eq!((standing(&city, "【更正】青浦没有洪水。"), standing(&city, "青浦转移")), (6, 0));
     });

@@ -94,7 +94,7 @@ async fn start(city: &City, watched: &Arc<Watched>) -> Daemon {
 async fn urgent(daemon: &Daemon, text: &str, level: Level) -> Value {
     let by = Actor::Person { uid: 1000, name: "duty".to_owned() };
     let urgent = Urgent { text: text.to_owned(), level: Some(level), to: vec!["**".to_owned()], ..Urgent::default() };
-    daemon.inner.urgent(&by, urgent, None).await.unwrap()
+    daemon.inner.urgent(&by, urgent, &[]).await.unwrap()
 }
 
 #[test]

@@ -498,7 +498,7 @@ fn delivery() -> impl Strategy<Value = Delivery> {
 }
 
 const OF_IT: &str = "INSERT INTO contents VALUES ('c', '');
-    INSERT INTO announcements VALUES ('a', 'f', 1, 'c', 'b', NULL, 2, NULL, NULL, NULL, 0);
+    INSERT INTO announcements VALUES ('a', 'f', 1, 'c', 'b', NULL, 2, NULL, NULL, NULL, 0, NULL, NULL, NULL);
     INSERT INTO occurrences VALUES ('a@2026-11-24T08:00+08:00', 'a', 'c', 0, NULL);";
 
 proptest! {

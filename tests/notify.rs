@@ -84,7 +84,7 @@ async fn asked(daemon: &Daemon, level: Level) -> Value {
         ..Urgent::default()
     };
     let by = Actor::Person { uid: 1000, name: "duty".to_owned() };
-    daemon.inner.urgent(&by, urgent, None).await.unwrap()
+    daemon.inner.urgent(&by, urgent, &[]).await.unwrap()
 }
 
 /// Waits in real time for what a program or another thread does.

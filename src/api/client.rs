@@ -1,8 +1,15 @@
 //! The commands' side of the socket.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::clock::Clock;
+
+/// A request with a key is asked so often before nobody is said to answer.
+const TRIES: u32 = 6;
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Speaks to the daemon behind a socket.
 pub struct Client {
@@ -43,17 +50,38 @@ impl Client {
         self.read(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
-    /// The same with a key: asked again, it does nothing twice.
+    /// The same with a key: asked again, it does nothing twice. So it is asked again when its answer is lost: by a
+    /// daemon that ended and is started again.
     pub async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
-        let request = self.http.post(format!("http://fabu{path}")).header("idempotency-key", key);
-        self.read(request.header("content-type", "application/json").body(body.to_string())).await
+        self.surely(|| {
+            let request = self.http.post(format!("http://fabu{path}")).header("idempotency-key", key);
+            request.header("content-type", "application/json").body(body.to_string())
+        })
+        .await
+    }
+
+    async fn surely(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value, ClientError> {
+        let clock = Clock::real();
+        let mut tries = 1;
+        loop {
+            match self.read(request()).await {
+                Err(ClientError::Unreachable(_)) if tries < TRIES => tries += 1,
+                answer => return answer,
+            }
+            clock.sleep(BETWEEN).await;
+        }
     }
 
     /// An alert, with a key or for a look.
     pub async fn post_alert(&self, path: &str, alert: Vec<u8>, key: Option<&str>) -> Result<Value, ClientError> {
-        let request = self.http.post(format!("http://fabu{path}")).header("content-type", "application/cap+xml");
-        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
-        self.read(request.body(alert)).await
+        let request = || {
+            let request = self.http.post(format!("http://fabu{path}")).header("content-type", "application/cap+xml");
+            key.into_iter().fold(request, |request, key| request.header("idempotency-key", key)).body(alert.clone())
+        };
+        match key {
+            Some(_) => self.surely(request).await,
+            None => self.read(request()).await,
+        }
     }
 
     /// The text at a path, in the form asked for.
@@ -77,7 +105,7 @@ impl Client {
         if !answer.status().is_success() {
             return Err(self.refusal(answer).await);
         }
-        let bytes = answer.bytes().await.map_err(|e| ClientError::Odd(e.to_string()))?;
+        let bytes = answer.bytes().await.map_err(unreachable)?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))
     }
 

@@ -19,7 +19,7 @@ use crate::core::change::Seq;
 use crate::core::words::{Words, shown, words};
 use crate::daemon::Inner;
 use crate::daemon::answers::{
-    Announcement, AnnouncementTold, Delivery, DeliveryTold, Fate, Head, Health, Page, Plan, SaidTo, Status, Told, Trail,
+    Announcement, AnnouncementTold, Delivery, DeliveryTold, Fate, Head, Health, Page, Plan, Status, Told, Trail,
 };
 use crate::ledger::Filter;
 
@@ -104,12 +104,16 @@ pub async fn announcements(
 ) -> Answer<Page<Announcement>> {
     let (filter, states) = filter(query, &["state", "priority", "unit", "since", "cursor", "limit"])?;
     let states: Vec<Fate> = all_named(states)?;
-    let (now, max) = (inner.clock.now(), filter.max);
-    let prune = crate::daemon::lock(&inner.state).prune.clone();
+    let max = filter.max;
     let found = inner.ledger.announcements(filter).await?;
     let next = (found.len() == max).then(|| found.last().map(|a| a.row.id.to_string())).flatten();
-    let told = found.iter().map(|a| Announcement::of(a, now, prune.as_ref()));
-    let items = told.filter(|a| states.is_empty() || states.contains(&a.state)).collect();
+    let mut items = Vec::new();
+    for announced in &found {
+        let state = inner.fate(announced).await?;
+        if states.is_empty() || states.contains(&state) {
+            items.push(Announcement::of(announced, state));
+        }
+    }
     Ok(axum::Json(Page { items, next }))
 }
 
@@ -130,10 +134,9 @@ pub async fn announcement(
     let safe = shown(&id);
     let none = || Problem::not_found(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
     let found = inner.ledger.announcements(filter).await?.pop().ok_or_else(none)?;
-    let prune = crate::daemon::lock(&inner.state).prune.clone();
-    let announcement = Announcement::of(&found, inner.clock.now(), prune.as_ref());
-    let content = inner.ledger.content(found.row.content).await?;
-    let said = content.map(|c| SaidTo { text: c.body.text.clone(), content: c.body, accounts: c.accounts });
+    let announcement = Announcement::of(&found, inner.fate(&found).await?);
+    let content = inner.ledger.content(found.row.content.clone()).await?;
+    let said = content.map(|content| inner.said_to(&found.row, content));
     Ok(axum::Json(AnnouncementTold { announcement, said }).into_response())
 }
 

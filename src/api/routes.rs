@@ -22,8 +22,9 @@ use crate::core::delivery::State;
 use crate::core::gate::Hold;
 use crate::daemon::Inner;
 use crate::daemon::answers::{
-    Announcement, AnnouncementTold, CancelPreview, Cleared, Confirmed, Delivery, DeliveryTold, Fate, Health, Held,
-    HoldOver, Holding, Plan, Preview, Pruned, Retrying, Status, Taken, TakenBefore, Told, Trail, Unheld, Withdrawn,
+    Announcement, AnnouncementTold, CancelPreview, Cleared, ClosingPreview, Confirmed, Delivery, DeliveryTold, Fate,
+    Health, Held, HoldOver, Holding, Plan, Preview, Pruned, Retrying, Status, Taken, TakenBefore, Told, Trail, Unheld,
+    Withdrawn,
 };
 
 /// The routes, and the same described.
@@ -199,13 +200,19 @@ fn urgent_ones(routes: Routes) -> Routes {
             follows_up(
                 does("更正", "A correction where the wrong post stands")
                     .takes_perhaps::<Said>()
+                    .answers::<ClosingPreview>(200)
                     .answers_any::<(Taken, Withdrawn)>(202),
             ),
         )
         .post(
             "/v1/announcements/{id}/all-clear",
             urgent::all_clear,
-            follows_up(does("解除", "The end of an emergency").takes_perhaps::<Said>().answers::<Cleared>(202)),
+            follows_up(
+                does("解除", "The end of an emergency")
+                    .takes_perhaps::<Said>()
+                    .answers::<ClosingPreview>(200)
+                    .answers::<Cleared>(202),
+            ),
         )
         .post(
             "/v1/holds",

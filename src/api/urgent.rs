@@ -23,7 +23,7 @@ use crate::core::announcement::Level;
 use crate::core::words::{Words, nearest, shown, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
-use crate::daemon::emergency::{Key, Urgent};
+use crate::daemon::emergency::{Closed, Key, Urgent};
 
 /// The fields of an urgent request, each as it came: a wrong one is named, and two of one name are refused.
 #[derive(Deserialize)]
@@ -90,7 +90,7 @@ pub async fn urgent(
     urgent.dry_run |= dry_run;
     let status = if urgent.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let key = key.filter(|_| !urgent.dry_run);
-    let answer = inner.urgent(&peer.actor(), urgent, key).await?;
+    let answer = inner.urgent(&peer.actor(), urgent, key.as_slice()).await?;
     Ok((status, axum::Json(answer)).into_response())
 }
 
@@ -169,6 +169,8 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
         crate::input::values::link(link).map_err(|said| wrong("link", said))?;
     }
     Ok(Urgent {
+        read: Vec::new(),
+        follows: None,
         text: text("text", asked.text)?.unwrap_or_default(),
         link,
         level: level.transpose()?,
@@ -251,6 +253,19 @@ pub(super) struct Confirm {
 pub(super) struct Said {
     /// Without it the standard words, or the template's.
     text: Option<String>,
+    /// Only shows what would go where.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl Said {
+    fn closed(&self) -> Closed<'_> {
+        Closed { text: self.text.as_deref(), dry_run: self.dry_run }
+    }
+
+    fn status(&self) -> StatusCode {
+        if self.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED }
+    }
 }
 
 type Accepted = Result<(StatusCode, axum::Json<Value>), Problem>;
@@ -279,8 +294,8 @@ pub async fn correct(
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Accepted {
-    let Said { text } = body(&headers, &bytes)?;
-    Ok((StatusCode::ACCEPTED, axum::Json(inner.correct(&peer.actor(), &id, text.as_deref()).await?)))
+    let said: Said = body(&headers, &bytes)?;
+    Ok((said.status(), axum::Json(inner.correct(&peer.actor(), &id, said.closed()).await?)))
 }
 
 pub async fn all_clear(
@@ -290,6 +305,6 @@ pub async fn all_clear(
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Accepted {
-    let Said { text } = body(&headers, &bytes)?;
-    Ok((StatusCode::ACCEPTED, axum::Json(inner.all_clear(&peer.actor(), &id, text.as_deref()).await?)))
+    let said: Said = body(&headers, &bytes)?;
+    Ok((said.status(), axum::Json(inner.all_clear(&peer.actor(), &id, said.closed(), &[]).await?)))
 }

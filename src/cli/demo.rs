@@ -21,6 +21,7 @@ use crate::core::delivery::{Delivery, State};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::answers;
 use crate::daemon::config::{self, Env};
+use crate::daemon::emergency::Closed;
 use crate::daemon::{Daemon, World};
 use crate::ledger::Filter;
 use crate::ledger::sqlite::Sqlite;
@@ -150,14 +151,14 @@ impl Demo {
         let (duty, second) = (person(60_001, "duty-officer"), person(60_002, "second-person"));
         let until = |seconds| self.clock.sleep_until(self.start + TimeDelta::seconds(seconds));
         until(ASKED_S).await;
-        let Ok(asked) = inner.urgent(&duty, demo_queue::flood(), None).await else { return };
+        let Ok(asked) = inner.urgent(&duty, demo_queue::flood(), &[]).await else { return };
         let (id, hash) = (asked["id"].as_str().unwrap_or(""), asked["content_hash"].as_str().unwrap_or(""));
         until(CONFIRMED_S).await;
         if let Err(error) = inner.confirm(&second, id, hash).await {
             tracing::error!(%error, "the demo's second person was refused");
         }
         until(OVER_S).await;
-        if let Err(error) = inner.all_clear(&duty, id, None).await {
+        if let Err(error) = inner.all_clear(&duty, id, Closed::default(), &[]).await {
             tracing::error!(%error, "the demo's all-clear was refused");
         }
     }

@@ -26,7 +26,7 @@ use crate::core::change::{Actor, Recorded};
 use crate::core::delivery::State;
 use crate::core::words::{Words, shown, words};
 use crate::daemon::config::{self, Config, Env};
-use crate::daemon::emergency::Urgent;
+use crate::daemon::emergency::{Closed, Urgent};
 use crate::daemon::{Daemon, World};
 use crate::input::scenario::{self, Act, Post, Said, Scenario};
 use crate::input::values;
@@ -285,15 +285,15 @@ impl Drill {
             Actor::Person { uid: FIRST_UID + n as u32, name: name.clone() }
         };
         let done = match act {
-            Act::Urgent { by, urgent } => inner.urgent(&person(by), asked(urgent), None).await,
+            Act::Urgent { by, urgent } => inner.urgent(&person(by), asked(urgent), &[]).await,
             Act::Confirm { by, id } => {
                 let filter = Filter { announcement: Some(id.clone()), max: 1, ..Filter::default() };
                 let found = inner.ledger.announcements(filter).await.unwrap_or_default().pop();
                 let hash = found.map_or_else(String::new, |a| a.row.content.to_string());
                 inner.confirm(&person(by), id, &hash).await
             }
-            Act::Correct { by, id } => inner.correct(&person(by), id, None).await,
-            Act::AllClear { by, id } => inner.all_clear(&person(by), id, None).await,
+            Act::Correct { by, id } => inner.correct(&person(by), id, Closed::default()).await,
+            Act::AllClear { by, id } => inner.all_clear(&person(by), id, Closed::default(), &[]).await,
             Act::Post(_) | Act::Fault(_) => return Ok(Value::Null),
         };
         done.map_err(|error| error.words())

@@ -11,9 +11,11 @@ pub mod demo_queue;
 pub mod drill;
 mod help;
 pub mod hold;
+mod progress;
 pub mod show;
 pub mod text;
 pub mod urgent;
+pub mod word;
 pub mod world;
 
 use std::io::IsTerminal as _;
@@ -71,11 +73,11 @@ pub enum Command {
     /// Says one thing everywhere at once, and holds routine silent
     Urgent(Box<urgent::Urgent>),
     /// The second person's word to an emergency
-    Confirm(urgent::Confirm),
+    Confirm(word::Confirm),
     /// Corrects a wrong emergency on exactly the accounts that carry it
-    Correct(urgent::About),
+    Correct(word::About),
     /// Ends an emergency and its hold
-    AllClear(urgent::About),
+    AllClear(word::About),
     /// Holds routine silent, or lists what does
     Hold(hold::Hold),
     /// Ends a hold
@@ -254,9 +256,9 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Accounts { what: None } => show::accounts(&config, voice, &env),
         Command::Accounts { what: Some(AccountsCommand::Check) } => show::accounts_check(&config, voice, &env).await,
         Command::Urgent(what) => urgent::urgent(&config, &what, voice, env).await,
-        Command::Confirm(what) => urgent::confirm(&config, &what, voice).await,
-        Command::Correct(what) => urgent::about(&config, &what, "correct", voice).await,
-        Command::AllClear(what) => urgent::about(&config, &what, "all-clear", voice).await,
+        Command::Confirm(what) => word::confirm(&config, &what, voice).await,
+        Command::Correct(what) => word::about(&config, &what, word::Act::Correct, voice).await,
+        Command::AllClear(what) => word::about(&config, &what, word::Act::AllClear, voice).await,
         Command::Hold(what) => hold::hold(&config, &what, voice).await,
         Command::Resume { hold } => hold::resume(&config, hold.as_deref(), voice).await,
         Command::Held => hold::held(&config, voice).await,

@@ -6,22 +6,19 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use super::hold::time;
+use super::progress::followed;
 use super::text::{BAD, CARE, DRILL, GOOD, Voice};
+use super::word::{self, Act};
 use super::{Exit, client, complete, refused, world};
-use crate::api::client::{Client, ClientError, in_path};
+use crate::api::client::{Client, ClientError};
 use crate::clock::Clock;
-use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
 use crate::daemon::config::Env;
-
-/// Between looks at how far it is.
-const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args, Debug)]
 pub struct Urgent {
@@ -83,33 +80,6 @@ pub struct Urgent {
     pub wait: bool,
 }
 
-/// `confirm`, `correct`, `all-clear`.
-#[derive(clap::Args, Debug)]
-pub struct About {
-    /// The emergency
-    pub id: String,
-    /// The words (default: the standard ones, which need no second person)
-    pub text: Option<String>,
-    /// Sends without asking
-    #[arg(long)]
-    pub yes: bool,
-    /// Waits until it stands everywhere, or cannot
-    #[arg(long)]
-    pub wait: bool,
-}
-
-#[derive(clap::Args, Debug)]
-pub struct Confirm {
-    /// The emergency
-    pub id: String,
-    /// Confirms without asking
-    #[arg(long)]
-    pub yes: bool,
-    /// Waits until it stands everywhere, or cannot
-    #[arg(long)]
-    pub wait: bool,
-}
-
 /// Over the socket of the daemon, or of one made for this.
 pub async fn urgent(config: &Path, urgent: &Urgent, voice: Voice, env: Env) -> Exit {
     if !urgent.direct {
@@ -161,12 +131,12 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
         voice.data(&tried);
         return Exit::Done;
     }
-    show(config, &tried, voice);
+    show(config, &tried, &emergency(), voice);
     if urgent.dry_run {
         return Exit::Done;
     }
     let is_drill = tried["drill"] == true;
-    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), is_drill, voice) {
+    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), is_drill, voice).await {
         return Exit::Failed;
     }
     body["dry_run"] = false.into();
@@ -197,16 +167,15 @@ async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wai
         return Exit::Done;
     }
     if let Some(id) = tried["all_clear"].as_str() {
-        let said = words!("解除 {id} 及其静默", "ends {id} and its hold");
-        voice.note(voice.paint(BAD, voice.say(&said)));
+        word::show(config, id, Act::AllClear, &tried["would"], voice);
     } else if tried["dry_run"] == true {
-        show(config, &tried, voice);
+        show(config, &tried, &emergency(), voice);
     }
     if urgent.dry_run {
         return Exit::Done;
     }
     let level = tried["level"].as_str().unwrap_or("all-clear");
-    if !urgent.yes && !typed(level, tried["drill"] == true, voice) {
+    if !urgent.yes && !typed(level, tried["drill"] == true, voice).await {
         return Exit::Failed;
     }
     let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
@@ -231,6 +200,10 @@ fn asked_for(error: &ClientError, voice: Voice) -> Option<(String, String)> {
     Some((name.to_owned(), line.trim().to_owned()))
 }
 
+fn emergency() -> Words {
+    Words::new("紧急发布", "emergency")
+}
+
 fn text_of(given: Option<&str>) -> std::io::Result<String> {
     match given {
         Some("-") => {
@@ -243,15 +216,26 @@ fn text_of(given: Option<&str>) -> std::io::Result<String> {
 }
 
 /// What will go where, and what it will hold.
-fn show(config: &Path, tried: &Value, voice: Voice) {
+pub fn show(config: &Path, tried: &Value, what: &Words, voice: Voice) {
     let level = tried["level"].as_str().unwrap_or("");
     let accounts = tried["accounts"].as_u64().unwrap_or(0);
-    let head = words!("紧急发布 {level}：{accounts} 个账号", "emergency {level}: {accounts} accounts");
+    let (zh, en) = (&what.zh, &what.en);
+    let head = words!("{zh} {level}：{accounts} 个账号", "{en} {level}: {accounts} accounts");
     let style = if tried["drill"] == true { DRILL } else { BAD };
     voice.note(voice.paint(style, voice.say(&head)));
     for (platform, there) in tried["platforms"].as_object().into_iter().flatten() {
         let (n, text) = (there["accounts"].as_u64().unwrap_or(0), shown(there["text"].as_str().unwrap_or("")));
         voice.note(format!("  {platform:<10} {n:>5}  {text}"));
+    }
+    let pictures = tried["pictures"].as_u64().unwrap_or(0);
+    if pictures > 0 {
+        voice.note(voice.say(&words!("  图片 {pictures} 张", "  {pictures} pictures")).to_owned());
+    }
+    if let Some(old) = tried["supersedes"].as_str() {
+        let old = shown(old);
+        let said =
+            words!("  取代 {old}：新的登出后逐个账号撤下", "  takes the place of {old}, which goes account by account");
+        voice.note(voice.say(&said).to_owned());
     }
     for (field, label) in
         [("correction", voice.pick("备好的更正", "correction")), ("all_clear", voice.pick("备好的解除", "all-clear"))]
@@ -278,7 +262,7 @@ fn show(config: &Path, tried: &Value, voice: Voice) {
 }
 
 /// Asks for the level in its own letters; a drill asks in another colour, and for another word.
-fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
+pub async fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
     if !std::io::stdin().is_terminal() {
         voice.error(&Words::new(
             "没有终端可问：加 --yes 才发",
@@ -299,26 +283,30 @@ fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
     };
     eprint!("{said}");
     std::io::stderr().flush().unwrap_or_default();
-    let mut line = String::new();
-    if std::io::stdin().read_line(&mut line).is_ok() && line.trim() == wanted {
+    // On a thread of its own, so that Ctrl-C is heard meanwhile.
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    if line.await.is_ok_and(|line| line.is_ok_and(|line| line.trim() == wanted)) {
         return true;
     }
     voice.error(&Words::new("没有发出", "nothing was sent"));
     false
 }
 
-/// Nothing live bears the mark, and everything of a drill does.
-fn is_drill(announced: &Value) -> bool {
-    announced["text"].as_str().is_some_and(|text| text.contains(DRILL_MARK))
-}
-
 /// What was acknowledged, and, if asked for, what became of it.
-async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exit {
+pub async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exit {
     let id = answer["id"].as_str().unwrap_or("");
     let awaits = answer["state"] == "awaiting_confirm";
     if voice.json && !wait {
         voice.data(answer);
     } else if !voice.json {
+        if let Some(stopped) = answer["cancelled"].as_u64() {
+            let said = words!("没有登出的，已取消 {stopped}", "nothing of it stands; {stopped} were stopped");
+            voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
+            return Exit::Done;
+        }
         if id.is_empty() {
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.pick("静默已结束", "the hold is over")));
         } else if awaits {
@@ -334,118 +322,4 @@ async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exi
         }
     }
     if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }
-}
-
-/// Live, per platform, until every delivery rests or waits for a person.
-async fn followed(client: &Client, id: &str, voice: Voice) -> Exit {
-    let clock = Clock::real();
-    let mut last = String::new();
-    loop {
-        let rows = match all(client, id).await {
-            Ok(rows) => rows,
-            Err(error) => return refused(&error, voice),
-        };
-        let mut platforms: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
-        let mut open = 0;
-        for row in &rows {
-            let state = row["state"].as_str().unwrap_or("");
-            let at = platforms.entry(row["platform"].as_str().unwrap_or("").to_owned()).or_default();
-            at.1 += 1;
-            match state {
-                "published" => at.0 += 1,
-                "failed" | "expired" | "cancelled" | "deleted" => at.2 += 1,
-                "unknown" if row["next_at"].is_null() => at.2 += 1,
-                _ => open += 1,
-            }
-        }
-        let line: Vec<String> = platforms
-            .iter()
-            .map(
-                |(name, (out, all, bad))| {
-                    if *bad > 0 { format!("{name} {out}/{all} ✗{bad}") } else { format!("{name} {out}/{all}") }
-                },
-            )
-            .collect();
-        let line = line.join("  ");
-        if line != last && !voice.json {
-            voice.note(line.clone());
-            last = line;
-        }
-        if open == 0 {
-            let bad: usize = platforms.values().map(|p| p.2).sum();
-            if voice.json {
-                voice.data(&json!({ "id": id, "items": rows }));
-            }
-            for row in rows.iter().filter(|r| r["state"] != "published" && !voice.json) {
-                let reason = row["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
-                let (account, state) = (row["account"].as_str().unwrap_or(""), row["state"].as_str().unwrap_or(""));
-                voice.note(format!("{} {account}: {state} {reason}", voice.paint(BAD, "✗")));
-            }
-            return match bad {
-                0 => Exit::Done,
-                n if n == rows.len() => Exit::Failed,
-                _ => Exit::Partly,
-            };
-        }
-        clock.sleep(LOOK).await;
-    }
-}
-
-async fn all(client: &Client, id: &str) -> Result<Vec<Value>, crate::api::client::ClientError> {
-    let (mut rows, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("/v1/deliveries?announcement={}&limit=1000{cursor}", in_path(id))).await?;
-        rows.extend(page["items"].as_array().cloned().unwrap_or_default());
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(rows),
-        }
-    }
-}
-
-/// The second person's word: what is confirmed is what is shown here.
-pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
-    let client = match client(config, voice) {
-        Ok(client) => client,
-        Err(exit) => return exit,
-    };
-    let path = format!("/v1/announcements/{}", in_path(&confirm.id));
-    let found = match client.get(&path).await {
-        Ok(found) => found,
-        Err(error) => return refused(&error, voice),
-    };
-    let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
-    let accounts = found["accounts"].as_array().map_or(0, Vec::len);
-    let head = words!("确认 {level}：{accounts} 个账号", "confirms {level}: {accounts} accounts");
-    voice.note(voice.paint(BAD, voice.say(&head)));
-    voice.note(format!("  {}", shown(found["text"].as_str().unwrap_or(""))));
-    if !confirm.yes && !typed(&level, is_drill(&found), voice) {
-        return Exit::Failed;
-    }
-    match client.post(&format!("{path}/confirm"), &json!({ "content_hash": found["content_hash"] })).await {
-        Ok(answer) => taken(&client, &answer, confirm.wait, voice).await,
-        Err(error) => refused(&error, voice),
-    }
-}
-
-/// `correct` and `all-clear`.
-pub async fn about(config: &Path, about: &About, act: &str, voice: Voice) -> Exit {
-    let client = match client(config, voice) {
-        Ok(client) => client,
-        Err(exit) => return exit,
-    };
-    let path = format!("/v1/announcements/{}", in_path(&about.id));
-    let found = match client.get(&path).await {
-        Ok(found) => found,
-        Err(error) => return refused(&error, voice),
-    };
-    let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
-    voice.note(format!("{} {}: {}", act, about.id, shown(found["text"].as_str().unwrap_or(""))));
-    if !about.yes && !typed(&level, is_drill(&found), voice) {
-        return Exit::Failed;
-    }
-    match client.post(&format!("{path}/{act}"), &json!({ "text": about.text })).await {
-        Ok(answer) => taken(&client, &answer, about.wait, voice).await,
-        Err(error) => refused(&error, voice),
-    }
 }

@@ -127,9 +127,38 @@ pub struct Body {
     /// The words of a correction or an all-clear as the program or a template has them: its sender alone gives them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub standard: bool,
+    /// Of an emergency: how many persons give their word, as it was when it was taken; without it as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persons: Option<usize>,
+    /// Of an emergency: how long routine is silent from its release on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Span>)]
+    pub silence: Option<Duration>,
+    /// Of a later word of an emergency: which one, and which of its posts it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Follows>,
     /// Of an emergency from a template: what will correct it and end it, signed with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<Closing>,
+}
+
+/// A later word of an emergency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Follows {
+    /// The emergency, by its first post.
+    pub emergency: AnnouncementId,
+    pub part: Part,
+    /// Its posts that this one replaces, corrects or clears, account by account.
+    pub posts: BTreeSet<AnnouncementId>,
+}
+
+/// What a later word is to its emergency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    Update,
+    Correction,
+    AllClear,
 }
 
 /// The last words of an emergency, agreed on with its first.
@@ -169,6 +198,27 @@ impl Level {
     }
 }
 
+impl Part {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::Update => "update",
+            Part::Correction => "correction",
+            Part::AllClear => "all_clear",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Part> {
+        [Part::Update, Part::Correction, Part::AllClear].into_iter().find(|part| part.as_str() == text)
+    }
+}
+
+impl Follows {
+    /// Whether what it is about goes when this one is out.
+    pub fn replaces(&self) -> bool {
+        matches!(self.part, Part::Update | Part::Correction)
+    }
+}
+
 impl Closing {
     /// Its texts, each under the name of its field.
     pub fn words(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -196,12 +246,26 @@ impl Body {
             supersedes: None,
             hold_exempt: None,
             standard: false,
+            persons: None,
+            silence: None,
+            follows: None,
             closing: None,
         }
     }
 
     pub fn hash(&self) -> ContentHash {
         digest(self)
+    }
+
+    /// What it is to an emergency that was there before.
+    pub fn part(&self) -> Option<Part> {
+        self.follows.as_ref().map(|f| f.part)
+    }
+
+    /// The posts that go, account by account, once this one is out there.
+    pub fn replaced(&self) -> BTreeSet<&AnnouncementId> {
+        let posts = self.follows.iter().filter(|f| f.replaces()).flat_map(|f| &f.posts);
+        posts.chain(&self.supersedes).collect()
     }
 
     /// The text for a platform: its variant, or the common one.

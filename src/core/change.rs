@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Time;
 use super::accounts::AccountId;
-use super::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
+use super::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Part, Priority};
 use super::delivery::{Delivery, Step};
 use super::gate::Hold;
 
@@ -57,6 +57,26 @@ pub struct AnnouncementRow {
     /// Why it was withdrawn, if it was: `queue` (its file no longer has it) or a person.
     pub withdrawn: Option<String>,
     pub first_seen: Time,
+    /// The emergency it is a later word of, by its first post.
+    pub follows: Option<(AnnouncementId, Part)>,
+    /// Of an emergency's post: how it ended.
+    pub ended: Option<Ended>,
+}
+
+/// How an emergency's post ended, by whom, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Ended {
+    pub how: End,
+    pub by: String,
+    #[schema(value_type = chrono::DateTime<chrono::Utc>)]
+    pub at: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    AllClear,
+    Corrected,
 }
 
 /// Closing figures of a release, in milliseconds; whole-second sends count as late beyond `grace`.
@@ -79,6 +99,8 @@ pub struct Closing {
 pub enum Change {
     Content(ContentHash, Box<Content>),
     Announcement(Box<AnnouncementRow>),
+    /// An emergency's post has ended, or is in force again.
+    Ended(AnnouncementId, Option<Ended>),
     /// An occurrence; one that exists gets the new content and instant.
     Occurrence {
         id: OccurrenceId,

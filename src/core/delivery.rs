@@ -229,6 +229,11 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
         (Scheduled | Ready | Held | Retrying, Event::SetAside(why)) => row.end(Failed, Some(Class::Platform), why),
 
+        (Held, Event::Edited { content, at, .. }) if at == before.at => {
+            // Other words for the hour it was kept back from still wait for a person's look.
+            row.content = content;
+            row.prepared = None;
+        }
         (Scheduled | Ready | Held | Retrying | Cancelled | Expired, Event::Edited { content, at, expires_at }) => {
             row.content = content;
             row.begin_again(at, expires_at);

@@ -35,6 +35,13 @@ impl Hold {
     }
 }
 
+/// Who gave their word, as the kernel names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub uid: u32,
+    pub name: String,
+}
+
 /// The gate's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,9 +54,9 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     pub holds: Vec<Hold>,
-    /// Uids that gave their word to exactly this content of this announcement: the same words sent another day
-    /// need their persons anew.
-    pub confirmed: BTreeMap<(AnnouncementId, ContentHash), BTreeSet<u32>>,
+    /// Who gave their word to exactly this content of this announcement, in that order: the same words sent another
+    /// day need their persons anew.
+    pub confirmed: BTreeMap<(AnnouncementId, ContentHash), Vec<Person>>,
     /// Deliveries somebody withdrew after they were armed: their requests must not begin.
     pub withdrawn: BTreeSet<DeliveryId>,
 }
@@ -85,15 +92,23 @@ impl Gate {
         }
     }
 
-    /// How many persons gave their word.
-    pub fn persons(&self, announcement: &AnnouncementId, content: &ContentHash) -> usize {
-        self.confirmed.get(&(announcement.clone(), content.clone())).map_or(0, BTreeSet::len)
+    /// Who gave their word.
+    pub fn persons(&self, announcement: &AnnouncementId, content: &ContentHash) -> &[Person] {
+        self.confirmed.get(&(announcement.clone(), content.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Somebody gave their word, once.
+    pub fn confirm(&mut self, announcement: &AnnouncementId, content: &ContentHash, person: Person) {
+        let persons = self.confirmed.entry((announcement.clone(), content.clone())).or_default();
+        if !persons.iter().any(|p| p.uid == person.uid) {
+            persons.push(person);
+        }
     }
 
     /// An emergency of the queue has no sender, so all of its persons, at least one, confirm it.
     fn confirmed_enough(&self, asking: &Asking<'_>, emergency: &Emergency) -> Verdict {
         let needed = emergency.persons(asking.body);
-        let have = self.persons(asking.announcement, asking.content);
+        let have = self.persons(asking.announcement, asking.content).len();
         if have >= needed {
             return Verdict::Go;
         }
@@ -132,6 +147,9 @@ mod tests {
             supersedes: None,
             hold_exempt: None,
             standard: false,
+            persons: None,
+            silence: None,
+            follows: None,
             closing: None,
         }
     }
@@ -169,9 +187,11 @@ mod tests {
 
         let red = body(Priority::Emergency);
         assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "nobody has confirmed it");
-        gate.confirmed.insert((announcement.clone(), hash.clone()), BTreeSet::from([1000]));
+        let person = |uid: u32| Person { uid, name: format!("duty{uid}") };
+        gate.confirm(&announcement, &hash, person(1000));
+        gate.confirm(&announcement, &hash, person(1000));
         assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "one of two");
-        gate.confirmed.insert((announcement.clone(), hash.clone()), BTreeSet::from([1000, 1001]));
+        gate.confirm(&announcement, &hash, person(1001));
         assert_eq!(ask(&gate, &red), Verdict::Go);
         gate.withdrawn.insert(DeliveryId(1));
         assert_eq!(ask(&gate, &red), Verdict::Withdrawn);

@@ -54,6 +54,8 @@ pub struct KnownOccurrence {
     pub release: Time,
     /// Deliveries of which nothing has reached a platform.
     pub pending: u32,
+    /// Of those, what a hold kept back, or a missing word does.
+    pub held: u32,
     /// Deliveries that ended without being tried: cancelled or expired.
     pub ended: u32,
     /// Deliveries that were sent, or tried.
@@ -148,6 +150,10 @@ fn is_repeat(announcement: &Announcement) -> bool {
 
 fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Vec<Action> {
     let (id, row) = (&announcement.id, &known.row);
+    if row.file.is_empty() {
+        // It came over the socket: no file touches it. The reading has a fault for this one.
+        return Vec::new();
+    }
     let by_queue = row.withdrawn.as_deref() == Some("queue");
     if row.withdrawn.is_some() && !by_queue {
         // A person cancelled it: an edit of the file does not bring it back.
@@ -213,11 +219,13 @@ fn changed(
         }
     }
     occurrences.retain(|(o, _)| !released(o));
+    let repeats = is_repeat(announcement);
     let wanted_ids: BTreeSet<&OccurrenceId> = occurrences.iter().map(|(o, _)| o).collect();
     let gone: Vec<OccurrenceId> = known
         .occurrences
         .iter()
-        .filter(|(o, k)| k.pending > 0 && !wanted_ids.contains(o))
+        // What a hold kept back of a repeat waits for a person's look, whatever becomes of the coming hours.
+        .filter(|(o, k)| k.pending > if repeats { k.held } else { 0 } && !wanted_ids.contains(o))
         .map(|(o, _)| o.clone())
         .collect();
     if !gone.is_empty() {

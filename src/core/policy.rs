@@ -235,6 +235,9 @@ pub struct Emergency {
 impl Emergency {
     /// Persons who have to give their word, the sender included.
     pub fn persons(&self, body: &super::announcement::Body) -> usize {
+        if let Some(persons) = body.persons {
+            return persons.max(1);
+        }
         if body.standard {
             return 1;
         }

@@ -90,6 +90,12 @@ impl Inner {
     /// Stops what is not out yet (`wish` Stop), or takes down what is as well (`Gone`).
     pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, wish: Wish) -> Result<Withdrawn, ActError> {
         let rows = self.all_of(id).await?;
+        // A word, or a correction, that is given in this moment is for what it finds.
+        let turn = match rows[0].priority {
+            Priority::Emergency => Some(self.deciding.lock().await),
+            _ => None,
+        };
+        let rows = self.all_of(id).await?;
         {
             let mut gate = lock(&self.gate);
             gate.withdrawn.extend(rows.iter().filter(|d| !d.state.is_settled()).map(|d| d.id));
@@ -97,14 +103,14 @@ impl Inner {
         let (mut stopped, mut under_way, mut down, mut settled) = (0, 0, 0, 0);
         let (zh, en) = if wish == Wish::Gone { ("撤下", "deleted") } else { ("取消", "cancelled") };
         let why = words!("由 {by} {zh}", "{en} by {by}");
-        for row in &rows {
-            if row.state == State::Published && wish == Wish::Stop
+        let is_settled = |row: &&Delivery| {
+            row.state == State::Published && wish == Wish::Stop
                 || row.state.is_settled() && row.state != State::Published
-            {
-                settled += 1;
-                continue;
-            }
-            match self.step(by, row, Event::Withdrawn(wish, why.clone()), Vec::new()).await {
+        };
+        settled += rows.iter().filter(is_settled).count();
+        let open = rows.iter().filter(|row| !is_settled(row));
+        for after in self.step_all(by, open, |_| Event::Withdrawn(wish, why.clone())).await {
+            match after {
                 Ok(after) if after.state == State::Cancelled => stopped += 1,
                 Ok(after) if after.state == State::Published => down += 1,
                 Ok(_) => under_way += 1,
@@ -122,8 +128,14 @@ impl Inner {
         let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
         self.nudge(&ids);
         self.forget_withdrawn(&ids);
-        if rows[0].priority == Priority::Emergency && under_way + down + settled == 0 {
-            self.end_hold_of(by, &rows[0].announcement).await?;
+        if rows[0].priority == Priority::Emergency
+            && under_way + down + settled == 0
+            && let Some(row) = self.announcement_row(&rows[0].announcement).await?
+            && let Some(hold) = self.brought_hold(&row)
+        {
+            // An emergency of which nothing went out, and nothing will, is silent for nobody.
+            drop(turn);
+            self.end_hold(by, &hold.id).await?;
         }
         Ok(Withdrawn {
             id: id.to_owned(),
@@ -213,12 +225,8 @@ impl Inner {
             }
             None => Event::SettledNotPublished,
         };
-        let after = self.step(by, &row, event, Vec::new()).await?;
-        let correction = super::settle::correction(self, &after).await;
-        if !correction.changes.is_empty() {
-            self.ledger.commit(by, correction.changes).await?;
-        }
-        self.nudge(&correction.ids);
+        // In one commit with the correction or the all-clear that waits to know.
+        let after = super::send::written_by(self, by, &row, event).await?;
         self.nudge(&[id]);
         Ok(answers::Delivery::of(&after))
     }

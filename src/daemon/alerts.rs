@@ -15,7 +15,7 @@ use super::Inner;
 use super::acts::ActError;
 use super::answers::{Before, CancelPreview, TakenBefore};
 use super::config::Config;
-use super::emergency::{Key, Urgent};
+use super::emergency::{Closed, Key, Urgent};
 use crate::clock::Time;
 use crate::core::accounts::Selector;
 use crate::core::alert::{
@@ -49,6 +49,9 @@ impl Inner {
         if self.announced(&id).await?.is_some() {
             return self.taken_before(by, &id, dry_run).await;
         }
+        if !dry_run && let Some(answer) = self.answered_before(by, Some(&once(&id))).await? {
+            return Ok(answer);
+        }
         if !(alert.status == Status::Actual || drill && alert.status == Status::Exercise) {
             let status = alert.status.as_str();
             return Err(invalid(
@@ -69,14 +72,23 @@ impl Inner {
         match alert.kind {
             MsgType::Alert | MsgType::Update => {
                 let urgent = self.of_alert(&alert, &id, now, dry_run).await?;
-                self.urgent(by, urgent, key.or_else(|| Some(once(&id)))).await
+                // Under its own name too: who has it from elsewhere, without the key, gets the same answer.
+                let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
+                self.urgent(by, urgent, &keys).await
             }
             MsgType::Cancel => {
-                self.level_of(&alert)?;
+                self.highest_of(&alert)?;
                 let cancelled = self.referred(&alert).await?;
+                let closed = Closed { text: None, dry_run };
                 match dry_run {
-                    true => Ok(json!(CancelPreview { dry_run: true, all_clear: cancelled })),
-                    false => self.all_clear(by, &cancelled, None).await,
+                    true => {
+                        let would = self.all_clear(by, &cancelled, closed, &[]).await?;
+                        Ok(json!(CancelPreview { dry_run: true, all_clear: cancelled, would }))
+                    }
+                    false => {
+                        let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
+                        self.all_clear(by, &cancelled, closed, &keys).await
+                    }
                 }
             }
             MsgType::Ack | MsgType::Error => {
@@ -93,7 +105,7 @@ impl Inner {
     async fn taken_before(&self, by: &Actor, id: &str, dry_run: bool) -> Result<Value, ActError> {
         if let Actor::Person { uid, .. } = by
             && !dry_run
-            && let Some((_, answer)) = self.ledger.answered(*uid, &once(id).key).await?
+            && let Some((_, answer)) = self.ledger.answered(*uid, &once(id).key, Time::MIN_UTC).await?
         {
             return Ok(serde_json::from_str(&answer).unwrap_or(Value::Null));
         }
@@ -101,14 +113,18 @@ impl Inner {
         Ok(json!(TakenBefore { id: id.to_owned(), state: Before::TakenBefore, deliveries }))
     }
 
+    /// The highest level that this sender may ask for.
+    fn highest_of(&self, alert: &Alert) -> Result<Level, ActError> {
+        let sender = shown(&alert.sender);
+        self.config().settings.cap.senders.get(&alert.sender).copied().ok_or_else(|| {
+            let said = words!("发送者 `{sender}` 不在 cap.senders 里", "the sender `{sender}` is none of cap.senders");
+            invalid("sender", said)
+        })
+    }
+
     /// The info for the city, and its level, if this sender may ask for it.
     fn level_of<'a>(&self, alert: &'a Alert) -> Result<(&'a Info, Level), ActError> {
-        let config = self.config();
-        let sender = shown(&alert.sender);
-        let Some(highest) = config.settings.cap.senders.get(&alert.sender).copied() else {
-            let said = words!("发送者 `{sender}` 不在 cap.senders 里", "the sender `{sender}` is none of cap.senders");
-            return Err(invalid("sender", said));
-        };
+        let (sender, highest) = (shown(&alert.sender), self.highest_of(alert)?);
         let info = alert.chosen(LANGUAGE).ok_or_else(|| invalid("info", Words::new("没有 info", "it has no info")))?;
         let said =
             || Words::new("看不出预警级别", "its level cannot be told: there is neither a colour nor a severity");

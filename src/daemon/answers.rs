@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::core::accounts::{AccountId, PlatformName};
-use crate::core::announcement::{AnnouncementId, Body, ContentHash, Level, OccurrenceId, Priority};
+use crate::core::announcement::{AnnouncementId, Body, ContentHash, Level, OccurrenceId, Part, Priority};
 use crate::core::change;
 use crate::core::delivery::{self, Class, State};
 use crate::core::gate::Hold;
@@ -72,6 +72,7 @@ pub enum Fate {
     Expired,
     Cancelled,
     Superseded,
+    Corrected,
 }
 
 /// One occurrence to one account.
@@ -148,6 +149,8 @@ pub struct Announcement {
     pub content_hash: ContentHash,
     pub supersedes: Option<AnnouncementId>,
     pub edited_after_publication: bool,
+    /// Of an emergency's post: how it ended.
+    pub ended: Option<change::Ended>,
     pub withdrawn_by: Option<String>,
     pub first_seen: DateTime<Utc>,
     pub occurrences: Vec<Occurrence>,
@@ -167,6 +170,10 @@ pub struct SaidTo {
     pub text: String,
     pub content: Body,
     pub accounts: BTreeSet<AccountId>,
+    /// How many accounts of each platform, and what they show.
+    pub platforms: BTreeMap<String, Shown>,
+    /// Of an emergency.
+    pub persons: Option<Persons>,
 }
 
 /// What is wrong in a file, and where.
@@ -202,6 +209,8 @@ pub struct Status {
     pub health: Health,
     pub emergencies: Vec<Emergency>,
     pub holds: Vec<Hold>,
+    /// Deliveries of routine that holds kept back, and that nobody has let go yet.
+    pub kept_back: usize,
     /// How many, by state.
     pub deliveries: BTreeMap<&'static str, u64>,
     pub recent: Vec<Occurrence>,
@@ -219,19 +228,29 @@ pub struct Status {
     pub audit: Head,
 }
 
-/// An emergency of the last hours: what, since when, where it stands and where not yet.
+/// A post of an emergency that is not over, or ended lately: what, since when, by whom, where it stands and where not yet.
 #[derive(Serialize, ToSchema)]
 pub struct Emergency {
     pub id: AnnouncementId,
+    /// The first post of the emergency; its own id for that one.
+    pub emergency: AnnouncementId,
+    /// What a later word is to it; null for the first post.
+    pub part: Option<Part>,
     pub level: Option<Level>,
     pub text: String,
     pub since: DateTime<Utc>,
     pub state: Fate,
+    /// Accounts on which it stands now.
     pub standing: usize,
+    /// Accounts on which it stood and was taken down.
+    pub taken_down: usize,
     pub not_yet: usize,
     /// The first of them.
     pub where_not: Vec<NotYet>,
     pub persons: Persons,
+    /// Until when the missing word may come.
+    pub confirm_by: Option<DateTime<Utc>>,
+    pub ended: Option<change::Ended>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -241,11 +260,13 @@ pub struct NotYet {
     pub reason: Option<Words>,
 }
 
-/// How many persons have to give their word, and how many have.
+/// How many persons have to give their word, how many have, and who.
 #[derive(Serialize, ToSchema)]
 pub struct Persons {
     pub needed: usize,
     pub have: usize,
+    /// In the order of their words: of an emergency over the socket its sender is the first.
+    pub names: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]

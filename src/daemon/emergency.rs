@@ -5,27 +5,35 @@
 //! A false emergency is the worst that can happen, so whatever is missing or odd keeps it back.
 
 mod closing;
-mod kin;
+pub(crate) mod kin;
 mod tried;
 mod word;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::acts::ActError;
 use super::answers::{Fate, HoldBegun, Persons, Preview, Shown, Taken};
 use super::planner::{expiry, new_delivery};
 use super::{Inner, lock};
-use crate::core::announcement::{Announcement, AnnouncementId, Level, OccurrenceId, Priority};
+use crate::clock::Time;
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, ContentHash, Follows, Image, Level, OccurrenceId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::State;
+use crate::core::delivery::{Delivery, State};
 use crate::core::fit;
+use crate::core::gate::{Hold, Person};
 use crate::core::words::Words;
+pub use closing::Closed;
 pub(crate) use tried::quoted;
 use tried::{Tried, invalid};
+
+/// A request asked again within this time gets the answer it got (R47).
+const ANSWERS_LAST: TimeDelta = TimeDelta::hours(24);
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +55,10 @@ pub struct Urgent {
     pub values: BTreeMap<String, String>,
     /// Pictures below the queue folder, each with its description.
     pub images: Vec<(String, Option<String>)>,
+    /// The same, read.
+    pub read: Vec<Image>,
+    /// Of a correction or an all-clear: what it is about.
+    pub follows: Option<Follows>,
 }
 
 /// The key a person gave a request, so that asking twice does it once.
@@ -59,28 +71,36 @@ pub struct Key {
 
 impl Inner {
     /// Takes an urgent post: tried, written, and on its way when this returns.
-    pub async fn urgent(self: &Arc<Self>, by: &Actor, urgent: Urgent, key: Option<Key>) -> Result<Value, ActError> {
-        let _turn = self.deciding.lock().await;
-        if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
+    pub async fn urgent(self: &Arc<Self>, by: &Actor, urgent: Urgent, keys: &[Key]) -> Result<Value, ActError> {
+        if let Some(answer) = self.answered_before(by, keys.first()).await? {
             return Ok(answer);
         }
         let (urgent, wording) = self.worded(urgent)?;
+        // A slow disk under the pictures keeps nobody else's emergency waiting.
+        let urgent = Urgent { read: self.pictures(&urgent.images).await?, ..urgent };
         let accounts = match urgent.to.is_empty() {
             true => {
                 return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
             }
             false => self.accounts_of("to", &urgent.to, &urgent.except)?,
         };
-        let tried = self.tried(by, &urgent, accounts, wording).await?;
         if urgent.dry_run {
+            let tried = self.tried(by, &urgent, accounts, wording).await?;
             return Ok(json!(self.preview(&tried).await?));
         }
-        Ok(json!(self.take(by, tried, urgent.source.as_deref(), Vec::new(), key).await?))
+        let _turn = self.deciding.lock().await;
+        // The same request may have been taken while this one waited for its turn.
+        if let Some(answer) = self.answered_before(by, keys.first()).await? {
+            return Ok(answer);
+        }
+        let tried = self.tried(by, &urgent, accounts, wording).await?;
+        Ok(json!(self.take(by, tried, urgent.source.as_deref(), Vec::new(), keys).await?))
     }
 
     pub(crate) async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
         let (Some(key), Actor::Person { uid, .. }) = (key, by) else { return Ok(None) };
-        let Some((hash, answer)) = self.ledger.answered(*uid, &key.key).await? else { return Ok(None) };
+        let since = self.clock.now() - ANSWERS_LAST;
+        let Some((hash, answer)) = self.ledger.answered(*uid, &key.key, since).await? else { return Ok(None) };
         if hash != key.hash {
             let said = Words::new(
                 "这个 Idempotency-Key 已用于另一个请求",
@@ -94,15 +114,6 @@ impl Inner {
     /// What would go where, with nothing written and nothing held.
     async fn preview(&self, tried: &Tried) -> Result<Preview, ActError> {
         let body = &tried.content.body;
-        let mut platforms: BTreeMap<String, Shown> = BTreeMap::new();
-        for account in &tried.content.accounts {
-            let platform = account.platform();
-            let shown = platforms.entry(platform.to_owned()).or_insert_with(|| Shown {
-                accounts: 0,
-                text: fit::full_text(body.text_for(platform), body.link.as_deref()),
-            });
-            shown.accounts += 1;
-        }
         let hold = match &tried.hold {
             Some(hold) => Some(self.kept_by(hold).await?),
             None => None,
@@ -113,10 +124,11 @@ impl Inner {
             id: tried.id.clone(),
             level: tried.level,
             accounts: tried.content.accounts.len(),
-            platforms,
+            platforms: shown_on(&tried.content),
+            pictures: body.images.len(),
             content_hash: tried.content.hash(),
             hold,
-            supersedes: tried.supersedes.clone(),
+            supersedes: body.supersedes.clone(),
             persons: self.config().settings.emergency.persons(body),
             closing: body.closing.clone(),
         })
@@ -129,15 +141,20 @@ impl Inner {
         tried: Tried,
         source: Option<&str>,
         with: Vec<Change>,
-        key: Option<Key>,
+        keys: &[Key],
     ) -> Result<Taken, ActError> {
         let now = self.clock.now();
-        let Tried { id, content, level, hold, supersedes, uncertain } = tried;
+        let Tried { id, content, level, hold, uncertain } = tried;
         let (hash, config) = (content.hash(), self.config());
         let needed = config.settings.emergency.persons(&content.body);
         let is_confirmed = needed <= 1;
-        let expires_at = expiry(&content.body, now, &config.settings.publish);
-        let occurrence = OccurrenceId::once(&id);
+        let hold = hold.and_then(|hold| self.beginning(hold, is_confirmed, now));
+        let (mut changes, ended) = match &content.body.follows {
+            Some(follows) if is_confirmed => self.consequences(by, follows).await?,
+            _ => Default::default(),
+        };
+        let confirm_by = now + config.settings.emergency.confirm_within;
+        let names = if let Actor::Person { .. } = by { vec![by.to_string()] } else { Vec::new() };
         let answer = Taken {
             id: id.clone(),
             state: if is_confirmed { Fate::Releasing } else { Fate::AwaitingConfirm },
@@ -145,72 +162,33 @@ impl Inner {
             waiting: uncertain.len(),
             level,
             content_hash: hash.clone(),
-            persons: Persons { needed, have: 1 },
-            confirm_by: (!is_confirmed).then(|| now + config.settings.emergency.confirm_within),
+            persons: Persons { needed, have: 1, names },
+            confirm_by: (!is_confirmed).then_some(confirm_by),
             hold: hold.as_ref().map(|h| HoldBegun { id: h.id.clone(), until: h.until }),
         };
-        let announcement = Announcement { id: id.clone(), file: String::new(), line: 0, content: content.clone() };
-        let mut changes = vec![
-            Change::Content(hash.clone(), Box::new(content.clone())),
-            Change::Announcement(Box::new(AnnouncementRow {
-                id: id.clone(),
-                file: String::new(),
-                line: 0,
-                content: hash.clone(),
-                body: content.body.hash(),
-                edited: None,
-                priority: Priority::Emergency,
-                supersedes,
-                planned_to: None,
-                withdrawn: None,
-                first_seen: now,
-            })),
-            Change::Occurrence {
-                id: occurrence.clone(),
-                announcement: id.clone(),
-                content: hash.clone(),
-                release: now,
-            },
-        ];
-        // Those whose intents are part of this commit, and those that wait for a word.
-        let (mut armed, mut expected) = (Vec::new(), Vec::new());
-        for account in &content.accounts {
-            let mut delivery = new_delivery(&announcement, &hash, &occurrence, account, now, expires_at);
-            delivery.id = self.ledger.new_id();
-            let means = self.prepare_at_once(&mut delivery, &content);
-            if uncertain.contains(account) {
-                delivery.state = State::Held;
-                delivery.next_at = None;
-                delivery.reason = Some(Words::new(
-                    "有误的那条是否已发，尚不清楚",
-                    "whether what it corrects is there is not known yet",
-                ));
-            } else if !is_confirmed {
-                delivery.state = State::Held;
-                delivery.next_at = Some(now + config.settings.emergency.confirm_within);
-                delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
-                expected.push(delivery.clone());
-            } else if let Some(step) = means.and_then(|means| self.intent(&delivery, &means, now, &mut changes)) {
-                delivery = step.row;
-                armed.push(delivery.clone());
-            }
-            changes.push(Change::Add(Box::new(delivery)));
-        }
+        changes.extend(announced(&id, &content, &hash, now));
+        let Intents { armed, expected } = self.deliveries_of(
+            &id,
+            &content,
+            &hash,
+            &uncertain,
+            (!is_confirmed).then_some(confirm_by),
+            now,
+            &mut changes,
+        );
         changes.extend(hold.iter().cloned().map(Change::Hold));
         let body = json!({
             "level": level, "accounts": content.accounts.len(), "content_hash": hash, "persons": needed,
-            "armed": armed.len(), "text": content.body.text, "source": source,
+            "armed": armed.len(), "text": content.body.text, "source": source, "follows": content.body.follows,
         });
         changes.push(Note::change("emergency", &id, body));
         let mut word = None;
         if let Actor::Person { uid, name } = by {
             let (announcement, content) = (id.clone(), hash.clone());
             changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
-            word = Some(*uid);
-            if let Some(Key { key, hash }) = key {
-                changes.push(Change::Answered { uid: *uid, key, hash, answer: json!(answer).to_string() });
-            }
+            word = Some(Person { uid: *uid, name: name.clone() });
         }
+        changes.extend(answered_with(by, keys, &json!(answer)));
         changes.extend(with);
         // Routine falls silent before the first byte is written, and speaks again if nothing was.
         let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
@@ -222,19 +200,134 @@ impl Inner {
             }
             return Err(error.into());
         }
-        if let Some(uid) = word {
-            lock(&self.gate).confirmed.entry((id.clone(), hash.clone())).or_default().insert(uid);
+        if let Some(person) = word {
+            lock(&self.gate).confirm(&id, &hash, person);
         }
+        self.forget_holds(&ended);
         let deliveries = content.accounts.len();
         self.remember(&hash, Arc::new(content));
         self.launch(launches);
-        self.expect(&expected, now + config.settings.emergency.confirm_within);
+        self.expect(expected, confirm_by);
         tracing::warn!(announcement = %id, ?level, deliveries, is_confirmed, "an emergency was taken");
         self.urge();
         Ok(answer)
     }
+
+    /// The hold as it begins now: one that stands already lasts as long as the longer of both, and an update that waits
+    /// for a word leaves it as it is.
+    fn beginning(&self, hold: Hold, is_confirmed: bool, now: Time) -> Option<Hold> {
+        match self.standing_hold(&hold.id) {
+            None => Some(Hold { begun: now, ..hold }),
+            Some(_) if !is_confirmed => None,
+            Some(standing) => {
+                let until = standing.until.zip(hold.until).map(|(a, b)| a.max(b));
+                Some(Hold { until, ..standing })
+            }
+        }
+    }
+
+    /// Its deliveries: those whose intents are part of this commit, and those that wait for a word, or to know whether
+    /// they are needed.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one emergency, used here alone")]
+    fn deliveries_of(
+        self: &Arc<Self>,
+        id: &AnnouncementId,
+        content: &Content,
+        hash: &ContentHash,
+        uncertain: &BTreeSet<AccountId>,
+        confirm_by: Option<Time>,
+        now: Time,
+        changes: &mut Vec<Change>,
+    ) -> Intents {
+        let expires_at = expiry(&content.body, now, &self.config().settings.publish);
+        let occurrence = OccurrenceId::once(id);
+        let mut intents = Intents::default();
+        for account in &content.accounts {
+            let mut delivery = new_delivery(id, content.body.priority, hash, &occurrence, account, now, expires_at);
+            delivery.id = self.ledger.new_id();
+            let means = self.prepare_at_once(&mut delivery, content);
+            if uncertain.contains(account) {
+                delivery.state = State::Held;
+                delivery.next_at = None;
+                delivery.reason = Some(Words::new(
+                    "所指的那条是否已发，尚不清楚",
+                    "whether the post it is about is there is not known yet",
+                ));
+            } else if let Some(until) = confirm_by {
+                delivery.state = State::Held;
+                delivery.next_at = Some(until);
+                delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
+                intents.expected.push(delivery.clone());
+            } else if let Some(step) = means.and_then(|means| self.intent(&delivery, &means, now, changes)) {
+                delivery = step.row;
+                intents.armed.push(delivery.clone());
+            }
+            changes.push(Change::Add(Box::new(delivery)));
+        }
+        intents
+    }
 }
 
-fn hold_name(id: &AnnouncementId) -> String {
-    format!("hold-{id}")
+/// What of an emergency's deliveries goes now, and what is prepared while it waits.
+#[derive(Default)]
+struct Intents {
+    armed: Vec<Delivery>,
+    expected: Vec<Delivery>,
+}
+
+/// The content, its announcement, and the one occurrence it has.
+fn announced(id: &AnnouncementId, content: &Content, hash: &ContentHash, now: Time) -> [Change; 3] {
+    let body = &content.body;
+    let row = AnnouncementRow {
+        id: id.clone(),
+        file: String::new(),
+        line: 0,
+        content: hash.clone(),
+        body: body.hash(),
+        edited: None,
+        priority: Priority::Emergency,
+        supersedes: body.supersedes.clone(),
+        planned_to: None,
+        withdrawn: None,
+        first_seen: now,
+        follows: body.follows.as_ref().map(|f| (f.emergency.clone(), f.part)),
+        ended: None,
+    };
+    [
+        Change::Content(hash.clone(), Box::new(content.clone())),
+        Change::Announcement(Box::new(row)),
+        Change::Occurrence {
+            id: OccurrenceId::once(id),
+            announcement: id.clone(),
+            content: hash.clone(),
+            release: now,
+        },
+    ]
+}
+
+/// How many accounts of each platform, and what they show.
+pub(crate) fn shown_on(content: &Content) -> BTreeMap<String, Shown> {
+    let body = &content.body;
+    let mut platforms: BTreeMap<String, Shown> = BTreeMap::new();
+    for account in &content.accounts {
+        let platform = account.platform();
+        let shown = platforms.entry(platform.to_owned()).or_insert_with(|| Shown {
+            accounts: 0,
+            text: fit::full_text(body.text_for(platform), body.link.as_deref()),
+        });
+        shown.accounts += 1;
+    }
+    platforms
+}
+
+/// What a person's request was answered, under each of its keys.
+fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
+    let Actor::Person { uid, .. } = by else { return Vec::new() };
+    let answered = |Key { key, hash }: &Key| Change::Answered {
+        uid: *uid,
+        key: key.clone(),
+        hash: hash.clone(),
+        answer: answer.to_string(),
+    };
+    keys.into_iter().map(answered).collect()
 }

@@ -17,7 +17,7 @@ use super::answers::{HoldOver, Holding, Out, Unheld};
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
-use crate::core::announcement::{AnnouncementId, Priority};
+use crate::core::announcement::{AnnouncementId, Content, Priority};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
@@ -104,7 +104,7 @@ impl Inner {
     /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.
     pub(crate) async fn kept_by(&self, hold: &Hold) -> Result<Holding, ActError> {
         let until = hold.until.unwrap_or(self.clock.now() + A_DAY);
-        let kept = self.ledger.kept_back(until).await?;
+        let kept = self.ledger.kept_back(until, hold.accounts.clone()).await?;
         let Hold { id, reason, until, accounts, owner, .. } = hold.clone();
         let out = kept.out.into_iter().map(|(account, url)| Out { account, url }).collect();
         Ok(Holding { id, reason, until, accounts, owner, held: kept.held, in_flight: kept.in_flight, out })
@@ -130,32 +130,38 @@ impl Inner {
     }
 
     /// What no hold keeps back any more goes on, or begins to wait for a person's look.
-    async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
-        let rows = self.held().await?;
-        let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
-        let mut released = 0;
-        for row in rows {
-            let now = self.clock.now();
-            let content = self.content(&row.content).await?;
-            if verdict_of(self, &row, &content, now) != Verdict::Go {
-                continue;
-            }
-            let config = self.config();
-            let event = if config.settings.emergency.resume {
-                released += 1;
+    pub(crate) async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
+        let (now, config) = (self.clock.now(), self.config());
+        let (free, _) = self.uncovered(self.held().await?, now).await?;
+        let resumes = config.settings.emergency.resume;
+        let event = |row: &Delivery| {
+            let content = &free[&row.id].1;
+            if resumes {
                 let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
-                Event::GateOpen { at: now, expires_at }
-            } else {
-                let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
-                Event::GateClosed { until: None, expires_at: held_expiry(&row, &content.body), why }
-            };
-            match self.step(&Actor::Daemon, &row, event, Vec::new()).await {
-                Ok(_) | Err(StepError::Illegal(_)) => {}
-                Err(error) => return Err(error.into()),
+                return Event::GateOpen { at: now, expires_at };
+            }
+            let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
+            Event::GateClosed { until: None, expires_at: held_expiry(row, &content.body), why }
+        };
+        let done = self.step_all(&Actor::Daemon, free.values().map(|(row, _)| row), event).await;
+        self.nudge(&free.keys().copied().collect::<Vec<_>>());
+        let released = let_go(done)?.len();
+        Ok(if resumes { released } else { 0 })
+    }
+
+    /// What no hold keeps back any more, with its words, and how many others one still does.
+    async fn uncovered(&self, rows: Vec<Delivery>, now: Time) -> Result<(Uncovered, usize), ActError> {
+        let (mut free, mut covered) = (BTreeMap::new(), 0);
+        for row in rows {
+            let content = self.content(&row.content).await?;
+            match verdict_of(self, &row, &content, now) {
+                Verdict::Go => {
+                    free.insert(row.id, (row, content));
+                }
+                _ => covered += 1,
             }
         }
-        self.nudge(&ids);
-        Ok(released)
+        Ok((free, covered))
     }
 
     /// Routine that is kept back, oldest first.
@@ -234,21 +240,13 @@ impl Inner {
             };
             return Err(ActError::Conflict(said));
         }
-        let at = self.clock.now();
-        let (mut released, mut covered) = (Vec::new(), 0);
-        for row in &rows {
-            let content = self.content(&row.content).await?;
-            if verdict_of(self, row, &content, at) != Verdict::Go {
-                covered += 1;
-                continue;
-            }
-            let expires_at = super::planner::expiry(&content.body, at, &self.config().settings.publish);
-            match self.step(by, row, Event::GateOpen { at, expires_at }, Vec::new()).await {
-                Ok(_) => released.push(row.id),
-                Err(StepError::Illegal(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (at, config) = (self.clock.now(), self.config());
+        let (free, covered) = self.uncovered(rows, at).await?;
+        let event = |row: &Delivery| {
+            let expires_at = super::planner::expiry(&free[&row.id].1.body, at, &config.settings.publish);
+            Event::GateOpen { at, expires_at }
+        };
+        let released = let_go(self.step_all(by, free.values().map(|(row, _)| row), event).await)?;
         if released.is_empty() {
             let said =
                 Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
@@ -257,6 +255,22 @@ impl Inner {
         self.nudge(&released);
         Ok(Unheld { id: id.map(str::to_owned), released: released.len(), held: covered })
     }
+}
+
+/// Held rows that may go, with their words.
+type Uncovered = BTreeMap<DeliveryId, (Delivery, Arc<Content>)>;
+
+/// Those that took their step; what somebody else has changed meanwhile is left to them.
+fn let_go(done: Vec<Result<Delivery, StepError>>) -> Result<Vec<DeliveryId>, ActError> {
+    let mut went = Vec::new();
+    for row in done {
+        match row {
+            Ok(row) => went.push(row.id),
+            Err(StepError::Illegal(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(went)
 }
 
 /// When a hold would end; the words of a person or a configuration become an instant.

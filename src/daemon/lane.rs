@@ -157,10 +157,10 @@ impl Inner {
     }
 
     /// An emergency waits for a person's word: the connections it will need are opened meanwhile.
-    pub(super) fn expect(&self, rows: &[Delivery], until: Time) {
+    pub(super) fn expect(&self, rows: Vec<Delivery>, until: Time) {
         let mut wanted = lock(&self.way.wanted);
         let mut by_platform: BTreeMap<PlatformName, u32> = BTreeMap::new();
-        for row in rows {
+        for row in &rows {
             *by_platform.entry(row.account.platform().into()).or_default() += 1;
         }
         for (platform, n) in by_platform {

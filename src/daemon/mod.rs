@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Time};
 use crate::core::accounts::{AccountId, PlatformName};
-use crate::core::announcement::{Content, ContentHash, Priority};
+use crate::core::announcement::{Content, ContentHash, OccurrenceId, Priority};
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
 use crate::core::gate::Gate;
@@ -56,6 +56,8 @@ const WORTH_CLAIMING: usize = 1024;
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 /// Every commit and every step of the clock wakes the loop; this is for what nobody tells it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Steps of many rows that wait for the ledger at once.
+const AT_ONCE: usize = 256;
 /// Contents kept in memory; the others are read again.
 const MOST_CONTENTS: usize = 512;
 
@@ -103,6 +105,8 @@ pub struct Inner {
     /// Whoever acts on an emergency looks at what was said before and then writes: one at a time, or a request
     /// repeated while the first is under way would be taken twice, and a word counted twice or not at all.
     deciding: tokio::sync::Mutex<()>,
+    /// Occurrences of the queue's emergencies whose silence was looked after.
+    silenced: Mutex<BTreeSet<OccurrenceId>>,
     /// Panics by delivery: after two it is set aside (R26).
     panics: Mutex<BTreeMap<DeliveryId, u32>>,
     pub state: Mutex<status::Noted>,
@@ -151,6 +155,7 @@ impl Daemon {
             preparing: Mutex::default(),
             looking: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
+            silenced: Mutex::default(),
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
@@ -238,6 +243,22 @@ impl Inner {
                 Err(error) => return Err(StepError::Ledger(error)),
             }
         }
+    }
+
+    /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits.
+    pub(crate) async fn step_all<'a>(
+        &self,
+        by: &Actor,
+        rows: impl Iterator<Item = &'a Delivery>,
+        event: impl Fn(&Delivery) -> Event,
+    ) -> Vec<Result<Delivery, StepError>> {
+        let rows: Vec<(&Delivery, Event)> = rows.map(|row| (row, event(row))).collect();
+        let mut done = Vec::with_capacity(rows.len());
+        for part in rows.chunks(AT_ONCE) {
+            let steps: Vec<_> = part.iter().map(|(row, event)| self.step(by, row, event.clone(), Vec::new())).collect();
+            done.extend(futures_util::future::join_all(steps).await);
+        }
+        done
     }
 
     pub(crate) fn computed(&self, row: &Delivery, event: Event) -> Result<Step, Illegal> {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Inner, answers, lock};
 use crate::clock::Time;
-use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId};
+use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
 use crate::core::plan::{self, Action, Known, Plan};
@@ -239,6 +239,8 @@ impl Planner {
             planned_to,
             withdrawn: None,
             first_seen: before.map_or(now, |b| b.first_seen),
+            follows: None,
+            ended: None,
         };
         let mut changes =
             vec![Change::Content(hash.clone(), Box::new(content.clone())), Change::Announcement(Box::new(row))];
@@ -300,7 +302,8 @@ impl Planner {
             changes.push(Note::change("missed", occurrence, json!({ "at": at })));
         }
         for account in content.accounts.iter().filter(|a| !has.contains(a)) {
-            let mut d = new_delivery(announcement, hash, occurrence, account, release, expires_at);
+            let mut d =
+                new_delivery(&announcement.id, content.body.priority, hash, occurrence, account, release, expires_at);
             if missed {
                 d.state = State::Expired;
                 d.next_at = None;
@@ -399,7 +402,8 @@ pub fn expiry(body: &Body, release: Time, publish: &crate::core::policy::Publish
 }
 
 pub(crate) fn new_delivery(
-    announcement: &Announcement,
+    announcement: &AnnouncementId,
+    priority: Priority,
     hash: &ContentHash,
     occurrence: &OccurrenceId,
     account: &crate::core::accounts::AccountId,
@@ -409,10 +413,10 @@ pub(crate) fn new_delivery(
     Delivery {
         id: DeliveryId::NONE,
         occurrence: occurrence.clone(),
-        announcement: announcement.id.clone(),
+        announcement: announcement.clone(),
         account: account.clone(),
         content: hash.clone(),
-        priority: announcement.content.body.priority,
+        priority,
         state: State::Scheduled,
         next_at: Some(release),
         at: release,

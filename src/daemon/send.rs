@@ -17,9 +17,10 @@ use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Content, Priority};
 use crate::core::change::{Actor, Change};
-use crate::core::delivery::{Delivery, Event, Failure, Receipt, Scope, State};
+use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, Illegal, Receipt, Scope, State};
 use crate::core::gate::{Asking, Verdict};
 use crate::core::words::Words;
+use crate::ledger::LedgerError;
 use crate::platform::{Call, Lane, Picture};
 
 /// Those who warm for one instant gather this long before they ask, so that all ask at once.
@@ -143,23 +144,29 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
         return Ok(None);
     }
     let now = inner.clock.now();
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    let verdict = verdict_of(inner, row, &content, now);
+    let is_unconfirmed = row.priority == Priority::Emergency && matches!(verdict, Verdict::Closed { .. });
+    if is_unconfirmed
+        && (expired(row, now) || matches!(verdict, Verdict::Closed { until: Some(until), .. } if until <= now))
+    {
+        // Nobody gave the missing word in time: all of it is not sent, and that is said loudly.
+        inner.unconfirmed(row).await?;
+        return Ok(None);
+    }
     if expired(row, now) {
         return stepped(inner, row, Event::Expired).await;
     }
-    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
     let expires_at = held_expiry(row, &content.body);
-    match verdict_of(inner, row, &content, now) {
+    match verdict {
         Verdict::Go if row.priority == Priority::Emergency || inner.config().settings.emergency.resume => {
             let at = now.max(row.at);
-            let expires_at = super::planner::expiry(&content.body, at, &inner.config().settings.publish);
+            let expires_at = match row.priority {
+                // It lasts no longer for having waited.
+                Priority::Emergency => row.expires_at,
+                _ => super::planner::expiry(&content.body, at, &inner.config().settings.publish),
+            };
             stepped(inner, row, Event::GateOpen { at, expires_at }).await
-        }
-        // Nobody gave the missing word in time: it is not sent, and that is said loudly.
-        Verdict::Closed { until: Some(until), .. } if row.priority == Priority::Emergency && until <= now => {
-            tracing::error!(occurrence = %row.occurrence, account = %row.account, "an emergency was not confirmed in time and is not sent");
-            let after = stepped(inner, row, Event::Expired).await?;
-            inner.unconfirmed(&row.announcement).await;
-            Ok(after)
         }
         // What was held waits for a person's look.
         Verdict::Go => {
@@ -231,6 +238,9 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
             return stepped(inner, row, again).await;
         }
     };
+    if row.priority == Priority::Emergency {
+        inner.falls_silent(row, &content).await.map_err(StepError::Ledger)?;
+    }
     let Some(armed) = arm(inner, row, &means, slot).await? else {
         return postponed_by_budget(inner, row, &means).await;
     };
@@ -376,21 +386,9 @@ pub async fn written(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven
 async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Vec<Change>) -> Driven {
     let mut row = row.clone();
     loop {
-        let step = inner.computed(&row, event.clone())?;
-        let after = step.row.clone();
-        let mut changes = vec![Change::Step(Box::new(step))];
-        changes.extend(outcome_changes(inner, &after));
-        changes.extend(with.iter().cloned());
-        let mut superseded = settle::supersede(inner, &after).await;
-        let correction = settle::correction(inner, &after).await;
-        superseded.ids.extend(correction.ids);
-        changes.extend(superseded.changes.into_iter().chain(correction.changes));
-        match inner.ledger.commit(&Actor::Daemon, changes).await {
-            Ok(_) => {
-                inner.nudge(&superseded.ids);
-                return Ok(Some(after));
-            }
-            Err(crate::ledger::LedgerError::Conflict) => match inner.reload(row.id).await {
+        match written_once(inner, &Actor::Daemon, &row, event.clone(), with.clone()).await? {
+            Ok(after) => return Ok(Some(after)),
+            Err(LedgerError::Conflict) => match inner.reload(row.id).await {
                 Ok(found) => row = found,
                 Err(error) => tracing::error!(%error, "the ledger cannot be read"),
             },
@@ -400,6 +398,43 @@ async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Ve
             }
         }
     }
+}
+
+/// An outcome that a person knows, with all that follows from it.
+pub async fn written_by(inner: &Arc<Inner>, by: &Actor, row: &Delivery, event: Event) -> Result<Delivery, StepError> {
+    let mut row = row.clone();
+    loop {
+        match written_once(inner, by, &row, event.clone(), Vec::new()).await? {
+            Ok(after) => return Ok(after),
+            Err(LedgerError::Conflict) => row = inner.reload(row.id).await?,
+            Err(error) => return Err(StepError::Ledger(error)),
+        }
+    }
+}
+
+/// An outcome in one commit with what it means for other posts on its account: what it replaces goes, and what waited
+/// to know of it goes out or is dropped.
+async fn written_once(
+    inner: &Arc<Inner>,
+    by: &Actor,
+    row: &Delivery,
+    event: Event,
+    with: Vec<Change>,
+) -> Result<Result<Delivery, LedgerError>, Illegal> {
+    let step = inner.computed(row, event)?;
+    let after = step.row.clone();
+    let mut changes = vec![Change::Step(Box::new(step))];
+    changes.extend(outcome_changes(inner, &after));
+    changes.extend(with);
+    let superseded = settle::supersede(inner, &after).await;
+    let told = settle::last_word(inner, &after).await;
+    let ids: Vec<DeliveryId> = superseded.ids.into_iter().chain(told.ids).collect();
+    changes.extend(superseded.changes.into_iter().chain(told.changes));
+    let written = inner.ledger.commit(by, changes).await;
+    if written.is_ok() {
+        inner.nudge(&ids);
+    }
+    Ok(written.map(|_| after))
 }
 
 /// What a receipt says about its account.

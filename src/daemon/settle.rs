@@ -174,50 +174,52 @@ pub async fn supersede(inner: &Inner, row: &Delivery) -> Superseded {
         return superseded;
     }
     let Ok(content) = inner.content(&row.content).await else { return superseded };
-    let Some(old) = &content.body.supersedes else { return superseded };
-    let filter = Filter {
-        announcement: Some(old.to_string()),
-        account: Some(row.account.to_string()),
-        max: 1000,
-        ..Filter::default()
-    };
-    let found = match inner.ledger.deliveries(filter).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::error!(%error, "what is superseded cannot be read");
-            return superseded;
-        }
-    };
-    // Of a repeat only the newest post is the one that is wrong now; older days stay.
-    let newest_out = found.iter().filter(|d| d.state == State::Published).map(|d| d.id).max();
-    let new = &row.announcement;
-    for d in found {
-        if d.wish == Wish::Gone || d.state == State::Published && Some(d.id) != newest_out {
-            continue;
-        }
-        let why = words!("被 {new} 取代", "superseded by {new}");
-        if let Ok(step) = inner.computed(&d, Event::Withdrawn(Wish::Gone, why)) {
-            lock(&inner.gate).withdrawn.insert(d.id);
-            superseded.ids.push(d.id);
-            superseded.changes.push(Change::Step(Box::new(step)));
+    for old in content.body.replaced() {
+        let filter = Filter {
+            announcement: Some(old.to_string()),
+            account: Some(row.account.to_string()),
+            max: 1000,
+            ..Filter::default()
+        };
+        let found = match inner.ledger.deliveries(filter).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "what is superseded cannot be read");
+                return superseded;
+            }
+        };
+        // Of a repeat only the newest post is the one that is wrong now; older days stay.
+        let newest_out = found.iter().filter(|d| d.state == State::Published).map(|d| d.id).max();
+        let new = &row.announcement;
+        for d in found {
+            if d.wish == Wish::Gone || d.state == State::Published && Some(d.id) != newest_out {
+                continue;
+            }
+            let why = words!("被 {new} 取代", "superseded by {new}");
+            if let Ok(step) = inner.computed(&d, Event::Withdrawn(Wish::Gone, why)) {
+                lock(&inner.gate).withdrawn.insert(d.id);
+                superseded.ids.push(d.id);
+                superseded.changes.push(Change::Step(Box::new(step)));
+            }
         }
     }
     superseded
 }
 
-/// What waits to correct a wrong post on its account: it goes when the post turns out to be there, and is dropped when not.
-pub async fn correction(inner: &Inner, wrong: &Delivery) -> Superseded {
+/// A correction or an all-clear that waits to know of a post on its account: it goes when the post turns out to be
+/// there, and is dropped when not.
+pub async fn last_word(inner: &Inner, about: &Delivery) -> Superseded {
     let mut waiting = Superseded::default();
-    let is_there = match wrong.state {
+    let is_there = match about.state {
         State::Published => true,
         State::Cancelled | State::Expired | State::Failed => false,
         _ => return waiting,
     };
-    if wrong.wish != Wish::Gone || wrong.priority != Priority::Emergency {
+    if about.wish == Wish::Out || about.priority != Priority::Emergency {
         return waiting;
     }
     let filter = Filter {
-        account: Some(wrong.account.to_string()),
+        account: Some(about.account.to_string()),
         states: vec![State::Held],
         priority: Some(Priority::Emergency),
         max: 1000,
@@ -226,19 +228,19 @@ pub async fn correction(inner: &Inner, wrong: &Delivery) -> Superseded {
     let held = match inner.ledger.deliveries(filter).await {
         Ok(held) => held,
         Err(error) => {
-            tracing::error!(%error, "the correction that waits cannot be read");
+            tracing::error!(%error, "the last word that waits cannot be read");
             return waiting;
         }
     };
     for row in held.into_iter().filter(|d| d.next_at.is_none()) {
         let Ok(content) = inner.content(&row.content).await else { continue };
-        if content.body.supersedes.as_ref() != Some(&wrong.announcement) {
+        if !content.body.follows.as_ref().is_some_and(|f| f.posts.contains(&about.announcement)) {
             continue;
         }
         let event = if is_there {
             Event::GateOpen { at: inner.clock.now(), expires_at: row.expires_at }
         } else {
-            let why = Words::new("有误的那条没有发出", "what it corrects never went out");
+            let why = Words::new("所指的那条没有发出", "the post it is about never went out");
             Event::Withdrawn(Wish::Stop, why)
         };
         if let Ok(step) = inner.computed(&row, event) {

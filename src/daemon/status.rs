@@ -10,7 +10,8 @@ use chrono::TimeDelta;
 use super::answers::{self, Condition, Fate, Persons, Pruning, Trouble};
 use super::{Inner, lock};
 use crate::clock::Time;
-use crate::core::announcement::Priority;
+use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
+use crate::core::change::{AnnouncementRow, End};
 use crate::core::delivery::{Delivery, State};
 use crate::core::plan::Prune;
 use crate::input::Fault;
@@ -85,13 +86,9 @@ pub fn announcement_state(announced: &Announced, now: Time, prune: Option<&Prune
     // A repeat is as its next occurrence is, or as its last one was.
     let next = announced.occurrences.iter().find(|o| o.release > now && occurrence_state(&o.counts) == Fate::Scheduled);
     let last = announced.occurrences.iter().rev().find(|o| o.release <= now);
-    let state = match (last.filter(|o| occurrence_state(&o.counts) == Fate::Releasing), next, last) {
+    match (last.filter(|o| occurrence_state(&o.counts) == Fate::Releasing), next, last) {
         (Some(o), _, _) | (None, Some(o), _) | (None, None, Some(o)) => occurrence_state(&o.counts),
         _ => announced.occurrences.last().map_or(Fate::Expired, |o| occurrence_state(&o.counts)),
-    };
-    match state {
-        Fate::Held if announced.row.priority == Priority::Emergency => Fate::AwaitingConfirm,
-        other => other,
     }
 }
 
@@ -109,17 +106,18 @@ impl answers::Occurrence {
 }
 
 impl answers::Announcement {
-    pub fn of(announced: &Announced, now: Time, prune: Option<&Prune>) -> answers::Announcement {
+    pub fn of(announced: &Announced, state: Fate) -> answers::Announcement {
         let row = announced.row.clone();
         answers::Announcement {
             id: row.id,
-            state: announcement_state(announced, now, prune),
+            state,
             priority: row.priority,
             file: row.file,
             line: row.line,
             content_hash: row.content,
             supersedes: row.supersedes,
             edited_after_publication: row.edited.is_some(),
+            ended: row.ended,
             withdrawn_by: row.withdrawn,
             first_seen: row.first_seen,
             occurrences: announced.occurrences.iter().map(answers::Occurrence::of).collect(),
@@ -142,46 +140,123 @@ impl Inner {
         answers::Health { status, degraded, version: env!("CARGO_PKG_VERSION"), started: state.started }
     }
 
-    /// The emergencies of the last hours: what, since when, by whom, where each stands and where not yet.
+    /// What has become of an announcement; of an emergency also whether a word is missing, and whether it was wrong.
+    pub async fn fate(&self, announced: &Announced) -> Result<Fate, LedgerError> {
+        let (row, prune) = (&announced.row, lock(&self.state).prune.clone());
+        let state = announcement_state(announced, self.clock.now(), prune.as_ref());
+        if row.priority != Priority::Emergency {
+            return Ok(state);
+        }
+        let content = self.content(&row.content).await?;
+        let needed = self.config().settings.emergency.persons(&content.body);
+        let lacks_word = lock(&self.gate).persons(&row.id, &row.content).len() < needed;
+        Ok(match state {
+            Fate::Held | Fate::Scheduled if lacks_word => Fate::AwaitingConfirm,
+            _ if row.ended.as_ref().is_some_and(|e| e.how == End::Corrected) => Fate::Corrected,
+            other => other,
+        })
+    }
+
+    /// What an announcement says and to whom; of an emergency also who has given their word.
+    pub fn said_to(&self, row: &AnnouncementRow, content: Content) -> answers::SaidTo {
+        let persons = (row.priority == Priority::Emergency).then(|| {
+            let names = self.names_of(row);
+            Persons { needed: self.config().settings.emergency.persons(&content.body), have: names.len(), names }
+        });
+        answers::SaidTo {
+            text: content.body.text.clone(),
+            platforms: super::emergency::shown_on(&content),
+            persons,
+            content: content.body,
+            accounts: content.accounts,
+        }
+    }
+
+    /// The emergencies that are not over, and those of the last hours, each with all that belongs to it.
     async fn emergencies(&self, now: Time) -> Result<Vec<answers::Emergency>, LedgerError> {
         const LATELY: TimeDelta = TimeDelta::hours(6);
-        const MOST_NAMED: usize = 20;
+        /// An emergency that nobody has ended is told of this long.
+        const OPEN: TimeDelta = TimeDelta::days(3);
+        const MOST: usize = 1000;
         let filter = crate::ledger::Filter {
             priority: Some(Priority::Emergency),
-            since: Some(now - LATELY),
-            max: 50,
+            since: Some(now - OPEN),
+            max: MOST,
             ..Default::default()
         };
-        let mut found = Vec::new();
+        let mut families: BTreeMap<AnnouncementId, Vec<answers::Emergency>> = BTreeMap::new();
         for announced in self.ledger.announcements(filter).await? {
-            let content = self.content(&announced.row.content).await?;
-            let id = announced.row.id.to_string();
-            let of = crate::ledger::Filter { announcement: Some(id), max: 10_000, ..Default::default() };
-            let rows = self.ledger.deliveries(of).await?;
-            let (standing, not_yet): (Vec<&Delivery>, Vec<&Delivery>) =
-                rows.iter().partition(|d| matches!(d.state, State::Published | State::Deleted));
-            let gate = lock(&self.gate);
-            let have = gate.persons(&announced.row.id, &announced.row.content);
-            drop(gate);
-            let where_not = not_yet.iter().take(MOST_NAMED).map(|d| answers::NotYet {
-                account: d.account.clone(),
-                state: d.state,
-                reason: d.reason.clone(),
-            });
-            found.push(answers::Emergency {
-                state: announcement_state(&announced, now, None),
-                id: announced.row.id,
-                level: content.body.level(),
-                text: content.body.text.clone(),
-                since: announced.row.first_seen,
-                standing: standing.len(),
-                not_yet: not_yet.len(),
-                where_not: where_not.collect(),
-                persons: Persons { have, needed: self.config().settings.emergency.persons(&content.body) },
-            });
+            let root = super::emergency::kin::root_of(&announced.row).clone();
+            let post = self.emergency(announced, root.clone(), now).await?;
+            families.entry(root).or_default().push(post);
         }
-        found.sort_by_key(|e| std::cmp::Reverse(e.since));
-        Ok(found)
+        let is_open = |post: &answers::Emergency| {
+            let warns = matches!(post.part, None | Some(Part::Update));
+            let over = [Fate::Expired, Fate::Cancelled, Fate::Failed, Fate::Superseded, Fate::Corrected];
+            post.state == Fate::AwaitingConfirm || warns && post.ended.is_none() && !over.contains(&post.state)
+        };
+        let is_recent = |post: &answers::Emergency| post.since > now - LATELY;
+        let mut told: Vec<Vec<answers::Emergency>> = families.into_values().collect();
+        told.retain(|posts| posts.iter().any(|post| is_open(post) || is_recent(post)));
+        for posts in &mut told {
+            posts.sort_by_key(|post| (post.since, post.part, post.id.clone()));
+        }
+        // What is not over comes first, and of each the newest.
+        told.sort_by_key(|posts| {
+            let newest = posts.iter().map(|post| post.since).max();
+            (!posts.iter().any(is_open), std::cmp::Reverse(newest))
+        });
+        Ok(told.into_iter().flatten().collect())
+    }
+
+    /// One post of an emergency: what, since when, by whom, where it stands and where not yet.
+    async fn emergency(
+        &self,
+        announced: Announced,
+        root: AnnouncementId,
+        now: Time,
+    ) -> Result<answers::Emergency, LedgerError> {
+        const MOST_NAMED: usize = 20;
+        let content = self.content(&announced.row.content).await?;
+        let state = self.fate(&announced).await?;
+        // Of a repeat the one whose hour it is, or was last.
+        let last = announced.occurrences.iter().rev().find(|o| o.release <= now).or(announced.occurrences.first());
+        let since = last.map_or(announced.row.first_seen, |o| o.release);
+        let rows = match last {
+            Some(occurrence) => self.ledger.of_occurrence(occurrence.id.clone()).await?,
+            None => Vec::new(),
+        };
+        let row = announced.row;
+        let is_over = row.ended.is_some() || state == Fate::Superseded;
+        let stands = |d: &&Delivery| d.state == State::Published;
+        let missing = |d: &&Delivery| {
+            !matches!(d.state, State::Published | State::Deleted) && !(is_over && d.state == State::Cancelled)
+        };
+        let where_not = rows.iter().filter(missing).take(MOST_NAMED).map(|d| answers::NotYet {
+            account: d.account.clone(),
+            state: d.state,
+            reason: d.reason.clone(),
+        });
+        let names = self.names_of(&row);
+        let persons =
+            Persons { needed: self.config().settings.emergency.persons(&content.body), have: names.len(), names };
+        let waits = |d: &Delivery| (d.state == State::Held).then_some(d.next_at).flatten();
+        Ok(answers::Emergency {
+            part: content.body.part(),
+            emergency: root,
+            level: content.body.level(),
+            text: content.body.text.clone(),
+            since,
+            standing: rows.iter().filter(stands).count(),
+            taken_down: rows.iter().filter(|d| d.state == State::Deleted).count(),
+            not_yet: rows.iter().filter(missing).count(),
+            where_not: where_not.collect(),
+            persons,
+            confirm_by: rows.iter().filter_map(waits).min().filter(|_| state == Fate::AwaitingConfirm),
+            ended: row.ended,
+            state,
+            id: row.id,
+        })
     }
 
     /// `GET /v1/status`: what is needed to know how things stand.
@@ -210,6 +285,7 @@ impl Inner {
         };
         let emergencies = self.emergencies(now).await?;
         let holds = self.holds();
+        let kept_back = self.held().await.map_or(0, |held| held.len());
         let (seq, head) = self.ledger.head();
         let health = self.health();
         let state = lock(&self.state);
@@ -220,6 +296,7 @@ impl Inner {
             health,
             emergencies,
             holds,
+            kept_back,
             deliveries: counts.iter().map(|(s, n)| (s.as_str(), *n)).collect(),
             recent: recent.iter().rev().take(40).map(answers::Occurrence::of).collect(),
             coming: coming.iter().take(40).map(answers::Occurrence::of).collect(),

@@ -179,6 +179,9 @@ impl Reader<'_> {
             supersedes: raw.supersedes.as_deref().map(AnnouncementId::from),
             hold_exempt: raw.hold_exempt.clone(),
             standard: false,
+            persons: None,
+            silence: None,
+            follows: None,
             closing: None,
         };
         self.fits(&body, &accounts);

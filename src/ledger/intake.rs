@@ -299,6 +299,8 @@ mod tests {
             planned_to: None,
             withdrawn: None,
             first_seen: now,
+            follows: None,
+            ended: None,
         };
         let changes: Vec<Change> = [
             Change::Content(hash.clone(), Box::new(content)),

@@ -139,6 +139,10 @@ pub trait Ledger: Send + Sync {
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;
     /// Names of the announcements first seen since then.
     async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
+    /// Names of the announcements that came over the socket, and not from the queue.
+    async fn of_socket(&self) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
+    /// An emergency's first post and all its later words, oldest first.
+    async fn family(&self, emergency: AnnouncementId) -> Result<Vec<AnnouncementRow>, LedgerError>;
     /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest; of the platforms that are `full`
     /// only emergencies.
     async fn due(&self, before: Time, max: usize, full: Vec<String>) -> Result<Vec<Due>, LedgerError>;
@@ -161,11 +165,11 @@ pub trait Ledger: Send + Sync {
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError>;
     /// Post ids of this account that are receipts already, newest first.
     async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError>;
-    /// How many routine deliveries a hold until then finds, and where they stand.
-    async fn kept_back(&self, until: Time) -> Result<KeptBack, LedgerError>;
+    /// How many routine deliveries a hold until then finds on these accounts (`None`: on all), and where they stand.
+    async fn kept_back(&self, until: Time, accounts: Option<BTreeSet<AccountId>>) -> Result<KeptBack, LedgerError>;
     /// Holds that have not been ended, also those whose end has come.
     async fn holds(&self) -> Result<Vec<Hold>, LedgerError>;
-    /// The hash of the request a person sent with this key, and what it was answered.
-    async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError>;
+    /// The hash of the request a person sent with this key since then, and what it was answered.
+    async fn answered(&self, uid: u32, key: &str, since: Time) -> Result<Option<(String, String)>, LedgerError>;
     async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError>;
 }

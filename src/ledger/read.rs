@@ -11,9 +11,9 @@ use super::{AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Occurrence
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
-use crate::core::change::{Recorded, Seq};
+use crate::core::change::{AnnouncementRow, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
-use crate::core::gate::{Gate, Hold};
+use crate::core::gate::{Gate, Hold, Person};
 use crate::core::plan::{Known, KnownAnnouncement, KnownOccurrence};
 
 type Sql<T> = rusqlite::Result<T>;
@@ -127,11 +127,14 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
             let known = occurrences.entry(OccurrenceId(occurrence)).or_insert(KnownOccurrence {
                 release: from_micros(release),
                 pending: 0,
+                held: 0,
                 ended: 0,
                 out: 0,
             });
             let count = count as u32;
-            match state.as_deref().and_then(State::parse) {
+            let state = state.as_deref().and_then(State::parse);
+            known.held += if state == Some(State::Held) { count } else { 0 };
+            match state {
                 Some(state) if state.is_pending() => known.pending += count,
                 Some(State::Cancelled | State::Expired) => known.ended += count,
                 Some(_) => known.out += count,
@@ -146,6 +149,19 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
 pub fn names(db: &Connection, since: Time) -> Sql<BTreeSet<AnnouncementId>> {
     let names = list(db, "SELECT id FROM announcements WHERE first_seen >= $1", [micros(since)], |r| r.get(0))?;
     Ok(names.into_iter().map(AnnouncementId).collect())
+}
+
+pub fn of_socket(db: &Connection) -> Sql<BTreeSet<AnnouncementId>> {
+    let names = list(db, "SELECT id FROM announcements WHERE file = ''", [], |r| r.get(0))?;
+    Ok(names.into_iter().map(AnnouncementId).collect())
+}
+
+/// An emergency's first post and all its later words, oldest first.
+pub fn family(db: &Connection, emergency: &AnnouncementId) -> Sql<Vec<AnnouncementRow>> {
+    let columns = rows::ANNOUNCEMENT;
+    let sql =
+        format!("SELECT {columns} FROM announcements WHERE id = $1 OR follows = $1 ORDER BY first_seen, part, id");
+    list(db, &sql, [&emergency.0], rows::announcement)
 }
 
 pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {
@@ -295,12 +311,13 @@ pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
     let mut gate = Gate { holds: holds(db)?, ..Gate::default() };
     // One whose end has passed never revives, whatever the clock does afterwards.
     gate.holds.retain(|h| h.until.is_none_or(|until| until > now));
-    let confirms: Vec<(AnnouncementId, ContentHash, u32)> =
-        list(db, "SELECT announcement, content, uid FROM confirms", [], |r| {
-            Ok((AnnouncementId(r.get(0)?), ContentHash(r.get(1)?), r.get(2)?))
+    let confirms: Vec<(AnnouncementId, ContentHash, Person)> =
+        list(db, "SELECT announcement, content, uid, name FROM confirms ORDER BY at", [], |r| {
+            let person = Person { uid: r.get(2)?, name: r.get(3)? };
+            Ok((AnnouncementId(r.get(0)?), ContentHash(r.get(1)?), person))
         })?;
-    for (announcement, content, uid) in confirms {
-        gate.confirmed.entry((announcement, content)).or_default().insert(uid);
+    for (announcement, content, person) in confirms {
+        gate.confirm(&announcement, &content, person);
     }
     Ok(gate)
 }
@@ -323,18 +340,27 @@ pub fn holds(db: &Connection) -> Sql<Vec<Hold>> {
     )
 }
 
-pub fn kept_back(db: &Connection, now: Time, until: Time) -> Sql<KeptBack> {
+pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTreeSet<AccountId>>) -> Sql<KeptBack> {
     /// What went out in this time may still be on its reader's screen.
     const LATELY: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
-    const MOST_OUT: usize = 100;
+    const MOST_OUT: i64 = 10_000;
+    let covers = |account: &str| accounts.is_none_or(|all| all.contains(account));
     let mut kept = KeptBack::default();
-    let due = "SELECT state, count(*) FROM deliveries WHERE priority = $1 AND next_at <= $2 GROUP BY state";
+    let mut exempt: BTreeMap<Arc<str>, bool> = BTreeMap::new();
+    let due = "SELECT state, account, content, count(*) FROM deliveries WHERE priority = $1 AND next_at <= $2
+               GROUP BY state, account, content";
     for priority in [Priority::Important, Priority::Routine] {
         let values = params![rows::priority_number(priority), micros(until)];
-        for (state, n) in list(db, due, values, |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))? {
+        let one = |r: &Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+        let found: Vec<(String, String, Arc<str>, i64)> = list(db, due, values, one)?;
+        for (state, _, content, n) in found.into_iter().filter(|(_, account, ..)| covers(account)) {
+            if !exempt.contains_key(&content) {
+                exempt.insert(content.clone(), is_exempt(db, &content)?);
+            }
             match State::parse(&state) {
-                Some(State::Scheduled | State::Ready | State::Retrying | State::Held) => kept.held += n as u64,
                 Some(State::Sending) => kept.in_flight += n as u64,
+                _ if exempt[&content] => {}
+                Some(State::Scheduled | State::Ready | State::Retrying | State::Held) => kept.held += n as u64,
                 _ => {}
             }
         }
@@ -342,17 +368,22 @@ pub fn kept_back(db: &Connection, now: Time, until: Time) -> Sql<KeptBack> {
     let lately = "SELECT d.account, d.receipt FROM occurrences o JOIN deliveries d ON d.occurrence = o.id
                   WHERE o.release BETWEEN $1 AND $2 AND d.priority > 0 AND d.state = 'published'
                   ORDER BY o.release DESC LIMIT $3";
-    let values = params![micros(now - LATELY), micros(now), MOST_OUT as i64];
-    kept.out = list(db, lately, values, |r| {
+    kept.out = list(db, lately, params![micros(now - LATELY), micros(now), MOST_OUT], |r| {
         let receipt: Option<crate::core::delivery::Receipt> = rows::json(r, 1)?;
         Ok((r.get(0)?, receipt.and_then(|r| r.url)))
     })?;
+    kept.out.retain(|(account, _)| covers(account));
     Ok(kept)
 }
 
-pub fn answered(db: &Connection, uid: u32, key: &str) -> Sql<Option<(String, String)>> {
-    let sql = "SELECT hash, answer FROM requests WHERE uid = $1 AND key = $2";
-    db.prepare_cached(sql)?.query_row(params![uid, key], |r| Ok((r.get(0)?, r.get(1)?))).optional()
+/// Whether a content passes a hold.
+fn is_exempt(db: &Connection, hash: &str) -> Sql<bool> {
+    Ok(content(db, hash)?.is_some_and(|content| content.body.hold_exempt.is_some()))
+}
+
+pub fn answered(db: &Connection, uid: u32, key: &str, since: Time) -> Sql<Option<(String, String)>> {
+    let sql = "SELECT hash, answer FROM requests WHERE uid = $1 AND key = $2 AND at >= $3";
+    db.prepare_cached(sql)?.query_row(params![uid, key, micros(since)], |r| Ok((r.get(0)?, r.get(1)?))).optional()
 }
 
 pub fn budgets(db: &Connection) -> Sql<Vec<(String, i64, u32)>> {

@@ -8,7 +8,7 @@ use rusqlite::{Row, Statement, ToSql};
 
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, ContentHash, OccurrenceId, Priority};
+use crate::core::announcement::{AnnouncementId, ContentHash, OccurrenceId, Part, Priority};
 use crate::core::change::AnnouncementRow;
 use crate::core::delivery::{Class, Delivery, DeliveryId, State, Wish};
 
@@ -44,8 +44,7 @@ const SUMMED: usize = FIXED.len() + STEPPED.len() - OF_PREPARED - 1;
 /// All of them, as `delivery` reads them behind the id.
 pub static DELIVERY: LazyLock<String> = LazyLock::new(|| [FIXED.join(", "), STEPPED.join(", ")].join(", "));
 
-pub const ANNOUNCEMENT: &str =
-    "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen";
+pub const ANNOUNCEMENT: &str = "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen, follows, part, ended";
 
 const DUPLICATE: i64 = 1;
 const NEVER_ARMED: i64 = 2;
@@ -210,6 +209,7 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 pub fn announcement(row: &Row<'_>) -> rusqlite::Result<AnnouncementRow> {
     let edited: Option<Arc<str>> = row.get(5)?;
     let supersedes: Option<Arc<str>> = row.get(7)?;
+    let (follows, part): (Option<Arc<str>>, Option<String>) = (row.get(11)?, row.get(12)?);
     Ok(AnnouncementRow {
         id: AnnouncementId(row.get(0)?),
         file: row.get(1)?,
@@ -222,6 +222,8 @@ pub fn announcement(row: &Row<'_>) -> rusqlite::Result<AnnouncementRow> {
         planned_to: time(row, 8)?,
         withdrawn: row.get(9)?,
         first_seen: from_micros(row.get(10)?),
+        follows: follows.zip(part.as_deref().and_then(Part::parse)).map(|(id, part)| (AnnouncementId(id), part)),
+        ended: json(row, 13)?,
     })
 }
 

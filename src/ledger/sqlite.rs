@@ -21,7 +21,7 @@ use super::{
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
-use crate::core::change::{Actor, Change, Recorded, Seq};
+use crate::core::change::{Actor, AnnouncementRow, Change, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
 use crate::core::gate::{Gate, Hold};
 use crate::core::plan::Known;
@@ -196,6 +196,14 @@ impl Ledger for Sqlite {
         self.read(move |db| read::names(db, since)).await
     }
 
+    async fn of_socket(&self) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
+        self.read(read::of_socket).await
+    }
+
+    async fn family(&self, emergency: AnnouncementId) -> Result<Vec<AnnouncementRow>, LedgerError> {
+        self.read(move |db| read::family(db, &emergency)).await
+    }
+
     async fn due(&self, before: Time, max: usize, full: Vec<String>) -> Result<Vec<Due>, LedgerError> {
         self.read(move |db| read::due(db, before, max, &full)).await
     }
@@ -274,18 +282,18 @@ impl Ledger for Sqlite {
         self.read(move |db| read::taken(db, &account)).await
     }
 
-    async fn kept_back(&self, until: Time) -> Result<KeptBack, LedgerError> {
+    async fn kept_back(&self, until: Time, accounts: Option<BTreeSet<AccountId>>) -> Result<KeptBack, LedgerError> {
         let now = self.clock.now();
-        self.read(move |db| read::kept_back(db, now, until)).await
+        self.read(move |db| read::kept_back(db, now, until, accounts.as_ref())).await
     }
 
     async fn holds(&self) -> Result<Vec<Hold>, LedgerError> {
         self.read(read::holds).await
     }
 
-    async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError> {
+    async fn answered(&self, uid: u32, key: &str, since: Time) -> Result<Option<(String, String)>, LedgerError> {
         let key = key.to_owned();
-        self.read(move |db| read::answered(db, uid, &key)).await
+        self.read(move |db| read::answered(db, uid, &key, since)).await
     }
 
     async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {

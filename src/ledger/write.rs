@@ -97,6 +97,10 @@ fn one(
             exec(db, "INSERT OR IGNORE INTO contents (hash, body) VALUES ($1, $2)", params![hash.0, body])?;
         }
         Change::Announcement(row) => announcement(db, row)?,
+        Change::Ended(id, ended) => {
+            let ended = ended.as_ref().map(|e| serde_json::to_string(e).expect("an end has only text keys"));
+            exec(db, "UPDATE announcements SET ended = $1 WHERE id = $2", params![ended, id.0])?;
+        }
         Change::Occurrence { id, announcement, content, release } => {
             exec(
                 db,
@@ -166,7 +170,7 @@ fn one(
         }
         Change::Answered { uid, key, hash, answer } => exec(
             db,
-            "INSERT OR IGNORE INTO requests (uid, key, hash, answer, at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT OR REPLACE INTO requests (uid, key, hash, answer, at) VALUES ($1, $2, $3, $4, $5)",
             params![uid, key, hash, answer, micros(now)],
         )?,
         Change::Note(Note { kind, subject, body }) => event(db, head, by, kind, subject, body, now)?,
@@ -188,7 +192,7 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
     exec(
         db,
         &format!(
-            "INSERT OR REPLACE INTO announcements ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+            "INSERT OR REPLACE INTO announcements ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
         ),
         params![
             row.id.0,
@@ -202,6 +206,9 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
             row.planned_to.map(micros),
             row.withdrawn,
             micros(row.first_seen),
+            row.follows.as_ref().map(|(emergency, _)| &emergency.0),
+            row.follows.as_ref().map(|(_, part)| part.as_str()),
+            row.ended.as_ref().map(|e| serde_json::to_string(e).expect("an end has only text keys")),
         ],
     )
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use fabu::clock::Time;
 use fabu::core::accounts::AccountId;
 use fabu::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
-use fabu::core::change::{Actor, Change, Recorded, Seq};
+use fabu::core::change::{Actor, AnnouncementRow, Change, Recorded, Seq};
 use fabu::core::delivery::{Delivery, DeliveryId, State};
 use fabu::core::gate::{Gate, Hold};
 use fabu::core::plan::Known;
@@ -38,8 +38,8 @@ macro_rules! passed_on {
             async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
                 self.watch.committed(&self.ledger, by, changes).await
             }
-            async fn answered(&self, uid: u32, key: &str) -> Result<Option<(String, String)>, LedgerError> {
-                self.ledger.answered(uid, key).await
+            async fn answered(&self, uid: u32, key: &str, since: Time) -> Got<Option<(String, String)>> {
+                self.ledger.answered(uid, key, since).await
             }
             async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
                 self.ledger.meta(key).await
@@ -77,7 +77,9 @@ passed_on! {
     newer(than: Seq) -> Seq;
     gate(now: Time) -> Got<Gate>;
     holds() -> Got<Vec<Hold>>;
-    kept_back(until: Time) -> Got<KeptBack>;
+    kept_back(until: Time, accounts: Option<BTreeSet<AccountId>>) -> Got<KeptBack>;
+    of_socket() -> Got<BTreeSet<AnnouncementId>>;
+    family(emergency: AnnouncementId) -> Got<Vec<AnnouncementRow>>;
     budgets() -> Got<Vec<(String, i64, u32)>>;
     accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
     taken(account: AccountId) -> Got<Vec<String>>;

@@ -29,6 +29,9 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         supersedes: None,
         hold_exempt: None,
         standard: false,
+        persons: None,
+        silence: None,
+        follows: None,
         closing: None,
     };
     let content = Content { body, accounts: BTreeSet::from(["sina:shanghai".into()]) };
@@ -63,8 +66,11 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
         planned_to: None,
         withdrawn: None,
         first_seen: now() - TimeDelta::hours(1),
+        follows: None,
+        ended: None,
     };
-    let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), KnownOccurrence { release, pending, ended, out })]);
+    let occurrences =
+        BTreeMap::from([(OccurrenceId::once(&a.id), KnownOccurrence { release, pending, held: 0, ended, out })]);
     KnownAnnouncement { row, occurrences }
 }
 
@@ -173,7 +179,7 @@ fn r10_of_missed_occurrences_only_the_newest_goes() {
         .map(|(h, pending)| {
             let release = now() + TimeDelta::hours(h);
             let id = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
-            (id, KnownOccurrence { release, pending, ended: 0, out: 0 })
+            (id, KnownOccurrence { release, pending, held: 0, ended: 0, out: 0 })
         })
         .into();
     let plan = planned(&desired(&[a]), &known(vec![was]), None);

@@ -117,6 +117,7 @@ pub struct Preview {
     pub level: Level,
     pub accounts: usize,
     pub platforms: BTreeMap<String, Shown>,
+    pub pictures: usize,
     pub content_hash: ContentHash,
     pub hold: Option<Holding>,
     pub supersedes: Option<AnnouncementId>,
@@ -136,6 +137,9 @@ pub struct Shown {
 pub struct CancelPreview {
     pub dry_run: bool,
     pub all_clear: String,
+    /// As a look at that all-clear.
+    #[schema(value_type = ClosingPreview)]
+    pub would: serde_json::Value,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -144,6 +148,21 @@ pub struct Confirmed {
     pub state: Fate,
     pub deliveries: usize,
     pub persons: Persons,
+}
+
+/// What a correction or an all-clear would be, with nothing written.
+#[derive(Serialize, ToSchema)]
+pub struct ClosingPreview {
+    pub dry_run: bool,
+    pub drill: bool,
+    /// Null where it stands nowhere: then there is nobody to tell.
+    pub post: Option<Preview>,
+    /// Deliveries that are not out and would be stopped.
+    pub stops: usize,
+    /// Accounts of which nobody knows yet whether they carry it.
+    pub waiting: usize,
+    /// The hold that would end.
+    pub ends_hold: Option<String>,
 }
 
 /// The end of an emergency.

@@ -1,29 +1,92 @@
-//! Which emergency belongs to which: what is there by a name, its hold, its newest update, and what follows from it.
+//! Which emergency belongs to which: what is there by a name, its first post with all its later words, and its hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::closing::MOST_DERIVED;
-use super::hold_name;
 use super::tried::invalid;
-use crate::core::announcement::{AnnouncementId, Content, Priority};
+use crate::clock::Time;
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::AnnouncementRow;
+use crate::core::delivery::{Delivery, State, Wish};
+use crate::core::gate::Hold;
 use crate::core::words::{shown, words};
-use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
+use crate::daemon::{Inner, lock};
 use crate::ledger::{Filter, LedgerError};
 
-impl Inner {
-    /// What follows from an emergency is named after it.
-    pub(super) async fn derived(&self, id: &AnnouncementId, what: &str) -> Result<Option<String>, ActError> {
-        for n in 1..MOST_DERIVED {
-            let name = derived(id, what, n);
-            if self.announced(&name).await?.is_none() {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
+/// What follows from one emergency is named after it, so many times at most.
+const MOST_DERIVED: u32 = 100;
+
+/// An emergency: its first post and all its later words, oldest first.
+pub struct Family {
+    pub root: AnnouncementId,
+    pub rows: Vec<AnnouncementRow>,
+}
+
+impl Family {
+    /// The posts that warn: the first one and its updates, oldest first.
+    pub fn warnings(&self) -> impl DoubleEndedIterator<Item = &AnnouncementRow> {
+        self.rows.iter().filter(|row| matches!(row.follows, None | Some((_, Part::Update))))
     }
 
+    /// The later words of one kind.
+    pub fn later(&self, part: Part) -> impl Iterator<Item = &AnnouncementRow> {
+        self.rows.iter().filter(move |row| row.follows.as_ref().is_some_and(|(_, p)| *p == part))
+    }
+
+    pub fn hold(&self) -> String {
+        hold_name(&self.root)
+    }
+}
+
+/// Where posts stand or may stand, and what of them is not out.
+#[derive(Default)]
+pub struct Whereabouts {
+    /// Accounts that carry one of them, and since when.
+    pub carry: BTreeMap<AccountId, Time>,
+    /// Accounts on which one of them may be, and since when at the latest.
+    pub uncertain: BTreeMap<AccountId, Time>,
+    pub rows: Vec<Delivery>,
+}
+
+impl Whereabouts {
+    pub fn of(rows: Vec<Delivery>) -> Whereabouts {
+        let mut found = Whereabouts::default();
+        for row in rows.iter().filter(|d| d.wish != Wish::Gone) {
+            let began = row.begun_at.unwrap_or(row.at);
+            let (there, since) = match row.state {
+                State::Published | State::Accepted => {
+                    (&mut found.carry, row.receipt.as_ref().map_or(began, |r| r.accepted_at))
+                }
+                State::Sending | State::Unknown => (&mut found.uncertain, began),
+                _ => continue,
+            };
+            let at = there.entry(row.account.clone()).or_insert(since);
+            *at = (*at).max(since);
+        }
+        found.uncertain.retain(|account, _| !found.carry.contains_key(account));
+        found.rows = rows;
+        found
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.carry.is_empty() && self.uncertain.is_empty()
+    }
+
+    pub fn accounts(&self) -> BTreeSet<AccountId> {
+        self.carry.keys().chain(self.uncertain.keys()).cloned().collect()
+    }
+
+    /// Leaves out accounts that were spoken to since they began to carry it.
+    pub fn without(&mut self, spoken: &BTreeMap<AccountId, Time>) {
+        let unspoken = |account: &AccountId, since: &Time| spoken.get(account).is_none_or(|at| at < since);
+        self.carry.retain(|a, since| unspoken(a, since));
+        self.uncertain.retain(|a, since| unspoken(a, since));
+    }
+}
+
+impl Inner {
     pub(crate) async fn announced(&self, id: &str) -> Result<Option<AnnouncementRow>, LedgerError> {
         let filter = Filter { announcement: Some(id.to_owned()), max: 1, ..Filter::default() };
         Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
@@ -47,43 +110,71 @@ impl Inner {
         Ok((row, content))
     }
 
-    /// The name of the hold of an emergency and of all its updates.
-    pub(super) async fn hold_of(&self, id: &AnnouncementId) -> Result<String, ActError> {
-        let mut id = id.clone();
-        // A chain of updates is as long as one emergency; the bound is against a ledger somebody edited.
-        for _ in 0..1000 {
-            let before = self.announced(id.as_str()).await?.and_then(|row| row.supersedes);
-            match before {
-                Some(before) if self.announced(before.as_str()).await?.is_some_and(is_emergency) => id = before,
-                _ => break,
-            }
-        }
-        Ok(hold_name(&id))
+    /// The emergency that a post is of.
+    pub(crate) async fn family(&self, row: &AnnouncementRow) -> Result<Family, LedgerError> {
+        let root = root_of(row).clone();
+        let rows = self.ledger.family(root.clone()).await?;
+        Ok(Family { root, rows })
     }
 
-    /// The newest update of an emergency; a correction is none.
-    pub(super) async fn newest_of(&self, id: AnnouncementId) -> Result<AnnouncementId, ActError> {
-        let filter = Filter { priority: Some(Priority::Emergency), max: 10_000, ..Filter::default() };
-        let all = self.ledger.announcements(filter).await?;
-        let mut newest = id;
-        for _ in 0..all.len() {
-            let correction = derived(&newest, "correction", 1);
-            let updates = |row: &AnnouncementRow| {
-                row.supersedes.as_ref() == Some(&newest) && !row.id.as_str().starts_with(&correction)
-            };
-            match all.iter().map(|a| &a.row).find(|row| updates(row)) {
-                Some(row) => newest = row.id.clone(),
-                None => break,
+    /// Every delivery of these posts.
+    pub(super) async fn whereabouts(
+        &self,
+        posts: impl Iterator<Item = &AnnouncementRow>,
+    ) -> Result<Whereabouts, ActError> {
+        let mut rows = Vec::new();
+        for post in posts {
+            match self.all_of(post.id.as_str()).await {
+                Ok(found) => rows.extend(found),
+                // An emergency of the queue whose hour is far has none yet.
+                Err(ActError::NotFound(_)) => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(newest)
+        Ok(Whereabouts::of(rows))
+    }
+
+    /// Accounts that the later words of one kind spoke to, or will, and when those were asked for.
+    pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<BTreeMap<AccountId, Time>, ActError> {
+        let mut spoken = BTreeMap::new();
+        for row in family.later(part) {
+            let lives = |d: &Delivery| !matches!(d.state, State::Cancelled | State::Expired | State::Failed);
+            for delivery in self.all_of(row.id.as_str()).await?.into_iter().filter(lives) {
+                spoken.insert(delivery.account, row.first_seen);
+            }
+        }
+        Ok(spoken)
+    }
+
+    /// What follows from an emergency is named after it.
+    pub(super) async fn derived(&self, id: &AnnouncementId, what: &str) -> Result<String, ActError> {
+        for n in 1..MOST_DERIVED {
+            let name = if n == 1 { format!("{id}-{what}") } else { format!("{id}-{what}-{n}") };
+            if self.announced(&name).await?.is_none() {
+                return Ok(name);
+            }
+        }
+        Err(ActError::Conflict(words!("`{id}` 的后续太多", "too much has followed `{id}` already")))
+    }
+
+    /// The hold of an emergency that stands now.
+    pub(super) fn standing_hold(&self, name: &str) -> Option<Hold> {
+        self.holds().into_iter().find(|hold| hold.id == name)
+    }
+
+    /// The hold that this post brought and that still stands; one that was there before it stays when it goes.
+    pub(crate) fn brought_hold(&self, row: &AnnouncementRow) -> Option<Hold> {
+        let name = hold_name(root_of(row));
+        lock(&self.gate).holds.iter().find(|h| h.id == name && h.begun == row.first_seen).cloned()
     }
 }
 
-pub(super) fn is_emergency(row: AnnouncementRow) -> bool {
-    row.priority == Priority::Emergency
+/// The first post of the emergency that this one is of.
+pub(crate) fn root_of(row: &AnnouncementRow) -> &AnnouncementId {
+    row.follows.as_ref().map_or(&row.id, |(root, _)| root)
 }
 
-pub(super) fn derived(id: &AnnouncementId, what: &str, n: u32) -> String {
-    if n == 1 { format!("{id}-{what}") } else { format!("{id}-{what}-{n}") }
+/// The name of the hold of an emergency and of all its updates.
+pub(super) fn hold_name(root: &AnnouncementId) -> String {
+    format!("hold-{root}")
 }

@@ -2,12 +2,14 @@
 //! written or held.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::{Urgent, hold_name};
+use super::Urgent;
+use super::kin::{Family, hold_name};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Image, Level};
-use crate::core::change::Actor;
+use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Follows, Image, Level, Part};
+use crate::core::change::{Actor, AnnouncementRow};
 use crate::core::fit;
 use crate::core::gate::Hold;
 use crate::core::template::{DRILL_MARK, stamped};
@@ -41,8 +43,6 @@ pub(super) struct Tried {
     pub(super) content: Content,
     pub(super) level: Level,
     pub(super) hold: Option<Hold>,
-    /// The emergency this one belongs to: its own, or the one it updates.
-    pub(super) supersedes: Option<AnnouncementId>,
     /// Accounts it reaches only when it is known that they carry what it corrects.
     pub(super) uncertain: BTreeSet<AccountId>,
 }
@@ -110,54 +110,77 @@ impl Inner {
         let text = said_in(&urgent.text, drill)?;
         let now = self.clock.now();
         let before = match &urgent.update {
-            Some(id) => Some(self.emergency_row(id).await.map_err(|error| match error {
-                ActError::NotFound(said) => invalid("update", said),
-                other => other,
-            })?),
+            Some(id) => Some(self.updated(id).await?),
             None => None,
         };
         let level = match (urgent.level, &before) {
             (Some(level), _) => level,
-            (None, Some((_, content))) => content.body.level().unwrap_or(Level::Red),
+            (None, Some((_, content, _))) => content.body.level().unwrap_or(Level::Red),
             (None, None) => Level::Red,
         };
         let supersedes = match (&urgent.supersedes, &before) {
             (Some(id), _) => Some(self.existing(id, "supersedes").await?),
-            (None, Some((row, _))) => Some(row.id.clone()),
+            (None, Some((row, ..))) => Some(row.id.clone()),
             (None, None) => None,
         };
-        let body = Body {
+        let standard = matches!(wording, Wording::Standard);
+        let follows = match &before {
+            // Whatever of it stands on an account goes once this is out there.
+            Some((_, _, family)) => Some(Follows {
+                emergency: family.root.clone(),
+                part: Part::Update,
+                posts: family.warnings().map(|row| row.id.clone()).collect(),
+            }),
+            None => urgent.follows.clone(),
+        };
+        let emergency = &self.config().settings.emergency;
+        let is_closing = follows.as_ref().is_some_and(|f| f.part != Part::Update);
+        let silence = urgent.hold.or_else(|| emergency.hold.get(&level).copied());
+        let silence = silence.filter(|lasts| !is_closing && !lasts.is_zero());
+        let mut body = Body {
             link: urgent.link.clone(),
-            images: self.pictures(&urgent.images).await?,
+            images: urgent.read.clone(),
             to: urgent.to.clone(),
             except: urgent.except.clone(),
             level: Some(level),
             expires_after: urgent.expires_after,
-            supersedes: supersedes.clone(),
-            standard: matches!(wording, Wording::Standard),
+            supersedes,
+            standard,
+            silence,
+            follows,
             closing: match wording {
                 Wording::Template(closing) => Some(closing.said_in(drill)?),
                 Wording::Own | Wording::Standard => None,
             },
             ..Body::said(&text)
         };
+        // As it is now: a configuration that is read again does not let go what waits for more.
+        body.persons = Some(emergency.persons(&body));
         self.fits(&body, &accounts)?;
         for (field, words) in body.closing.iter().flat_map(Closing::words) {
             self.fits(&Body::said(words), &accounts).map_err(|error| error.about(field))?;
         }
         let id = self.name(urgent.id.as_deref(), now).await?;
-        let lasts = urgent.hold.or_else(|| self.config().settings.emergency.hold.get(&level).copied());
         // An update and what it updates are one emergency with one hold.
-        let hold_id = match &before {
-            Some((row, _)) => self.hold_of(&row.id).await?,
-            None => hold_name(&id),
-        };
-        let hold = lasts.filter(|l| !body.standard && !l.is_zero()).map(|lasts| {
+        let root = body.follows.as_ref().map_or(&id, |f| &f.emergency);
+        let hold = silence.map(|lasts| {
             let reason = format!("{id}: {}", quoted(&body.text));
             let until = holds::until(now, lasts);
-            Hold { id: hold_id, reason, until, accounts: None, owner: by.to_string(), begun: now }
+            Hold { id: hold_name(root), reason, until, accounts: None, owner: by.to_string(), begun: now }
         });
-        Ok(Tried { id, content: Content { body, accounts }, level, hold, supersedes, uncertain: BTreeSet::new() })
+        Ok(Tried { id, content: Content { body, accounts }, level, hold, uncertain: BTreeSet::new() })
+    }
+
+    /// What an update brings up to date: the newest post of the emergency, and all of it.
+    async fn updated(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>, Family), ActError> {
+        let (row, _) = self.emergency_row(id).await.map_err(|error| match error {
+            ActError::NotFound(said) => invalid("update", said),
+            other => other,
+        })?;
+        let family = self.family(&row).await?;
+        let newest = family.warnings().last().cloned().unwrap_or(row);
+        let content = self.content(&newest.content).await?;
+        Ok((newest, content, family))
     }
 
     /// Read now, so that what is signed is what is sent.

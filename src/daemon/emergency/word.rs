@@ -1,24 +1,49 @@
 //! The second person's word, and what becomes of an emergency that it does not come for.
+//!
+//! A word is for exactly what was shown. With the last one that is needed the intents are committed, and whatever the
+//! post does to its emergency and to routine: not before, and all at once.
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::hold_name;
-use crate::core::announcement::AnnouncementId;
-use crate::core::change::{Actor, Change, Note};
+use super::kin::{hold_name, root_of};
+use super::quoted;
+use crate::clock::Time;
+use crate::core::announcement::{Body, Content, Part};
+use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, Event, State};
+use crate::core::gate::{Hold, Person};
 use crate::core::words::{Words, words};
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Confirmed, Fate, Persons};
-use crate::daemon::planner::expiry;
 use crate::daemon::prepare::Means;
-use crate::daemon::{Inner, StepError, lock};
+use crate::daemon::{Inner, StepError, holds, lock};
+use crate::ledger::LedgerError;
+
+/// How often a word is written anew when what it is for has changed meanwhile: prepared, most of all.
+const READ_AGAIN: u32 = 50;
 
 impl Inner {
     /// A further person's word to exactly the content they were shown.
     pub async fn confirm(self: &Arc<Self>, by: &Actor, id: &str, shown: &str) -> Result<Value, ActError> {
-        let _turn = self.deciding.lock().await;
+        let turn = self.deciding.lock().await;
+        let mut tries = 0;
+        let (confirmed, ended) = loop {
+            match self.confirmed(by, id, shown).await {
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
+                done => break done?,
+            }
+        };
+        drop(turn);
+        if ended {
+            self.after_hold().await?;
+        }
+        Ok(json!(confirmed))
+    }
+
+    async fn confirmed(self: &Arc<Self>, by: &Actor, id: &str, shown: &str) -> Result<(Confirmed, bool), ActError> {
         let (row, content) = self.emergency_row(id).await?;
         let Actor::Person { uid, name } = by else {
             return Err(ActError::Conflict(Words::new("只有人能确认", "only a person confirms")));
@@ -30,81 +55,199 @@ impl Inner {
             );
             return Err(ActError::Conflict(said));
         }
-        let key = (row.id.clone(), row.content.clone());
-        if lock(&self.gate).confirmed.get(&key).is_some_and(|uids| uids.contains(uid)) {
-            return Err(ActError::Denied(words!(
-                "{name} 已经表态，需要另一个人",
-                "{name} has given their word already: another person is needed"
-            )));
-        }
-        let held = self.waiting(&row.id).await?;
-        if held.is_empty() {
+        let needed = self.config().settings.emergency.persons(&content.body);
+        let have = {
+            let gate = lock(&self.gate);
+            let persons = gate.persons(&row.id, &row.content);
+            if persons.iter().any(|person| person.uid == *uid) {
+                return Err(ActError::Denied(words!(
+                    "{name} 已经表态，需要另一个人",
+                    "{name} has given their word already: another person is needed"
+                )));
+            }
+            persons.len() + 1
+        };
+        let now = self.clock.now();
+        let open = self.open_of(&row, now).await?;
+        if open.is_empty() || have > needed {
             let said = words!("`{id}` 不在等待确认", "`{id}` does not wait for a confirmation");
             return Err(ActError::Conflict(said));
         }
-        let needed = self.config().settings.emergency.persons(&content.body);
-        let have = lock(&self.gate).persons(&row.id, &row.content) + 1;
-        let (mut changes, mut calls) = (Vec::new(), Vec::new());
-        let (mut armed, mut others) = (Vec::new(), Vec::new());
-        let now = self.clock.now();
-        if have >= needed {
-            let expires_at = expiry(&content.body, now, &self.config().settings.publish);
-            for row in &held {
-                // Its hour is now, and its prepared text stands: the confirmation commits the intent.
-                let row = Delivery { at: now, expires_at, reason: None, ..row.clone() };
-                let means = row.prepared.is_some().then(|| Means::of(self, &row).ok()).flatten();
-                let step = match means.and_then(|means| self.intent(&row, &means, now, &mut calls)) {
-                    Some(step) => {
-                        armed.push(step.row.clone());
-                        step
-                    }
-                    None => {
-                        others.push(row.id);
-                        self.computed(&row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?
-                    }
-                };
-                changes.push(Change::Step(Box::new(step)));
+        let is_complete = have >= needed;
+        let (mut changes, mut armed, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ended = Vec::new();
+        let mut hold = None;
+        if is_complete {
+            (armed, others) = self.let_go_on(&open, now, &mut changes)?;
+            hold = self.silence_of(&row, &content, by, now, !armed.is_empty() || !others.is_empty());
+            changes.extend(hold.iter().cloned().map(Change::Hold));
+            if let Some(follows) = &content.body.follows {
+                let (consequences, holds) = self.consequences(by, follows).await?;
+                changes.extend(consequences);
+                ended = holds;
             }
         }
-        changes.extend(calls);
-        let (announcement, content) = (row.id.clone(), row.content.clone());
-        changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
+        changes.push(Change::Confirmed {
+            announcement: row.id.clone(),
+            content: row.content.clone(),
+            uid: *uid,
+            name: name.clone(),
+        });
+        let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
         let launches = self.take_in_hand(armed);
         // What came due in between, and so changed, makes the whole of it void: then nothing was confirmed.
         if let Err(error) = self.ledger.commit(by, changes).await {
             self.let_go(&launches);
+            if let Some(hold) = &hold {
+                self.open_gate(hold, before);
+            }
             return Err(error.into());
         }
-        lock(&self.gate).confirmed.entry(key).or_default().insert(*uid);
+        lock(&self.gate).confirm(&row.id, &row.content, Person { uid: *uid, name: name.clone() });
         self.launch(launches);
         self.nudge(&others);
         self.urge();
-        let state = if have >= needed { Fate::Releasing } else { Fate::AwaitingConfirm };
-        let persons = Persons { needed, have };
-        Ok(json!(Confirmed { id: id.to_owned(), state, deliveries: held.len(), persons }))
+        self.forget_holds(&ended);
+        let state = if is_complete { Fate::Releasing } else { Fate::AwaitingConfirm };
+        let persons = Persons { needed, have, names: self.names_of(&row) };
+        Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, !ended.is_empty()))
     }
 
-    pub(super) async fn waiting(&self, id: &AnnouncementId) -> Result<Vec<Delivery>, ActError> {
-        Ok(self.all_of(id.as_str()).await?.into_iter().filter(awaits_word).collect())
+    /// What of it is not out and not given up; refused when the time for the missing word is over.
+    async fn open_of(&self, row: &AnnouncementRow, now: Time) -> Result<Vec<Delivery>, ActError> {
+        let within = TimeDelta::from_std(self.config().settings.emergency.confirm_within).unwrap_or_default();
+        let mut open = self.all_of(row.id.as_str()).await?;
+        open.retain(|d| matches!(d.state, State::Scheduled | State::Ready | State::Retrying | State::Held));
+        let is_late = |d: &Delivery| awaits_word(d) && (now >= d.at + within || d.expires_at.is_some_and(|e| e <= now));
+        if open.iter().any(is_late) {
+            let id = &row.id;
+            return Err(ActError::Conflict(words!(
+                "`{id}` 的确认已经太晚，不发",
+                "the word for `{id}` comes too late: it is not sent"
+            )));
+        }
+        Ok(open)
     }
 
-    /// An emergency nobody confirmed in time is not sent, and the hold it brought ends with it.
-    pub(crate) async fn unconfirmed(self: &Arc<Self>, id: &AnnouncementId) {
-        let still = self.waiting(id).await.map_or(true, |held| !held.is_empty());
-        let name = hold_name(id);
-        if still || !self.holds().iter().any(|h| h.id == name) {
-            return;
+    /// Arms what waits for this word and nothing else; what has its hour still to come keeps it.
+    #[expect(clippy::type_complexity, reason = "the armed, and the ids of those that go the way of all others")]
+    fn let_go_on(
+        &self,
+        open: &[Delivery],
+        now: Time,
+        changes: &mut Vec<Change>,
+    ) -> Result<(Vec<Delivery>, Vec<crate::core::delivery::DeliveryId>), ActError> {
+        let (mut armed, mut others, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+        for row in open.iter().filter(|d| awaits_word(d)) {
+            // Its hour is now, its prepared text stands, and it lasts no longer than it would have: the confirmation
+            // commits the intent.
+            let expires_at = row.expires_at;
+            let row = Delivery { at: now, reason: None, ..row.clone() };
+            let means = row.prepared.is_some().then(|| Means::of(self, &row).ok()).flatten();
+            let step = match means.and_then(|means| self.intent(&row, &means, now, &mut calls)) {
+                Some(step) => {
+                    armed.push(step.row.clone());
+                    step
+                }
+                None => {
+                    others.push(row.id);
+                    self.computed(&row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?
+                }
+            };
+            changes.push(Change::Step(Box::new(step)));
         }
-        let note = Note::change("not_confirmed", id, json!({}));
-        let noted = self.ledger.commit(&Actor::Daemon, vec![note]).await.map_err(ActError::from);
-        if let Err(error) = async {
-            noted?;
-            self.end_hold(&Actor::Daemon, &name).await
+        changes.extend(calls);
+        Ok((armed, others))
+    }
+
+    /// The hold that begins, or lasts longer, with the last word: that of an emergency of the queue, which nobody could
+    /// ask for before somebody on duty has agreed, and that of an update.
+    fn silence_of(
+        &self,
+        row: &AnnouncementRow,
+        content: &Content,
+        by: &Actor,
+        now: Time,
+        goes_now: bool,
+    ) -> Option<Hold> {
+        let name = hold_name(root_of(row));
+        let standing = self.standing_hold(&name);
+        if content.body.part() == Some(Part::Update) {
+            let until = holds::until(now, content.body.silence?);
+            // One that somebody ended meanwhile is not begun again.
+            return standing.filter(|h| h.until < until).map(|hold| Hold { until, ..hold });
         }
-        .await
+        if row.file.is_empty() || !goes_now || standing.is_some() {
+            return None;
+        }
+        self.silence_by_level(row, &content.body, by.to_string(), now)
+    }
+
+    /// The hold that an emergency of the queue brings by its level.
+    fn silence_by_level(&self, row: &AnnouncementRow, body: &Body, owner: String, now: Time) -> Option<Hold> {
+        let lasts = self.config().settings.emergency.hold.get(&body.level()?).copied().filter(|l| !l.is_zero())?;
+        let reason = format!("{}: {}", row.id, quoted(&body.text));
+        let until = holds::until(now, lasts);
+        Some(Hold { id: hold_name(&row.id), reason, until, accounts: None, owner, begun: now })
+    }
+
+    /// An emergency of the queue that was confirmed before its hour: its silence begins with its first delivery. One
+    /// that goes on after a crash, or is tried again, brings no second one.
+    pub(crate) async fn falls_silent(&self, delivery: &Delivery, content: &Content) -> Result<(), LedgerError> {
+        if !lock(&self.silenced).insert(delivery.occurrence.clone()) {
+            return Ok(());
+        }
+        let _turn = self.deciding.lock().await;
+        let Some(row) = self.announced(delivery.announcement.as_str()).await? else { return Ok(()) };
+        let is_first = self.ledger.of_occurrence(delivery.occurrence.clone()).await?.iter().all(|d| d.attempt == 0);
+        if row.file.is_empty() || !is_first || self.standing_hold(&hold_name(&row.id)).is_some() {
+            return Ok(());
+        }
+        let owner = lock(&self.gate).persons(&row.id, &row.content).last().map(|p| format!("{}({})", p.name, p.uid));
+        let owner = owner.unwrap_or_else(|| Actor::Queue.to_string());
+        let Some(hold) = self.silence_by_level(&row, &content.body, owner, self.clock.now()) else { return Ok(()) };
+        let before = self.close_gate(&hold);
+        let written = self.ledger.commit(&Actor::Daemon, vec![Change::Hold(hold.clone())]).await;
+        if written.is_err() {
+            self.open_gate(&hold, before);
+            lock(&self.silenced).remove(&delivery.occurrence);
+        }
+        written.map(|_| ())
+    }
+
+    /// Who gave their word to it, in that order.
+    pub(crate) fn names_of(&self, row: &AnnouncementRow) -> Vec<String> {
+        lock(&self.gate).persons(&row.id, &row.content).iter().map(|p| format!("{}({})", p.name, p.uid)).collect()
+    }
+
+    /// An emergency nobody confirmed in time is not sent, and the hold it brought ends with it: all of it at once,
+    /// whichever of its deliveries finds that out first.
+    pub(crate) async fn unconfirmed(self: &Arc<Self>, delivery: &Delivery) -> Result<(), StepError> {
+        let turn = self.deciding.lock().await;
+        let found = self.reload(delivery.id).await?;
+        if found.state != State::Held || found.fence != delivery.fence {
+            return Ok(());
+        }
+        let id = &delivery.announcement;
+        let waiting = self.ledger.of_occurrence(delivery.occurrence.clone()).await.map_err(StepError::Ledger)?;
+        let mut changes = Vec::new();
+        for row in waiting.iter().filter(|d| awaits_word(d)) {
+            changes.push(Change::Step(Box::new(self.computed(row, Event::Expired)?)));
+        }
+        let row = self.announced(id.as_str()).await.map_err(StepError::Ledger)?;
+        let hold = row.as_ref().and_then(|row| self.brought_hold(row)).map(|hold| hold.id);
+        changes.push(Note::change("not_confirmed", id, json!({ "accounts": changes.len() })));
+        changes.extend(hold.iter().cloned().map(Change::HoldEnded));
+        tracing::error!(announcement = %id, hold, "an emergency was not confirmed in time and is not sent");
+        self.ledger.commit(&Actor::Daemon, changes).await.map_err(StepError::Ledger)?;
+        self.forget_holds(hold.as_slice());
+        drop(turn);
+        if hold.is_some()
+            && let Err(error) = self.after_hold().await
         {
-            tracing::error!(%error, hold = name, "the hold of an emergency that was not confirmed still stands");
+            tracing::error!(error = error.words().en, "what the hold kept back was not looked at");
         }
+        Ok(())
     }
 }
 

@@ -1,0 +1,164 @@
+//! What is said to an emergency that is there: the second person's word, its correction, its end. Each shows first
+//! what will stand where.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::text::{BAD, Voice};
+use super::urgent::{show as show_post, taken, typed};
+use super::{Exit, client, refused};
+use crate::api::client::in_path;
+use crate::core::template::DRILL_MARK;
+use crate::core::words::{Words, shown, words};
+
+/// `correct`, `all-clear`.
+#[derive(clap::Args, Debug)]
+pub struct About {
+    /// The emergency
+    pub id: String,
+    /// The words (default: the standard ones, which need no second person)
+    pub text: Option<String>,
+    /// Shows what would go where, and sends nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Sends without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Waits until it stands everywhere, or cannot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Confirm {
+    /// The emergency
+    pub id: String,
+    /// Confirms without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Waits until it stands everywhere, or cannot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Which of the last words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Correct,
+    AllClear,
+}
+
+impl Act {
+    fn path(self) -> &'static str {
+        match self {
+            Act::Correct => "correct",
+            Act::AllClear => "all-clear",
+        }
+    }
+
+    fn name(self) -> Words {
+        match self {
+            Act::Correct => Words::new("更正", "correction"),
+            Act::AllClear => Words::new("解除", "all-clear"),
+        }
+    }
+}
+
+/// Nothing live bears the mark, and everything of a drill does.
+fn is_drill(announced: &Value) -> bool {
+    announced["text"].as_str().is_some_and(|text| text.contains(DRILL_MARK))
+}
+
+/// The second person's word: what is confirmed is what is shown here.
+pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let path = format!("/v1/announcements/{}", in_path(&confirm.id));
+    let mut found = match client.get(&path).await {
+        Ok(found) => found,
+        Err(error) => return refused(&error, voice),
+    };
+    let level = found["content"]["level"].as_str().unwrap_or("red").to_owned();
+    let is_drill = is_drill(&found);
+    // As its sender saw it.
+    found["level"] = level.clone().into();
+    found["accounts"] = found["accounts"].as_array().map_or(0, Vec::len).into();
+    found["pictures"] = found["content"]["images"].as_array().map_or(0, Vec::len).into();
+    found["closing"] = found["content"]["closing"].clone();
+    found["drill"] = is_drill.into();
+    let names: Vec<&str> =
+        found["persons"]["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let asked = names.join(", ");
+    let needed = std::mem::take(&mut found["persons"])["needed"].as_u64().unwrap_or(1);
+    show_post(config, &found, &Words::new("确认", "confirms"), voice);
+    let said = match asked.is_empty() {
+        true => words!("  来自队列，需要 {needed} 人", "  from the queue; it needs {needed} persons"),
+        false => words!("  {asked} 已表态，需要 {needed} 人", "  {asked} gave their word, {needed} persons are needed"),
+    };
+    voice.note(voice.say(&said).to_owned());
+    if !confirm.yes && !typed(&level, is_drill, voice).await {
+        return Exit::Failed;
+    }
+    match client.post(&format!("{path}/confirm"), &json!({ "content_hash": found["content_hash"] })).await {
+        Ok(answer) => taken(&client, &answer, confirm.wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+/// `correct` and `all-clear`.
+pub async fn about(config: &Path, about: &About, act: Act, voice: Voice) -> Exit {
+    let client = match client(config, voice) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    let path = format!("/v1/announcements/{}/{}", in_path(&about.id), act.path());
+    let tried = match client.post(&path, &json!({ "text": about.text, "dry_run": true })).await {
+        Ok(tried) => tried,
+        Err(error) => return refused(&error, voice),
+    };
+    if about.dry_run && voice.json {
+        voice.data(&tried);
+        return Exit::Done;
+    }
+    show(config, &about.id, act, &tried, voice);
+    if about.dry_run {
+        return Exit::Done;
+    }
+    let level = tried["post"]["level"].as_str().unwrap_or(act.path());
+    if !about.yes && !typed(level, tried["drill"] == true, voice).await {
+        return Exit::Failed;
+    }
+    match client.post(&path, &json!({ "text": about.text })).await {
+        Ok(answer) => taken(&client, &answer, about.wait, voice).await,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+/// What a correction or an all-clear will say where, and what it stops and ends.
+pub fn show(config: &Path, id: &str, act: Act, tried: &Value, voice: Voice) {
+    let (id, name) = (shown(id), act.name());
+    if tried["post"].is_object() {
+        show_post(config, &tried["post"], &name, voice);
+    } else {
+        let said = words!("{id} 没有登出的，无须说明", "{id} stands nowhere: there is nobody to tell");
+        voice.note(voice.paint(BAD, voice.say(&said)));
+    }
+    let (stops, waiting) = (tried["stops"].as_u64().unwrap_or(0), tried["waiting"].as_u64().unwrap_or(0));
+    if stops > 0 {
+        voice.note(voice.say(&words!("  停止未发出的 {stops} 个", "  stops {stops} that are not out")).to_owned());
+    }
+    if waiting > 0 {
+        let said = words!(
+            "  {waiting} 个账号查明后再发",
+            "  on {waiting} accounts it waits until it is known whether {id} is there"
+        );
+        voice.note(voice.say(&said).to_owned());
+    }
+    if let Some(hold) = tried["ends_hold"].as_str() {
+        let hold = shown(hold);
+        voice.note(voice.say(&words!("  结束静默 {hold}", "  ends the hold {hold}")).to_owned());
+    }
+}
