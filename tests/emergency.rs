@@ -5,39 +5,13 @@ mod support;
 use std::time::Duration;
 
 use fabu::core::announcement::Level;
-use fabu::core::change::Actor;
 use fabu::core::delivery::State;
-use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
 use fabu::daemon::emergency::{Closed, Key, Urgent};
-use serde_json::Value;
+use support::duty::{ALL, asked, everywhere, person, standing, text};
 use support::{City, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
-/// Accounts of the sample city.
-const ALL: usize = 15;
-
-fn person(uid: u32) -> Actor {
-    Actor::Person { uid, name: format!("duty{uid}") }
-}
-
-fn everywhere(text: &str, level: Level) -> Urgent {
-    Urgent { text: text.to_owned(), level: Some(level), to: vec!["**".to_owned()], ..Urgent::default() }
-}
-
-async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
-    daemon.inner.urgent(&person(uid), urgent, &[]).await.unwrap()
-}
-
-fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap().to_owned()
-}
-
-/// How many posts with these words stand now.
-fn standing(city: &City, words: &str) -> usize {
-    city.posts().iter().filter(|((_, text), _)| text.contains(words)).map(|(_, n)| *n as usize).sum()
-}
-
 #[test]
 fn an_urgent_post_stands_everywhere_within_the_second_and_once() {
     simulate(async {

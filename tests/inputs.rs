@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use fabu::daemon::planner;
 use fabu::input::Fault;
-use fabu::input::folder::Reading;
+use fabu::input::folder::{Named, Reading};
 use support::{City, utc};
 
 const NOW: &str = "2026-11-24T00:00:00Z";
@@ -21,7 +21,7 @@ fn city() -> City {
 }
 
 fn read(city: &City) -> Reading {
-    planner::read(&city.config(), &|_| false, utc(NOW))
+    planner::read(&city.config(), &Named { earlier: Some([].into()), ..Named::default() }, utc(NOW))
 }
 
 /// Reads one queue file's bytes and gives what came of it.

@@ -19,7 +19,6 @@ use super::urgent::{CAP, Confirm, Said};
 use super::{actions, holds, queries, urgent};
 use crate::core::announcement::Priority;
 use crate::core::delivery::State;
-use crate::core::gate::Hold;
 use crate::daemon::Inner;
 use crate::daemon::answers::{
     Announcement, AnnouncementTold, CancelPreview, Cleared, ClosingPreview, Confirmed, Delivery, DeliveryTold, Fate,
@@ -164,7 +163,7 @@ fn reading(routes: Routes) -> Routes {
             does("队列将引起的变化", "What the queue would change").answers::<Plan>(200).reads(),
         )
         .get("/metrics", queries::metrics, does("指标", "Figures").answers_as(200, METRICS, "OpenMetrics text").reads())
-        .get("/v1/holds", holds::list, does("现在的静默", "The holds that stand").lists::<Hold>())
+        .get("/v1/holds", holds::list, does("现在的静默", "The holds that stand").lists::<Holding>().reads())
         .get("/v1/held", holds::held, does("静默留住的", "What was kept back").lists::<Held>().reads())
 }
 

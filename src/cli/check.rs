@@ -1,5 +1,6 @@
 //! `check`, `plan`, `schema`: what the files say, before anything is sent.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::daemon::answers;
 use crate::daemon::config::{self, Config, Env};
 use crate::daemon::planner;
 use crate::input::Fault;
-use crate::input::folder::Reading;
+use crate::input::folder::{Named, Reading};
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum SchemaOf {
@@ -52,7 +53,8 @@ fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
         _ => false,
     };
     config.settings.queue = if is_file && inside { configured.clone() } else { folder };
-    let reading = planner::read(config, &|_| false, Clock::real().now());
+    let reading =
+        planner::read(config, &Named { earlier: Some(BTreeSet::new()), ..Named::default() }, Clock::real().now());
     let only = is_file.then(|| {
         let wanted = path.canonicalize().ok();
         let same = |f: &&Fault| Path::new(&f.source.name).canonicalize().ok() == wanted;
@@ -112,7 +114,7 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
         Err(error) => return super::refused(&error, voice),
     };
     let now = Clock::real().now();
-    let reading = planner::read(&config, &|_| true, now);
+    let reading = planner::read(&config, &Named::default(), now);
     let rules =
         plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, accepted: None, refused: None };
     let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);

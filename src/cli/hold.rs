@@ -8,7 +8,7 @@ use super::text::{CARE, GOOD, Voice};
 use super::{Exit, client, refused, zone};
 use crate::api::client::in_path;
 use crate::clock::Clock;
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 
 /// So many of the posts that are out are listed; `--json` has them all.
 const SHOWN: usize = 10;
@@ -113,12 +113,15 @@ fn listed(config: &Path, list: &Value, voice: Voice) -> Exit {
             Some(accounts) => format!("{} {}", accounts.len(), voice.pick("个账号", "accounts")),
             None => voice.pick("全部", "everything").to_owned(),
         };
+        let (held, flight) = (hold["held"].as_u64().unwrap_or(0), hold["in_flight"].as_u64().unwrap_or(0));
+        let keeps = words!("留住 {held}，发送中 {flight}", "{held} held, {flight} in flight");
         voice.out(format_args!(
-            "{} {}  {until}  {scope}  {}  {}",
+            "{} {}  {until}  {scope}  {}  {}  {}",
             voice.paint(CARE, "■"),
             text("id"),
-            text("owner"),
-            text("reason")
+            voice.say(&keeps),
+            shown(&text("owner")),
+            shown(&text("reason"))
         ));
     }
     Exit::Done
@@ -192,7 +195,7 @@ pub async fn held(config: &Path, voice: Voice) -> Exit {
         let text = |key: &str| item[key].as_str().unwrap_or("").to_owned();
         let age = item["age_s"].as_i64().unwrap_or(0) / 60;
         let expires = time(config, &item["expires_at"], voice).unwrap_or("—".to_owned());
-        let reason = item["reason"][voice.pick("zh", "en")].as_str().unwrap_or("").to_owned();
+        let reason = shown(item["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
         let aged = words!("已 {age} 分钟，过期 {expires}", "{age} min old, expires {expires}");
         let clashes: Vec<&str> = item["clashes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let clashes = match clashes.is_empty() {

@@ -153,7 +153,9 @@ impl Inner {
             Some(follows) if is_confirmed => self.consequences(by, follows).await?,
             _ => Default::default(),
         };
+        // No longer than it lasts itself.
         let confirm_by = now + config.settings.emergency.confirm_within;
+        let confirm_by = expiry(&content.body, now, &config.settings.publish).map_or(confirm_by, |e| e.min(confirm_by));
         let names = if let Actor::Person { .. } = by { vec![by.to_string()] } else { Vec::new() };
         let answer = Taken {
             id: id.clone(),
@@ -179,7 +181,7 @@ impl Inner {
         changes.extend(hold.iter().cloned().map(Change::Hold));
         let body = json!({
             "level": level, "accounts": content.accounts.len(), "content_hash": hash, "persons": needed,
-            "armed": armed.len(), "text": content.body.text, "source": source, "follows": content.body.follows,
+            "awaits_word": !is_confirmed, "armed": armed.len(), "text": content.body.text, "source": source, "follows": content.body.follows,
         });
         changes.push(Note::change("emergency", &id, body));
         let mut word = None;

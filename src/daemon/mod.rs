@@ -107,6 +107,8 @@ pub struct Inner {
     deciding: tokio::sync::Mutex<()>,
     /// Occurrences of the queue's emergencies whose silence was looked after.
     silenced: Mutex<BTreeSet<OccurrenceId>>,
+    /// Readings of the whole queue, or of all that is held, for those who only look.
+    pub looks: Semaphore,
     /// Panics by delivery: after two it is set aside (R26).
     panics: Mutex<BTreeMap<DeliveryId, u32>>,
     pub state: Mutex<status::Noted>,
@@ -156,6 +158,7 @@ impl Daemon {
             looking: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
             silenced: Mutex::default(),
+            looks: Semaphore::new(1),
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
@@ -166,8 +169,8 @@ impl Daemon {
             rescanned: tokio::sync::watch::Sender::new(0),
             stop: CancellationToken::new(),
         });
-        // What is found at the start is told too; what was there before is not told again.
-        let (told_to, _) = inner.ledger.head();
+        // What is found at the start is told too, and what the last run did not come to tell.
+        let told_to = notify::told_to(&inner).await?;
         recover::recover(&inner, &world.trust).await?;
         let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
         planner.scan(true).await;

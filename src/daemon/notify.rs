@@ -1,8 +1,8 @@
 //! Tells people of what the ledger records: a program is run, or an address is sent the news.
 //!
 //! One task follows the ledger's events from behind, so nothing of it lies in the way of sending, and
-//! what cannot be told fails here alone. It tells what happens while it runs: nothing is told again
-//! after a restart, and at a stop what is not told within a moment is not told.
+//! what cannot be told fails here alone. How far it is, is in the ledger: what a crash kept from being told
+//! is told after the start, if it is still news; a notice given in that moment may be given twice.
 
 mod outlet;
 
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,11 @@ use super::{Inner, lock};
 use crate::clock::{Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, Level, Priority};
-use crate::core::change::{Recorded, Seq};
+use crate::core::change::{Actor, Change, Recorded, Seq};
 use crate::core::delivery::{Class, State};
 use crate::core::policy::{Kind, Notify, To};
 use crate::core::words::Words;
+use crate::ledger::LedgerError;
 use outlet::Outlet;
 
 /// Events are read this long after one came, so that a burst of commits is one look.
@@ -32,6 +34,14 @@ const QUIET: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(10);
 /// A ledger that cannot be read is asked again after this long.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Under this name the ledger keeps up to which event everything was told.
+const TOLD: &str = "notify_told";
+/// Events of before a start that are told after it.
+const NEWS: TimeDelta = TimeDelta::hours(1);
+/// More events than this are not read again at a start.
+const MOST_UNTOLD: Seq = 100_000;
+/// Of quiet, before it is written down how far the notices are.
+const NOTED_AFTER: Duration = Duration::from_secs(2);
 /// What is known at a stop may still be told for this long: a restart does not wait for a webhook.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const EVENTS_AT_ONCE: usize = 1000;
@@ -77,16 +87,33 @@ impl Notices {
     }
 }
 
+/// From where on events are told after a start: what a crash kept from being told is, unless it is old.
+pub async fn told_to(inner: &Inner) -> Result<Seq, LedgerError> {
+    let (head, _) = inner.ledger.head();
+    let told = inner.ledger.meta(TOLD).await?.and_then(|text| text.parse::<Seq>().ok());
+    Ok(told.unwrap_or(head).clamp((head - MOST_UNTOLD).max(0), head))
+}
+
 /// Follows the ledger from `after` until the daemon stops.
 pub async fn run(inner: Arc<Inner>, after: Seq) {
-    let ending = CancellationToken::new();
-    let mut teller = Teller { inner: inner.clone(), after, groups: BTreeMap::new(), serving: JoinSet::new(), ending };
+    let mut teller = Teller {
+        after,
+        started: inner.clock.now(),
+        noted: after,
+        groups: BTreeMap::new(),
+        serving: JoinSet::new(),
+        ending: CancellationToken::new(),
+        inner: inner.clone(),
+    };
     loop {
         let closing = teller.groups.values().map(Group::closes).min();
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => break,
             () = until(&inner, closing), if closing.is_some() => {}
+            () = inner.clock.sleep(NOTED_AFTER), if teller.noted != teller.after && closing.is_none() => {
+                teller.note().await;
+            }
             newest = inner.ledger.newer(teller.after) => {
                 inner.clock.sleep(BURST).await;
                 teller.look(newest).await;
@@ -99,7 +126,9 @@ pub async fn run(inner: Arc<Inner>, after: Seq) {
     let told = async { while teller.serving.join_next().await.is_some() {} };
     if inner.clock.timeout(LAST_WORDS, told).await.is_none() {
         tracing::warn!("stopped before every notice was given");
+        return;
     }
+    teller.note().await;
 }
 
 async fn until(inner: &Inner, closing: Option<Mono>) {
@@ -110,6 +139,9 @@ async fn until(inner: &Inner, closing: Option<Mono>) {
 struct Teller {
     inner: Arc<Inner>,
     after: Seq,
+    started: Time,
+    /// Up to where the ledger knows that everything was told.
+    noted: Seq,
     /// What will be one notice, by kind and announcement.
     groups: BTreeMap<(Kind, String), Group>,
     serving: JoinSet<()>,
@@ -155,10 +187,24 @@ struct Body {
     to: Option<State>,
     class: Option<Class>,
     reason: Option<Words>,
-    persons: u64,
+    awaits_word: bool,
 }
 
 impl Teller {
+    /// Writes down that everything up to here was given, or could not be: after a crash it is told from there on.
+    async fn note(&mut self) {
+        let is_told_to_somebody = !self.inner.config().settings.notify.is_empty();
+        let is_idle = lock(&self.inner.notices.0).values().all(|outlet| outlet.is_idle());
+        if !is_told_to_somebody || !is_idle || !self.groups.is_empty() {
+            return;
+        }
+        let told = Change::Meta { key: TOLD.to_owned(), value: Some(self.after.to_string()) };
+        match self.inner.ledger.commit(&Actor::Daemon, vec![told]).await {
+            Ok(_) => self.noted = self.after,
+            Err(error) => tracing::warn!(%error, "how far the notices are was not recorded"),
+        }
+    }
+
     /// Reads what is new and sorts it into groups.
     async fn look(&mut self, newest: Seq) {
         let config = self.inner.config();
@@ -176,6 +222,10 @@ impl Teller {
             };
             for event in &events {
                 self.after = event.seq;
+                // What happened long before a start is no news.
+                if event.at < self.started - NEWS {
+                    continue;
+                }
                 if let Some(meant) = meant(event) {
                     self.sort(event.at, &meant);
                 }
@@ -288,7 +338,7 @@ fn meant(event: &Recorded) -> Option<Meant> {
     // Ids have no `@`: what follows it is the hour of one occurrence.
     let announcement = event.subject.split('@').next().unwrap_or_default().to_owned();
     let (kinds, reason) = match event.kind.as_str() {
-        "emergency" => taken(body.persons),
+        "emergency" => taken(body.awaits_word),
         "needs_person" => (
             vec![Kind::Unknown],
             Words::new("查不出是否已发：fabu resolve", "nobody can tell whether it is out: fabu resolve"),
@@ -298,8 +348,8 @@ fn meant(event: &Recorded) -> Option<Meant> {
     Some(Meant { kinds, announcement, account: body.account, reason })
 }
 
-fn taken(persons: u64) -> (Vec<Kind>, Words) {
-    if persons > 1 {
+fn taken(awaits_word: bool) -> (Vec<Kind>, Words) {
+    if awaits_word {
         let said = Words::new("等另一人确认：fabu confirm", "it waits for a further person's word: fabu confirm");
         return (vec![Kind::Emergency, Kind::Confirm], said);
     }

@@ -16,7 +16,7 @@ use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
 use crate::core::plan::{self, Action, Known, Plan};
 use crate::core::words::{Words, words};
-use crate::input::folder::{self, Reading};
+use crate::input::folder::{self, Named, Reading};
 use crate::input::queue::Context;
 use crate::ledger::LedgerError;
 
@@ -38,7 +38,7 @@ pub struct Planner {
 }
 
 /// Reads the queue folder of a configuration.
-pub fn read(config: &super::config::Config, known: &dyn Fn(&AnnouncementId) -> bool, now: Time) -> Reading {
+pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading {
     let context = Context {
         root: &config.settings.queue,
         zone: config.settings.zone,
@@ -98,12 +98,7 @@ impl Planner {
     async fn plan(&self, now: Time) -> Result<(), LedgerError> {
         let inner = &self.inner;
         let config = inner.config();
-        let superseded = inner.ledger.names(now - SUPERSEDED).await?;
-        let reading = {
-            let config = config.clone();
-            let work = move || read(&config, &|id| superseded.contains(id), now);
-            tokio::task::spawn_blocking(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?
-        };
+        let reading = inner.read_queue(now).await?;
         let ids = reading.desired.announcements.keys().cloned().collect();
         let known = inner.ledger.known(ids, now - COMPARED).await?;
         let accepted = inner.ledger.meta("prune_accepted").await?;
@@ -258,6 +253,15 @@ impl Planner {
             let kind = if is_new { "announced" } else { "replaced" };
             let body = json!({ "content": hash, "file": announcement.file, "accounts": content.accounts.len() });
             changes.push(Note::change(kind, &announcement.id, body));
+            if content.body.priority == Priority::Emergency {
+                // Nobody on duty sent it: those who are told hear of it as soon as it is read.
+                let persons = self.inner.config().settings.emergency.persons(&content.body);
+                let body = json!({
+                    "level": content.body.level(), "accounts": content.accounts.len(), "content_hash": hash,
+                    "persons": persons, "awaits_word": true, "text": content.body.text, "source": announcement.file,
+                });
+                changes.push(Note::change("emergency", &announcement.id, body));
+            }
         }
         Ok((changes, touched))
     }
@@ -367,15 +371,22 @@ impl Planner {
 }
 
 impl Inner {
+    async fn read_queue(&self, now: Time) -> Result<Reading, LedgerError> {
+        let known = Named {
+            earlier: Some(self.ledger.names(now - SUPERSEDED).await?),
+            of_socket: self.ledger.of_socket().await?,
+        };
+        let config = self.config();
+        let work = move || read(&config, &known, now);
+        tokio::task::spawn_blocking(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))
+    }
+
     /// What would be done now, and what goes out within the coming day; nothing is written.
     pub async fn plan_now(&self) -> Result<answers::Plan, LedgerError> {
+        // Each is a reading of the whole queue: so many at once as leave a core to those who send.
+        let _turn = self.looks.acquire().await;
         let (config, now) = (self.config(), self.clock.now());
-        let names = self.ledger.names(now - SUPERSEDED).await?;
-        let reading = {
-            let config = config.clone();
-            let work = move || read(&config, &|id| names.contains(id), now);
-            tokio::task::spawn_blocking(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?
-        };
+        let reading = self.read_queue(now).await?;
         let ids = reading.desired.announcements.keys().cloned().collect();
         let known = self.ledger.known(ids, now - COMPARED).await?;
         let rules = plan::Rules {

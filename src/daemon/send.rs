@@ -109,7 +109,7 @@ pub async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
 }
 
 pub fn expired(row: &Delivery, now: Time) -> bool {
-    row.expires_at.is_some_and(|e| e < now)
+    row.expires_at.is_some_and(|e| e <= now)
 }
 
 pub async fn postponed(inner: &Inner, row: &Delivery, until: Time) -> Driven {

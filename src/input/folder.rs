@@ -26,8 +26,17 @@ pub struct Reading {
     pub files: usize,
 }
 
+/// Announcements that the ledger knows by name.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// Those that `supersedes` may mean, though they have left the queue. `None`: nobody can tell, and all may be there.
+    pub earlier: Option<BTreeSet<AnnouncementId>>,
+    /// Emergencies that came over the socket: no file may speak in their name.
+    pub of_socket: BTreeSet<AnnouncementId>,
+}
+
 /// Reads everything below the queue folder.
-pub fn read(context: &Context<'_>, known: &dyn Fn(&AnnouncementId) -> bool) -> Reading {
+pub fn read(context: &Context<'_>, known: &Named) -> Reading {
     let mut reading = Reading::default();
     let root = context.root;
     let Some(files) = walk(root, &mut reading) else {
@@ -131,7 +140,7 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
 }
 
 /// Two announcements with one id, or ids that look alike; `supersedes` that lead nowhere or in a ring.
-fn across(entries: Vec<Entry>, reading: &mut Reading, known: &dyn Fn(&AnnouncementId) -> bool) {
+fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
     let mut by_look: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
     for entry in &entries {
         by_look.entry(values::look(entry.announcement.id.as_str())).or_default().push(entry);
@@ -152,6 +161,13 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &dyn Fn(&Announceme
             bad.insert(entry.announcement.id.clone());
         }
     }
+    for entry in entries.iter().filter(|e| known.of_socket.contains(&e.announcement.id)) {
+        let safe = shown(entry.announcement.id.as_str());
+        let said = words!("`{safe}` 是一次紧急发布的名字", "`{safe}` is the name of an emergency that was sent");
+        let hint = Words::new("换一个 id", "choose another id");
+        reading.faults.push(entry.source.fault(entry.id_span.clone(), "id_taken", said).hint(hint));
+        bad.insert(entry.announcement.id.clone());
+    }
     let ids: BTreeSet<AnnouncementId> = entries.iter().map(|e| e.announcement.id.clone()).collect();
     let next: BTreeMap<&AnnouncementId, &AnnouncementId> = entries
         .iter()
@@ -159,7 +175,9 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &dyn Fn(&Announceme
         .collect();
     for entry in &entries {
         let Some(old) = &entry.announcement.content.body.supersedes else { continue };
-        let there = ids.contains(old) || reading.desired.standing.contains(old) || known(old);
+        let there = ids.contains(old)
+            || reading.desired.standing.contains(old)
+            || known.earlier.as_ref().is_none_or(|all| all.contains(old));
         let ring = is_ring(&entry.announcement.id, &next);
         if there && !ring {
             continue;

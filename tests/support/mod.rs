@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod between;
+pub mod duty;
 pub mod points;
 
 use std::collections::BTreeMap;

@@ -139,8 +139,7 @@ impl Inner {
         let family = self.family(&row).await?;
         // Whoever names one of several posts means the emergency: a warning that stands anywhere is cleared there.
         let posts: Vec<AnnouncementRow> = family.warnings().cloned().collect();
-        let newest = posts.last().unwrap_or(&row).clone();
-        let last = self.last_words(by, &family, &newest, posts, Part::AllClear, closed.text).await?;
+        let last = self.last_words(by, &family, &row, posts, Part::AllClear, closed.text).await?;
         let hold = self.standing_hold(&family.hold()).map(|hold| hold.id);
         if closed.dry_run {
             return Ok(Ok(json!(self.closing_preview(last, hold).await?)));
@@ -174,7 +173,7 @@ impl Inner {
         &self,
         by: &Actor,
         family: &Family,
-        about: &AnnouncementRow,
+        named: &AnnouncementRow,
         posts: Vec<AnnouncementRow>,
         part: Part,
         own: Option<&str>,
@@ -184,6 +183,9 @@ impl Inner {
         if whereabouts.is_empty() {
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
+        // Its words are quoted that people have read: the newest that stand.
+        let stands = |post: &&AnnouncementRow| whereabouts.posts.contains(&post.id);
+        let about = posts.iter().rev().find(stands).unwrap_or(named);
         let content = self.content(&about.content).await?;
         let (accounts, what) =
             (whereabouts.accounts(), if part == Part::Correction { "correction" } else { "all-clear" });
@@ -193,8 +195,8 @@ impl Inner {
             text: own.map_or_else(|| standard(&content, part), str::to_owned),
             level: content.body.level(),
             to: accounts.iter().map(ToString::to_string).collect(),
-            id: Some(self.derived(&about.id, what).await?),
-            supersedes: (part == Part::Correction).then(|| about.id.to_string()),
+            id: Some(self.derived(&named.id, what).await?),
+            supersedes: (part == Part::Correction).then(|| named.id.to_string()),
             follows: Some(follows),
             ..Urgent::default()
         };

@@ -43,6 +43,8 @@ impl Family {
 /// Where posts stand or may stand, and what of them is not out.
 #[derive(Default)]
 pub struct Whereabouts {
+    /// The posts that stand somewhere, or may.
+    pub posts: BTreeSet<AnnouncementId>,
     /// Accounts that carry one of them, and since when.
     pub carry: BTreeMap<AccountId, Time>,
     /// Accounts on which one of them may be, and since when at the latest.
@@ -62,6 +64,7 @@ impl Whereabouts {
                 State::Sending | State::Unknown => (&mut found.uncertain, began),
                 _ => continue,
             };
+            found.posts.insert(row.announcement.clone());
             let at = there.entry(row.account.clone()).or_insert(since);
             *at = (*at).max(since);
         }
@@ -164,14 +167,20 @@ impl Inner {
 
     /// The hold that this post brought and that still stands; one that was there before it stays when it goes.
     pub(crate) fn brought_hold(&self, row: &AnnouncementRow) -> Option<Hold> {
-        let name = hold_name(root_of(row));
-        lock(&self.gate).holds.iter().find(|h| h.id == name && h.begun == row.first_seen).cloned()
+        let (name, reason) = (hold_name(root_of(row)), reason_of(&row.id, ""));
+        let brought = |h: &&Hold| h.id == name && h.begun == row.first_seen && h.reason.starts_with(&reason);
+        lock(&self.gate).holds.iter().find(brought).cloned()
     }
 }
 
 /// The first post of the emergency that this one is of.
 pub(crate) fn root_of(row: &AnnouncementRow) -> &AnnouncementId {
     row.follows.as_ref().map_or(&row.id, |(root, _)| root)
+}
+
+/// Why routine is silent: the post that asked for it, and how it begins.
+pub(super) fn reason_of(id: &AnnouncementId, said: &str) -> String {
+    format!("{id}: {said}")
 }
 
 /// The name of the hold of an emergency and of all its updates.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Urgent;
-use super::kin::{Family, hold_name};
+use super::kin::{Family, hold_name, reason_of};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Follows, Image, Level, Part};
@@ -164,7 +164,7 @@ impl Inner {
         // An update and what it updates are one emergency with one hold.
         let root = body.follows.as_ref().map_or(&id, |f| &f.emergency);
         let hold = silence.map(|lasts| {
-            let reason = format!("{id}: {}", quoted(&body.text));
+            let reason = reason_of(&id, &quoted(&body.text));
             let until = holds::until(now, lasts);
             Hold { id: hold_name(root), reason, until, accounts: None, owner: by.to_string(), begun: now }
         });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::kin::{hold_name, root_of};
+use super::kin::{hold_name, reason_of, root_of};
 use super::quoted;
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Part};
@@ -186,7 +186,7 @@ impl Inner {
     /// The hold that an emergency of the queue brings by its level.
     fn silence_by_level(&self, row: &AnnouncementRow, body: &Body, owner: String, now: Time) -> Option<Hold> {
         let lasts = self.config().settings.emergency.hold.get(&body.level()?).copied().filter(|l| !l.is_zero())?;
-        let reason = format!("{}: {}", row.id, quoted(&body.text));
+        let reason = reason_of(&row.id, &quoted(&body.text));
         let until = holds::until(now, lasts);
         Some(Hold { id: hold_name(&row.id), reason, until, accounts: None, owner, begun: now })
     }
@@ -194,10 +194,21 @@ impl Inner {
     /// An emergency of the queue that was confirmed before its hour: its silence begins with its first delivery. One
     /// that goes on after a crash, or is tried again, brings no second one.
     pub(crate) async fn falls_silent(&self, delivery: &Delivery, content: &Content) -> Result<(), LedgerError> {
-        if !lock(&self.silenced).insert(delivery.occurrence.clone()) {
+        let is_done = || lock(&self.silenced).contains(&delivery.occurrence);
+        if is_done() {
             return Ok(());
         }
+        // The others of its release wait for the first: none is on its way before it is silent.
         let _turn = self.deciding.lock().await;
+        if is_done() {
+            return Ok(());
+        }
+        self.begin_silence(delivery, content).await?;
+        lock(&self.silenced).insert(delivery.occurrence.clone());
+        Ok(())
+    }
+
+    async fn begin_silence(&self, delivery: &Delivery, content: &Content) -> Result<(), LedgerError> {
         let Some(row) = self.announced(delivery.announcement.as_str()).await? else { return Ok(()) };
         let is_first = self.ledger.of_occurrence(delivery.occurrence.clone()).await?.iter().all(|d| d.attempt == 0);
         if row.file.is_empty() || !is_first || self.standing_hold(&hold_name(&row.id)).is_some() {
@@ -210,7 +221,6 @@ impl Inner {
         let written = self.ledger.commit(&Actor::Daemon, vec![Change::Hold(hold.clone())]).await;
         if written.is_err() {
             self.open_gate(&hold, before);
-            lock(&self.silenced).remove(&delivery.occurrence);
         }
         written.map(|_| ())
     }

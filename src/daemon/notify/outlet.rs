@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,13 +50,21 @@ pub struct Record {
 pub struct Outlet {
     to: To,
     waiting: Mutex<VecDeque<Notice>>,
+    /// Notices that are being given.
+    under_way: AtomicUsize,
     fed: Notify,
     record: Mutex<Record>,
 }
 
 impl Outlet {
     pub fn new(to: To) -> Outlet {
-        Outlet { to, waiting: Mutex::default(), fed: Notify::new(), record: Mutex::default() }
+        Outlet {
+            to,
+            waiting: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            fed: Notify::new(),
+            record: Mutex::default(),
+        }
     }
 
     pub fn record(&self) -> Record {
@@ -81,7 +90,16 @@ impl Outlet {
     }
 
     fn next(&self) -> Option<Notice> {
-        lock(&self.waiting).pop_front()
+        let mut waiting = lock(&self.waiting);
+        let next = waiting.pop_front()?;
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        Some(next)
+    }
+
+    /// Everything was given, or could not be.
+    pub fn is_idle(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.is_empty() && self.under_way.load(Ordering::SeqCst) == 0
     }
 
     fn went(&self, notice: &Notice, result: Result<(), Words>, now: Time) {
@@ -126,6 +144,7 @@ async fn give(inner: Arc<Inner>, outlet: Arc<Outlet>, notice: Notice) {
         To::Url(url) => posted(&inner, url, body.into()).await,
     };
     outlet.went(&notice, result, inner.clock.now());
+    outlet.under_way.fetch_sub(1, Ordering::SeqCst);
 }
 
 async fn run_with(inner: &Inner, run: &[String], kind: &str, body: Vec<u8>) -> Result<(), Words> {

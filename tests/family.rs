@@ -1,0 +1,350 @@
+//! An emergency and its later words, in simulated time: whoever names one of its posts means what stands of it.
+
+mod support;
+
+use std::time::Duration;
+
+use fabu::core::announcement::Level;
+use fabu::core::delivery::State;
+use fabu::daemon::Daemon;
+use fabu::daemon::acts::ActError;
+use fabu::daemon::emergency::{Closed, Urgent};
+use serde_json::{Value, json};
+use support::duty::{ALL, asked, confirmed, everywhere, person, standing, text};
+use support::{City, all, in_state, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+
+const OWN: Closed<'_> = Closed { text: Some("【解除】警报解除，感谢配合。"), dry_run: false };
+const LOOK: Closed<'_> = Closed { text: None, dry_run: true };
+
+/// A red one that two persons sent.
+async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
+    let answer = asked(daemon, 1000, urgent).await;
+    if answer["state"] == "awaiting_confirm" {
+        confirmed(daemon, 1001, &answer).await.unwrap();
+    }
+    text(&answer, "id")
+}
+
+fn update(of: &str, words: &str, level: Level) -> Urgent {
+    Urgent { update: Some(of.to_owned()), ..everywhere(words, level) }
+}
+
+async fn all_clear(daemon: &Daemon, id: &str) -> Result<Value, ActError> {
+    daemon.inner.all_clear(&person(1000), id, Closed::default(), &[]).await
+}
+
+async fn correct(daemon: &Daemon, id: &str) -> Result<Value, ActError> {
+    daemon.inner.correct(&person(1000), id, Closed::default()).await
+}
+
+fn faults(city: &City, rules: Value) {
+    city.sandbox.set_faults(serde_json::from_value(rules).unwrap());
+}
+
+#[test]
+fn an_all_clear_speaks_where_the_first_post_stands_whatever_became_of_its_update() {
+    simulate(async {
+        let city = City::new(START, 1, "");
+        faults(&city, json!([{ "behaviour": "unreachable", "platform": "xinmin", "for_s": 300 }]));
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+        city.sleep(30).await;
+        let there = standing(&city, "请撤离");
+        assert!(there > 0 && there < ALL, "one platform cannot be reached: {there}");
+        // Nobody has confirmed the update yet.
+        asked(&daemon, 1000, update(&first, "【洪水】水位上涨。", Level::Red)).await;
+        let looked = daemon.inner.all_clear(&person(1000), &first, LOOK, &[]).await.unwrap();
+        assert_eq!(looked["post"]["accounts"], there);
+        assert!(looked["stops"].as_u64().unwrap() as usize >= ALL, "the update and what of the first is not out");
+        assert_eq!(standing(&city, "【解除】"), 0, "a look does nothing");
+        let answer = all_clear(&daemon, &first).await.unwrap();
+        assert_eq!(answer["deliveries"], there);
+        city.sleep(1200).await;
+        assert_eq!((standing(&city, "【解除】“【洪水】请撤离。”"), standing(&city, "请撤离")), (there, 2 * there));
+        assert_eq!(standing(&city, "水位上涨"), 0, "what waited for a word is over");
+        assert!(matches!(all_clear(&daemon, &first).await, Err(ActError::Conflict(_))), "said once");
+        let told = daemon.inner.status().await.unwrap().emergencies;
+        assert!(told.iter().filter(|e| e.part.is_none()).all(|e| e.ended.is_some()));
+    });
+}
+
+#[test]
+fn an_all_clear_waits_where_nobody_knows_yet_whether_the_warning_is_out() {
+    simulate(async {
+        let city = City::new(START, 2, "");
+        let lost =
+            |account: &str, how: &str| json!({ "behaviour": how, "account": account, "operation": "post", "times": 1 });
+        faults(&city, json!([lost("sina:shanghai", "reset_after"), lost("sina:shanghai/weather", "reset_before")]));
+        let daemon = city.start().await;
+        let one = Urgent { to: vec!["sina:**".to_owned()], ..everywhere("【大风】收好花盆。", Level::Blue) };
+        let id = sent(&daemon, one).await;
+        city.sleep(1).await;
+        let answer = all_clear(&daemon, &id).await.unwrap();
+        assert_eq!((answer["deliveries"].as_u64(), answer["waiting"].as_u64()), (Some(5), Some(2)));
+        city.sleep(1).await;
+        assert_eq!(standing(&city, "【解除】"), 3);
+        city.sleep(1200).await;
+        assert_eq!(standing(&city, "收好花盆。"), 5 + 4 - 4 + 3, "the warning, and the words that quote it");
+        let spoke: Vec<String> =
+            city.posts().into_keys().filter(|(_, t)| t.contains("【解除】")).map(|(account, _)| account).collect();
+        assert_eq!(spoke.len(), 4, "wherever it turned out to be: {spoke:?}");
+        assert!(!spoke.iter().any(|account| account.contains("weather")), "{spoke:?}");
+    });
+}
+
+#[test]
+fn an_all_clear_in_ones_own_words_ends_nothing_before_the_second_person_agrees() {
+    simulate(async {
+        let city = City::new(START, 3, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【地震】请速避险。", Level::Red)).await;
+        city.sleep(5).await;
+        let answer = daemon.inner.all_clear(&person(1000), &id, OWN, &[]).await.unwrap();
+        assert_eq!((&answer["state"], &answer["hold_ended"]), (&json!("awaiting_confirm"), &Value::Null));
+        assert_eq!(daemon.inner.holds().len(), 1, "routine is silent still");
+        let open = daemon.inner.status().await.unwrap().emergencies;
+        assert!(open.iter().all(|e| e.ended.is_none()), "and the emergency is not over");
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "感谢配合"), 0);
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        assert!(daemon.inner.holds().is_empty());
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "感谢配合"), ALL);
+    });
+}
+
+#[test]
+fn an_update_of_the_first_post_takes_the_place_of_every_earlier_one() {
+    simulate(async {
+        let city = City::new(START, 4, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【暴雨】一号通报。", Level::Blue)).await;
+        city.sleep(5).await;
+        for n in ["二", "三"] {
+            sent(&daemon, update(&first, &format!("【暴雨】{n}号通报。"), Level::Blue)).await;
+            city.sleep(30).await;
+        }
+        let stands = ["一号", "二号", "三号"].map(|n| standing(&city, n));
+        assert_eq!(stands, [0, 0, ALL], "one stands, and it is the newest");
+        // Whoever corrects the first post means what was said since.
+        let answer = correct(&daemon, &first).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL);
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "【暴雨】三号通报。"), standing(&city, "【更正】")), (ALL, ALL), "it is only quoted now");
+        let states: Vec<_> = daemon.inner.status().await.unwrap().emergencies.into_iter().map(|e| e.state).collect();
+        let told = serde_json::to_value(states).unwrap();
+        assert_eq!(told, json!(["corrected", "corrected", "corrected", "published"]));
+    });
+}
+
+#[test]
+fn a_correction_is_not_kept_from_going_by_a_post_that_bears_its_name() {
+    simulate(async {
+        let city = City::new(START, 5, "");
+        city.save(
+            "a.yaml",
+            "announcements:\n  - {id: flood-correction, text: 明年见。, at: 2027-11-24 08:00, to: [\"**\"]}\n",
+        );
+        let daemon = city.start().await;
+        let id =
+            sent(&daemon, Urgent { id: Some("flood".to_owned()), ..everywhere("【误报】决堤。", Level::Blue) }).await;
+        city.sleep(5).await;
+        let answer = correct(&daemon, &id).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL);
+        city.sleep(30).await;
+        assert_eq!(
+            (standing(&city, "【误报】决堤。") - standing(&city, "【更正】"), standing(&city, "【更正】")),
+            (0, ALL)
+        );
+    });
+}
+
+#[test]
+fn r03_a_queue_file_cannot_speak_in_the_name_of_an_emergency() {
+    simulate(async {
+        let city = City::new(START, 6, "");
+        let daemon = city.start().await;
+        let flood = Urgent { id: Some("flood".to_owned()), ..everywhere("【洪水】请撤离。", Level::Red) };
+        let answer = asked(&daemon, 1000, flood).await;
+        city.save("a.yaml", "announcements:\n  - {id: flood, text: 今天天气真好！, to: [shanghai]}\n");
+        daemon.rescan().await;
+        let faults = &daemon.inner.status().await.unwrap().queue.faults;
+        assert_eq!(faults.iter().map(|f| (f.code, f.line)).collect::<Vec<_>>(), [("id_taken", 2)]);
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(5).await;
+        assert_eq!((standing(&city, "请撤离"), standing(&city, "真好")), (ALL, 0));
+    });
+}
+
+#[test]
+fn r11_a_word_that_comes_too_late_sends_nothing_and_a_warning_lasts_no_longer_for_having_waited() {
+    simulate(async {
+        let city = City::new(START, 7, "");
+        let daemon = city.start().await;
+        let short = Some(Duration::from_secs(300));
+        let brief = Urgent { expires_after: short, ..everywhere("【雷电】五分钟内。", Level::Red) };
+        let answer = asked(&daemon, 1000, brief).await;
+        assert_eq!(daemon.inner.holds().len(), 1);
+        city.sleep(360).await;
+        assert!(matches!(confirmed(&daemon, 1001, &answer).await, Err(ActError::Conflict(_))));
+        assert_eq!(standing(&city, "五分钟内"), 0);
+        assert_eq!(in_state(&all(&daemon).await, State::Expired), ALL);
+        assert!(daemon.inner.holds().is_empty(), "and its hold is gone with it");
+        let told = daemon.inner.ledger.events(0, 100_000).await.unwrap();
+        assert_eq!(told.iter().filter(|r| r.kind == "not_confirmed").count(), 1, "said once, not by each account");
+
+        // In time it goes, until the moment it would have expired anyway.
+        faults(&city, json!([{ "behaviour": "unreachable", "platform": "sina", "for_s": 250 }]));
+        let answer =
+            asked(&daemon, 1000, Urgent { expires_after: short, ..everywhere("【雷电】请避让。", Level::Red) }).await;
+        city.sleep(240).await;
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(1200).await;
+        let late = all(&daemon).await.into_iter().filter(|d| d.announcement.as_str() == text(&answer, "id"));
+        let (out, expired): (Vec<_>, Vec<_>) = late.partition(|d| d.state == State::Published);
+        assert!(out.iter().all(|d| d.receipt.as_ref().unwrap().accepted_at <= d.expires_at.unwrap()));
+        assert!(expired.iter().all(|d| d.state == State::Expired), "{:?}", expired.first());
+    });
+}
+
+#[test]
+fn the_hold_of_an_emergency_that_took_anothers_place_ends_with_its_own_all_clear() {
+    simulate(async {
+        let city = City::new(START, 8, "");
+        let daemon = city.start().await;
+        let hold = Some(Duration::from_secs(3600));
+        let first = sent(&daemon, everywhere("【大雾】能见度低。", Level::Blue)).await;
+        city.sleep(5).await;
+        let other = Urgent { supersedes: Some(first), hold, ..everywhere("【交通】高速封闭。", Level::Blue) };
+        let second = sent(&daemon, other).await;
+        assert_eq!(daemon.inner.holds().len(), 1);
+        city.sleep(5).await;
+        all_clear(&daemon, &second).await.unwrap();
+        assert!(daemon.inner.holds().is_empty());
+    });
+}
+
+#[test]
+fn an_update_that_nobody_confirms_leaves_the_hold_as_it_was() {
+    simulate(async {
+        let city = City::new(START, 9, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】一号通报。", Level::Red)).await;
+        let until = daemon.inner.holds()[0].until;
+        let long = Some(Duration::from_secs(20 * 3600));
+        asked(&daemon, 1000, Urgent { hold: long, ..update(&first, "【洪水】二号通报。", Level::Red) }).await;
+        city.sleep(700).await;
+        assert_eq!(daemon.inner.holds().iter().map(|h| h.until).collect::<Vec<_>>(), [until]);
+        let answer =
+            asked(&daemon, 1000, Urgent { hold: long, ..update(&first, "【洪水】三号通报。", Level::Red) }).await;
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        assert!(daemon.inner.holds()[0].until > until, "confirmed it lasts longer");
+        assert_eq!(daemon.inner.holds().len(), 1);
+    });
+}
+
+#[test]
+fn r12_a_word_counts_also_while_every_account_waits_to_know() {
+    simulate(async {
+        let city = City::new(START, 10, "");
+        let daemon = city.start().await;
+        faults(
+            &city,
+            json!([{ "behaviour": "reset_after", "account": "sina:shanghai", "operation": "post", "times": 1 }]),
+        );
+        let one =
+            Urgent { to: vec!["sina:shanghai".to_owned()], ..everywhere("【误报】导弹来袭！", Level::Red) };
+        let id = sent(&daemon, one).await;
+        city.sleep(1).await;
+        let own = Closed { text: Some("【更正】没有导弹。"), dry_run: false };
+        let answer = daemon.inner.correct(&person(1000), &id, own).await.unwrap();
+        assert_eq!((answer["waiting"].as_u64(), &answer["state"]), (Some(1), &json!("awaiting_confirm")));
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(1200).await;
+        assert_eq!((standing(&city, "没有导弹"), standing(&city, "导弹来袭！")), (1, 0));
+    });
+}
+
+#[test]
+fn r13_fewer_persons_in_a_configuration_read_again_let_go_nothing_that_waits() {
+    simulate(async {
+        let city = City::new(START, 11, "");
+        let daemon = city.start().await;
+        asked(&daemon, 1000, everywhere("【暴雨红色】请留在室内。", Level::Red)).await;
+        let file = city.path().join("fabu.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text + "emergency: {confirm: {red: 1}}\n").unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(900).await;
+        assert_eq!(standing(&city, "请留在室内"), 0);
+        sent(&daemon, everywhere("【暴雨红色】第二号。", Level::Red)).await;
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "第二号"), ALL, "what is asked for since needs its sender alone");
+    });
+}
+
+#[test]
+fn an_emergency_of_the_queue_is_confirmed_before_its_hour_and_is_silent_from_it_on() {
+    simulate(async {
+        let city = City::new(START, 12, "");
+        let daemon = city.start().await;
+        city.save(
+            "a.yaml",
+            "announcements:\n  - {id: siren, text: 【防空】警报试鸣。, at: 2026-11-24 08:30, to: [\"**\"], priority: emergency, level: orange}\n  \
+             - {id: cheer, text: 今天天气真好！, at: 2026-11-24 08:31, to: [\"**\"]}\n",
+        );
+        daemon.rescan().await;
+        let hash = daemon.inner.ledger.announcements(Default::default()).await;
+        assert!(hash.is_ok());
+        let filter = fabu::ledger::Filter { announcement: Some("siren".to_owned()), max: 1, ..Default::default() };
+        let found = daemon.inner.ledger.announcements(filter).await.unwrap().pop().unwrap();
+        assert_eq!(serde_json::to_value(daemon.inner.fate(&found).await.unwrap()).unwrap(), "awaiting_confirm");
+        let answer = json!({ "id": "siren", "content_hash": found.row.content });
+        for uid in [1000, 1001] {
+            confirmed(&daemon, uid, &answer).await.unwrap();
+        }
+        assert!(matches!(confirmed(&daemon, 1002, &answer).await, Err(ActError::Conflict(_))), "two are enough");
+        city.sleep(600).await;
+        assert!(daemon.inner.holds().is_empty(), "nothing is silent before its hour");
+        city.sleep(1210).await;
+        assert_eq!(standing(&city, "试鸣"), ALL);
+        let holds = daemon.inner.holds();
+        assert_eq!(
+            holds.iter().map(|h| (h.id.as_str(), h.owner.as_str())).collect::<Vec<_>>(),
+            [("hold-siren", "duty1001(1001)")]
+        );
+        city.sleep(300).await;
+        assert_eq!(standing(&city, "真好"), 0, "its level holds routine");
+        // Ended by a person it does not come back, whatever is tried again.
+        daemon.inner.end_hold(&person(1000), "hold-siren").await.unwrap();
+        drop(daemon);
+        let daemon = city.start().await;
+        city.sleep(60).await;
+        assert!(daemon.inner.holds().is_empty());
+    });
+}
+
+#[test]
+fn r05_what_a_hold_kept_back_stays_kept_back_when_its_file_or_its_accounts_change() {
+    simulate(async {
+        let city = City::new(START, 13, "");
+        let cheer = |text: &str, to: &str| {
+            let text = format!("announcements:\n  - {{id: cheer, text: {text}, at: 2026-11-24 08:10, to: {to}}}\n");
+            city.save("a.yaml", &text);
+        };
+        cheer("今天天气真好！", "[shanghai]");
+        let daemon = city.start().await;
+        let hour = Some(Duration::from_secs(1800));
+        sent(&daemon, Urgent { hold: hour, ..everywhere("【洪水】请撤离。", Level::Blue) }).await;
+        city.sleep(2400).await;
+        assert!(daemon.inner.holds().is_empty());
+        cheer("今天天气不错！", "[shanghai]");
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "天气"), 0, "a slip mended in its file is no look at it");
+        daemon.inner.unhold(&person(1000), Some("cheer")).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "不错"), standing(&city, "真好")), (4, 0), "and it goes in its new words");
+    });
+}

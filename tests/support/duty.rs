@@ -1,0 +1,42 @@
+//! What a duty officer does, and what of it stands.
+
+use std::sync::Arc;
+
+use fabu::core::announcement::Level;
+use fabu::core::change::Actor;
+use fabu::daemon::Daemon;
+use fabu::daemon::acts::ActError;
+use fabu::daemon::emergency::Urgent;
+use serde_json::Value;
+
+use super::City;
+
+/// Accounts of the sample city.
+pub const ALL: usize = 15;
+
+pub fn person(uid: u32) -> Actor {
+    Actor::Person { uid, name: format!("duty{uid}") }
+}
+
+pub fn everywhere(text: &str, level: Level) -> Urgent {
+    Urgent { text: text.to_owned(), level: Some(level), to: vec!["**".to_owned()], ..Urgent::default() }
+}
+
+pub async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
+    daemon.inner.urgent(&person(uid), urgent, &[]).await.unwrap()
+}
+
+/// The word of this person to what was answered.
+pub async fn confirmed(daemon: &Daemon, uid: u32, answer: &Value) -> Result<Value, ActError> {
+    let inner = Arc::clone(&daemon.inner);
+    inner.confirm(&person(uid), &text(answer, "id"), &text(answer, "content_hash")).await
+}
+
+pub fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap().to_owned()
+}
+
+/// How many posts with these words stand now.
+pub fn standing(city: &City, words: &str) -> usize {
+    city.posts().iter().filter(|((_, text), _)| text.contains(words)).map(|(_, n)| *n as usize).sum()
+}
