@@ -258,7 +258,13 @@ fn an_urgent_post_has_its_picture_also_when_a_second_person_lets_it_go() {
             asked(&daemon, 1000, Urgent { images, ..everywhere("【洪水】撤离路线见图。", Level::Orange) }).await;
         let (id, hash) = (text(&answer, "id"), text(&answer, "content_hash"));
         city.sleep(20).await;
+        let waiting = all(&daemon).await;
+        assert!(waiting.iter().all(|d| d.state == State::Held && d.prepared.is_some()), "uploaded while it waits");
+        drop(daemon);
+        let daemon = city.start().await;
         daemon.inner.confirm(&person(1001), &id, &hash).await.unwrap();
+        let armed = in_state(&all(&daemon).await, State::Sending);
+        assert_eq!(armed, ALL, "the word costs no more than the sending");
         city.sleep(10).await;
         assert_eq!(standing(&city, "【洪水】撤离路线见图。"), ALL);
         let pictured = city.sandbox.posts().iter().filter(|p| p.pictures > 0).count();

@@ -132,7 +132,11 @@ fn an_update_of_the_first_post_takes_the_place_of_every_earlier_one() {
         let answer = correct(&daemon, &first).await.unwrap();
         assert_eq!(answer["deliveries"], ALL);
         city.sleep(30).await;
-        assert_eq!((standing(&city, "【暴雨】三号通报。"), standing(&city, "【更正】")), (ALL, ALL), "it is only quoted now");
+        assert_eq!(
+            (standing(&city, "【暴雨】三号通报。"), standing(&city, "【更正】")),
+            (ALL, ALL),
+            "it is only quoted now"
+        );
         let states: Vec<_> = daemon.inner.status().await.unwrap().emergencies.into_iter().map(|e| e.state).collect();
         let told = serde_json::to_value(states).unwrap();
         assert_eq!(told, json!(["corrected", "corrected", "corrected", "published"]));

@@ -16,6 +16,7 @@ use fabu::daemon::emergency::Urgent;
 use fabu::platform::{Http, Lane, Lost};
 use http::{Method, Request, Response};
 use serde_json::Value;
+use support::duty::standing;
 use support::{City, InProcess, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -228,5 +229,32 @@ fn while_a_word_is_awaited_as_many_are_opened_as_it_will_need_and_the_confirmati
         assert_eq!(in_state(&all(&daemon).await, State::Sending), ALL);
         city.sleep(5).await;
         assert_eq!(in_state(&all(&daemon).await, State::Published), ALL);
+    });
+}
+
+#[test]
+fn an_errand_without_a_daemon_sends_its_emergency_and_nothing_of_routine() {
+    simulate(async {
+        let city = City::new(START, 9, "");
+        city.save(
+            "a.yaml",
+            "announcements:\n  - {id: cheer, text: 今天天气真好！, at: 2026-11-24 08:10, to: [\"**\"]}\n",
+        );
+        drop(city.start().await);
+        city.sleep(1800).await;
+        let ledger = Arc::new(city.ledger().await);
+        let trust = ledger.trust().clone();
+        let mut world = city.world(ledger, trust, Arc::new(city.network()));
+        world.config.direct = true;
+        let mut daemon = Daemon::start(world).await.unwrap();
+        daemon.attend().await;
+        urgent(&daemon, "【洪水】请撤离。", Level::Blue).await;
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "请撤离"), ALL);
+        assert_eq!(standing(&city, "真好"), 0, "it was due, and is nothing to this errand");
+        daemon.stop().await;
+        let _daemon = city.start().await;
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "真好"), ALL, "the daemon finds it as it was");
     });
 }

@@ -265,3 +265,25 @@ fn r36_without_a_good_certificate_no_byte_of_the_request_is_sent() {
     let bytes = heard.join().unwrap();
     assert!(!bytes.windows(6).any(|w| w == b"canary") && !bytes.windows(6).any(|w| w == b"status"));
 }
+
+#[test]
+fn r12_what_was_being_prepared_when_the_words_changed_is_not_what_goes_out() {
+    simulate(async {
+        let city = City::new(START, 31, "");
+        let say = |text: &str| {
+            let text = format!("announcements:\n  - {{id: a, text: {text}, at: 2026-11-24 08:10, to: [\"sina:shanghai\"]}}\n");
+            city.save("a.yaml", &text);
+        };
+        say("一号出口关闭。");
+        // Asked about a minute ahead, the credential's answer takes nine seconds; the words change in between.
+        let slow = json!({ "behaviour": "latency", "platform": "sina", "params": { "seconds": 9 } });
+        city.sandbox.set_faults(vec![fault(slow)]);
+        let daemon = city.start().await;
+        city.sleep(545).await;
+        say("二号出口关闭。");
+        daemon.rescan().await;
+        city.sleep(300).await;
+        let posts: Vec<String> = city.posts().into_keys().map(|(_, text)| text).collect();
+        assert_eq!(posts, ["二号出口关闭。"]);
+    });
+}

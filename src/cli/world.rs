@@ -23,14 +23,19 @@ use crate::sandbox::{AccountSetup, FaultRule, Latency, PlatformSetup, Sandbox, S
 /// The daemon: publishes until it is told to stop.
 pub async fn run(file: &Path, voice: Voice, env: Env) -> Exit {
     log_to_stderr(&env);
-    during(file, voice, env, std::future::pending()).await
+    serving(file, voice, env, false, std::future::pending()).await
 }
 
-/// The daemon for as long as an errand takes: on the same ledger, under the same lock, behind the same socket.
+/// What sends an emergency, and nothing else, for as long as an errand takes: on the daemon's ledger, under its lock,
+/// behind its socket.
 pub async fn during(file: &Path, voice: Voice, env: Env, errand: impl Future<Output = Exit>) -> Exit {
+    serving(file, voice, env, true, errand).await
+}
+
+async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl Future<Output = Exit>) -> Exit {
     guard_memory();
     let (config, faults) = config::read(file, &env, true);
-    let Some(config) = config else {
+    let Some(config) = config.map(|config| Config { direct, ..config }) else {
         for fault in &faults {
             voice.note(voice.fault(fault));
         }
@@ -72,6 +77,8 @@ async fn started(
     };
     let net = Net::new(clock.clone(), &config.connections()).map_err(|e| words!("网络：{e}", "the network: {e}"))?;
     let (accounts, units) = (config.city.accounts.len(), config.city.units.len());
+    // A daemon that is told to stop has done what it should; an errand has not.
+    let told_to_stop = if config.direct { Exit::Failed } else { Exit::Done };
     let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|error| ledger_words(&error))?;
     daemon.attend().await;
@@ -82,8 +89,8 @@ async fn started(
     let exit = loop {
         tokio::select! {
             biased;
-            _ = signals.terminate.recv() => break Exit::Done,
-            _ = signals.interrupt.recv() => break Exit::Done,
+            _ = signals.terminate.recv() => break told_to_stop,
+            _ = signals.interrupt.recv() => break told_to_stop,
             exit = &mut errand => break exit,
             _ = signals.hangup.recv() => {
                 tracing::info!("reading the configuration again");

@@ -132,6 +132,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether it holds for the content it was made of, and for no other.
+    pub fn is_of_words(&self) -> bool {
+        matches!(self, Event::Prepared(_) | Event::PrepareFailed(_))
+    }
+
     /// The event's name in the audit trail.
     pub fn name(&self) -> &'static str {
         match self {

@@ -33,6 +33,8 @@ pub struct Config {
     pub standing: BTreeSet<String>,
     /// A drill's world (演练): every text is stamped, and nothing unstamped is sent.
     pub drill: bool,
+    /// On the errand of one emergency: nothing of the queue is read, nothing of routine sent.
+    pub direct: bool,
 }
 
 /// Reads `fabu.yaml` and the accounts; with any fault that makes them unusable there is no `Config`.
@@ -92,6 +94,7 @@ impl Config {
             templates: BTreeMap::new(),
             standing: BTreeSet::new(),
             drill: false,
+            direct: false,
         }
     }
 

@@ -40,7 +40,14 @@ pub struct Way {
     /// How many connections a platform needs for what waits for a person's word, and until when.
     wanted: Mutex<BTreeMap<PlatformName, (u32, Time)>>,
     awaited: Notify,
-    launches: mpsc::UnboundedSender<Vec<Launch>>,
+    errands: mpsc::UnboundedSender<Vec<Errand>>,
+}
+
+/// What the lane does for an emergency.
+pub enum Errand {
+    Send(Launch),
+    /// It waits for a word; what can be asked of its platform before is.
+    Prepare(Box<Delivery>),
 }
 
 /// A delivery whose intent is on disk, and the place it has in front of routine.
@@ -61,19 +68,19 @@ impl Drop for Leaving {
     }
 }
 
-pub type Launches = mpsc::UnboundedReceiver<Vec<Launch>>;
+pub type Errands = mpsc::UnboundedReceiver<Vec<Errand>>;
 
 impl Way {
-    pub fn new() -> (Way, Launches) {
-        let (launches, launched) = mpsc::unbounded_channel();
+    pub fn new() -> (Way, Errands) {
+        let (errands, asked) = mpsc::unbounded_channel();
         let way = Way {
             leaving: AtomicUsize::new(0),
             clear: Notify::new(),
             wanted: Mutex::default(),
             awaited: Notify::new(),
-            launches,
+            errands,
         };
-        (way, launched)
+        (way, asked)
     }
 
     pub fn is_busy(&self) -> bool {
@@ -153,10 +160,11 @@ impl Inner {
         let is_lead = |d: &Delivery| config.account(&d.account).is_some_and(|a| a.lead);
         launches.sort_by_cached_key(|l| (!is_lead(&l.row), l.row.id));
         // Without a receiver the daemon has stopped, and looks for them when it starts again.
-        drop(self.way.launches.send(launches));
+        drop(self.way.errands.send(launches.into_iter().map(Errand::Send).collect()));
     }
 
-    /// An emergency waits for a person's word: the connections it will need are opened meanwhile.
+    /// An emergency waits for a person's word: the connections it will need are opened meanwhile, its pictures and
+    /// drafts uploaded.
     pub(super) fn expect(&self, rows: Vec<Delivery>, until: Time) {
         let mut wanted = lock(&self.way.wanted);
         let mut by_platform: BTreeMap<PlatformName, u32> = BTreeMap::new();
@@ -168,31 +176,46 @@ impl Inner {
             *entry = (entry.0.max(n), entry.1.max(until));
         }
         drop(wanted);
+        let unprepared = rows.into_iter().filter(|row| row.prepared.is_none());
+        let errands: Vec<Errand> = unprepared.map(|row| Errand::Prepare(Box::new(row))).collect();
+        if !errands.is_empty() {
+            // Without a receiver the daemon has stopped; after its start they are found waiting.
+            drop(self.way.errands.send(errands));
+        }
         self.way.awaited.notify_one();
     }
 }
 
-/// Sends what was armed with its emergency's own commit.
-pub(super) async fn run(inner: Arc<Inner>, mut launched: Launches) {
+/// Sends what was armed with its emergency's own commit, and prepares what waits for a word.
+pub(super) async fn run(inner: Arc<Inner>, mut asked: Errands) {
     let mut driving: Driving = JoinSet::new();
-    let drive = |driving: &mut Driving, launches: Vec<Launch>| {
-        for Launch { row, hand, leaving } in launches {
-            let id = row.id;
-            spawn(driving, id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
+    let mut preparing: JoinSet<()> = JoinSet::new();
+    let start = |driving: &mut Driving, preparing: &mut JoinSet<()>, errands: Vec<Errand>| {
+        for errand in errands {
+            match errand {
+                Errand::Send(Launch { row, hand, leaving }) => {
+                    let id = row.id;
+                    spawn(driving, id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
+                }
+                Errand::Prepare(row) => drop(preparing.spawn(prepare::meanwhile(inner.clone(), row))),
+            }
         }
     };
     loop {
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => break,
-            Some(launches) = launched.recv() => drive(&mut driving, launches),
+            Some(errands) = asked.recv() => start(&mut driving, &mut preparing, errands),
             Some(done) = driving.join_next(), if !driving.is_empty() => finished(&inner, done).await,
+            Some(_) = preparing.join_next(), if !preparing.is_empty() => {}
         }
     }
+    preparing.abort_all();
     // Not sent any more, and that is written down: after the start they are due at once.
-    launched.close();
-    while let Some(launches) = launched.recv().await {
-        drive(&mut driving, launches);
+    asked.close();
+    while let Some(errands) = asked.recv().await {
+        let sends = errands.into_iter().filter(|errand| matches!(errand, Errand::Send(_))).collect();
+        start(&mut driving, &mut preparing, sends);
     }
     while let Some(done) = driving.join_next().await {
         finished(&inner, done).await;

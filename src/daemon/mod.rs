@@ -172,10 +172,12 @@ impl Daemon {
         // What is found at the start is told too, and what the last run did not come to tell.
         let told_to = notify::told_to(&inner).await?;
         recover::recover(&inner, &world.trust).await?;
-        let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
-        planner.scan(true).await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(planner.run());
+        if !inner.config().direct {
+            let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
+            planner.scan(true).await;
+            tasks.spawn(planner.run());
+        }
         tasks.spawn(run(inner.clone()));
         tasks.spawn(lane::run(inner.clone(), launched));
         tasks.spawn(notify::run(inner.clone(), told_to));
@@ -184,8 +186,10 @@ impl Daemon {
 
     /// Watches the folder and the minute hand; a simulation does without both.
     pub async fn attend(&mut self) {
-        self.tasks.spawn(watch::run(self.inner.clone()));
-        self.tasks.spawn(jobs::run(self.inner.clone()));
+        if !self.inner.config().direct {
+            self.tasks.spawn(watch::run(self.inner.clone()));
+            self.tasks.spawn(jobs::run(self.inner.clone()));
+        }
         self.tasks.spawn(lane::keep_warm(self.inner.clone()));
     }
 
@@ -214,6 +218,9 @@ impl Inner {
     }
 
     pub async fn rescan_now(&self) {
+        if self.config().direct {
+            return;
+        }
         let mut done = self.rescanned.subscribe();
         let target = *done.borrow_and_update() + 1;
         self.rescan.notify_one();
@@ -242,7 +249,14 @@ impl Inner {
             changes.extend(with.iter().cloned());
             match self.ledger.commit(by, changes).await {
                 Ok(_) => return Ok(after),
-                Err(LedgerError::Conflict) => row = self.reload(row.id).await?,
+                Err(LedgerError::Conflict) => {
+                    let found = self.reload(row.id).await?;
+                    // What was prepared of the old words is nothing to the new ones.
+                    if event.is_of_words() && found.content != row.content {
+                        return Err(Illegal { state: found.state, event: event.name() }.into());
+                    }
+                    row = found;
+                }
                 Err(error) => return Err(StepError::Ledger(error)),
             }
         }
@@ -481,10 +495,15 @@ async fn run(inner: Arc<Inner>) {
 
 /// Rows that came due and nobody holds, lead accounts first within an instant.
 async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(Delivery, Hand)> {
-    let (held, full) = {
+    let config = inner.config();
+    let (held, full): (usize, Vec<String>) = {
         let in_hand = lock(&inner.in_hand);
-        let full = in_hand.by_platform().into_iter().filter(|(_, n)| *n >= MOST_OF_PLATFORM);
-        (in_hand.of.len(), full.map(|(platform, _)| platform.to_string()).collect())
+        let many = in_hand.by_platform();
+        // Nothing of routine goes out on the errand of an emergency.
+        let is_full =
+            |platform: &PlatformName| config.direct || many.get(platform).is_some_and(|n| *n >= MOST_OF_PLATFORM);
+        let full = config.settings.platforms.keys().filter(|p| is_full(p));
+        (in_hand.of.len(), full.map(ToString::to_string).collect())
     };
     // An emergency is at the head of what is due; then the rest need not be read to find it.
     let most = if has_emergency { MOST_IN_HAND } else { held + MOST_IN_HAND };
@@ -509,7 +528,6 @@ async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(D
     }
     match inner.ledger.load(taken.keys().copied().collect()).await {
         Ok(mut rows) => {
-            let config = inner.config();
             let is_lead = |d: &Delivery| config.account(&d.account).is_some_and(|a| a.lead);
             rows.sort_by_key(|d| (d.priority, d.next_at, !is_lead(d), d.id));
             // Read once here; eight hundred tasks that start together would each read it for itself.

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::send::{Driven, expired, note_failure, outcome_name, postponed, publish, stepped, waited};
-use super::{Inner, lock};
+use super::{Inner, StepError, lock};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
 use crate::core::change::{Actor, Change, Note};
@@ -53,6 +53,23 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
             let with = note_failure(inner, row, &failure);
             inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
         }
+    }
+}
+
+/// What waits for a person's word is prepared, so that the word costs no more than the sending. What cannot be prepared
+/// now is when it goes.
+pub async fn meanwhile(inner: Arc<Inner>, row: Box<Delivery>) {
+    let prepared = match prepared(&inner, &row).await {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            tracing::warn!(account = %row.account, reason = failure.words().en, "what waits for a word is not prepared");
+            return;
+        }
+    };
+    match inner.step(&Actor::Daemon, &row, Event::Prepared(prepared), Vec::new()).await {
+        // Its word came first, or it is given up.
+        Ok(_) | Err(StepError::Illegal(_)) => {}
+        Err(error) => tracing::warn!(%error, account = %row.account, "what waits for a word is not prepared"),
     }
 }
 

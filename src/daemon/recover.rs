@@ -9,11 +9,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Inner, lock, settle};
+use crate::core::announcement::Priority;
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
-use crate::ledger::{LedgerError, Trust};
+use crate::ledger::{Filter, LedgerError, Trust};
 
+/// Emergencies' deliveries that wait for a word at most.
+const MOST_WAITING: usize = 100_000;
 /// Deliveries a commit of the recovery holds at most.
 const AT_ONCE: usize = 1000;
 
@@ -41,6 +44,18 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
         }
         let note = Note::change("ledger_behind", "ledger", json!({ "ledger": ledger, "mark": marker }));
         inner.ledger.commit(&Actor::Daemon, vec![note]).await?;
+    }
+    // What waits for a word goes on being prepared for it.
+    let filter = Filter {
+        priority: Some(Priority::Emergency),
+        states: vec![State::Held],
+        max: MOST_WAITING,
+        ..Filter::default()
+    };
+    let mut waiting = inner.ledger.deliveries(filter).await?;
+    waiting.retain(|d| d.next_at.is_some_and(|until| until > now));
+    if let Some(until) = waiting.iter().filter_map(|d| d.next_at).max() {
+        inner.expect(waiting, until);
     }
     let body = json!({ "version": env!("CARGO_PKG_VERSION"), "sending": found });
     inner.ledger.commit(&Actor::Daemon, vec![Note::change("started", "daemon", body)]).await?;

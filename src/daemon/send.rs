@@ -299,8 +299,9 @@ async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -
         Ok(content) => content,
         Err(error) => return written(inner, &row, not_sent(Failure::NotSent(Words::same(error.to_string())))).await,
     };
-    match Means::of(inner, &row) {
-        Ok(means) => fire(inner, row, &means, &content, &[], slot, leaving).await,
+    let means = Means::of(inner, &row).and_then(|means| Ok((means, attached(inner, &row)?)));
+    match means {
+        Ok((means, pictures)) => fire(inner, row, &means, &content, &pictures, slot, leaving).await,
         // The configuration was read again in between, and has no such account any more.
         Err(failure) => written(inner, &row, not_sent(failure)).await,
     }

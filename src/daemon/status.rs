@@ -230,7 +230,7 @@ impl Inner {
         let is_over = row.ended.is_some() || state == Fate::Superseded;
         let stands = |d: &&Delivery| d.state == State::Published;
         let missing = |d: &&Delivery| {
-            !matches!(d.state, State::Published | State::Deleted) && !(is_over && d.state == State::Cancelled)
+            !(matches!(d.state, State::Published | State::Deleted) || is_over && d.state == State::Cancelled)
         };
         let where_not = rows.iter().filter(missing).take(MOST_NAMED).map(|d| answers::NotYet {
             account: d.account.clone(),

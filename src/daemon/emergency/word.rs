@@ -130,7 +130,6 @@ impl Inner {
     }
 
     /// Arms what waits for this word and nothing else; what has its hour still to come keeps it.
-    #[expect(clippy::type_complexity, reason = "the armed, and the ids of those that go the way of all others")]
     fn let_go_on(
         &self,
         open: &[Delivery],
