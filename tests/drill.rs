@@ -74,7 +74,29 @@ fn r14_a_drill_reaches_its_sandbox_alone_and_its_figures_are_compared_with_the_l
     let kept = std::fs::read_to_string(folder.path().join("state/drill/timings.jsonl")).unwrap();
     assert_eq!(kept.lines().count(), 1);
     let again: Value = serde_json::from_slice(&drill(folder.path(), "scenario.yaml").stdout).unwrap();
-    assert_eq!(again["before"]["alarm"]["last_ms"], rows[0]["last_ms"], "the last time is there to compare with");
+    assert_eq!(
+        again["before"]["alarm"],
+        serde_json::json!([rows[0]["last_ms"]]),
+        "the last time is there to compare with"
+    );
+    // Whatever is asked by the drill's own file reaches nobody else, and no daemon publishes by it.
+    let file = folder.path().join("state/drill/fabu.yaml");
+    let by_it = |command: &str| {
+        let mut fabu = Command::new(env!("CARGO_BIN_EXE_fabu"));
+        let fabu = fabu.env_clear().env("LANG", "C").env("FABU_CONFIG", &file).env("T_SINA_SHANGHAI", "live-token");
+        fabu.args(command.split(' ')).output().unwrap()
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(by_it("check").status.code(), Some(0), "it is a configuration in order");
+    let run = by_it("run");
+    assert_eq!(run.status.code(), Some(1));
+    assert!(said(&run).contains("the configuration of a drill"), "{}", said(&run));
+    let asked = by_it("accounts check --json");
+    assert!(listener.accept().is_err(), "credentials are asked about nowhere: {}", said(&asked));
+    let whole = std::fs::read_dir(folder.path().join("state/drill/secrets")).unwrap();
+    let secrets: Vec<String> = whole.map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap()).collect();
+    assert_eq!(secrets.len(), 15);
+    assert!(secrets.iter().all(|s| s.contains("drill-")), "{secrets:?}");
     assert!(listener.accept().is_err());
 }
 

@@ -271,7 +271,8 @@ fn r12_what_was_being_prepared_when_the_words_changed_is_not_what_goes_out() {
     simulate(async {
         let city = City::new(START, 31, "");
         let say = |text: &str| {
-            let text = format!("announcements:\n  - {{id: a, text: {text}, at: 2026-11-24 08:10, to: [\"sina:shanghai\"]}}\n");
+            let text =
+                format!("announcements:\n  - {{id: a, text: {text}, at: 2026-11-24 08:10, to: [\"sina:shanghai\"]}}\n");
             city.save("a.yaml", &text);
         };
         say("一号出口关闭。");

@@ -11,16 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::{Request, Response};
 use serde_json::{Value, json};
 
 use super::text::{BAD, DRILL, GOOD, QUIET, Voice};
-use super::{Exit, world};
+use super::{Exit, stage, world};
 use crate::api;
 use crate::clock::{Clock, Time};
-use crate::core::accounts::Secret;
 use crate::core::announcement::Priority;
 use crate::core::change::{Actor, Recorded};
 use crate::core::delivery::State;
@@ -32,11 +28,12 @@ use crate::input::scenario::{self, Act, Post, Said, Scenario};
 use crate::input::values;
 use crate::ledger::Filter;
 use crate::ledger::sqlite::Sqlite;
-use crate::platform::{Http, Lane, Lost};
-use crate::sandbox::{Cut, FaultRule, Sandbox, Served};
+use crate::sandbox::{FaultRule, Sandbox, Served};
 
 /// Actors of a scenario have uids that no account of a machine has.
 const FIRST_UID: u32 = 4_000_000_000;
+/// Drills of the same scenario that one is compared with.
+const COMPARED: usize = 5;
 /// After its last step a drill waits this long for what is still under way.
 const SETTLES: Duration = Duration::from_secs(60);
 
@@ -47,30 +44,6 @@ pub struct Options {
     /// Stays up afterwards, for looking around
     #[arg(long)]
     pub keep: bool,
-}
-
-/// The sandbox as the only network there is.
-struct Indoors {
-    sandbox: Sandbox,
-    clock: Clock,
-}
-
-#[async_trait]
-impl Http for Indoors {
-    async fn send(
-        &self,
-        platform: &str,
-        _: Lane,
-        request: Request<Bytes>,
-        timeout: Duration,
-    ) -> Result<Response<Bytes>, Lost> {
-        match self.clock.timeout(timeout, self.sandbox.exchange(platform, request)).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(Cut::BeforeSend)) => Err(Lost::BeforeSend("refused".to_owned())),
-            Some(Err(Cut::AfterSend)) => Err(Lost::AfterSend("reset".to_owned())),
-            None => Err(Lost::AfterSend("timed out".to_owned())),
-        }
-    }
 }
 
 struct Drill {
@@ -113,32 +86,6 @@ pub async fn run(file: &Path, options: &Options, voice: Voice, env: &Env) -> Exi
     }
 }
 
-/// The live configuration turned inwards: its accounts with made-up secrets, everything else its own.
-fn inwards(live: Config, folder: &Path) -> Config {
-    let (mut settings, mut city) = (live.settings, live.city);
-    settings.queue = folder.join("queue");
-    settings.ledger = folder.join("fabu.db");
-    settings.socket = folder.join("fabu.sock");
-    settings.file = folder.join("fabu.yaml");
-    for platform in settings.platforms.values_mut() {
-        // Nothing ever connects there; a loopback address keeps whatever looks at it honest.
-        platform.base_url = "http://127.0.0.1".to_owned();
-        platform.further.retain(|key, _| !matches!(key.as_str(), "upload_url" | "biz_url"));
-    }
-    for account in city.accounts.values_mut() {
-        let name = account.id.to_string().replace([':', '/'], "-");
-        let api = settings.platforms.get(account.id.platform()).map_or("", |p| p.api.as_str());
-        let secret = match api {
-            "wechat" => json!({ "appid": format!("wx{name}"), "secret": format!("drill-{name}") }).to_string(),
-            _ => format!("drill-{name}"),
-        };
-        (account.secret, account.secret_fault) = (Some(Secret::new(secret)), None);
-    }
-    let mut config = Config::new(settings, city);
-    (config.templates, config.drill) = (live.templates, true);
-    config
-}
-
 async fn staged(live: Config, voice: Voice, env: &Env) -> Result<Drill, Words> {
     let failed = |what: &'static str| move |e: std::io::Error| words!("{what}：{e}", "{what}: {e}");
     let absolute = std::path::absolute(&live.settings.ledger).map_err(failed("path"))?;
@@ -147,20 +94,19 @@ async fn staged(live: Config, voice: Voice, env: &Env) -> Result<Drill, Words> {
     if tokio::net::UnixStream::connect(&socket).await.is_ok() {
         return Err(Words::new("已有一场演练在进行", "a drill is going on already"));
     }
-    fresh(&folder).map_err(failed("the folder of the drill"))?;
-    let text = commands_file(&live, &folder).map_err(failed("the configuration of the drill"))?;
-    std::fs::write(folder.join("fabu.yaml"), text).map_err(failed("the configuration of the drill"))?;
-    let config = inwards(live, &folder);
+    stage::fresh(&folder).map_err(failed("the folder of the drill"))?;
+    let config = stage::inwards(live, &folder);
     let clock = Clock::real();
     let mut setup = world::setup_of(&config);
     setup.latency = "30ms..90ms".parse().unwrap_or(setup.latency);
     setup.any_token = true;
     let sandbox = Sandbox::new(setup, clock.clone());
     let served = sandbox.serve(None).await.map_err(failed("sandbox"))?;
+    stage::files(&config, &served, &folder).map_err(failed("the configuration of the drill"))?;
     let ledger = Sqlite::open(&config.settings.ledger, &clock).map_err(|e| words!("账本：{e}", "{e}"))?;
     let trust = ledger.trust().clone();
     let listener = api::bind(&socket).map_err(|e| words!("套接字：{e}", "{e}"))?;
-    let http = Arc::new(Indoors { sandbox: sandbox.clone(), clock: clock.clone() });
+    let http = Arc::new(stage::Indoors { sandbox: sandbox.clone(), clock: clock.clone() });
     let world = World {
         clock: clock.clone(),
         http,
@@ -175,36 +121,6 @@ async fn staged(live: Config, voice: Voice, env: &Env) -> Result<Drill, Words> {
     tokio::spawn(api::serve(daemon.inner.clone(), listener));
     let start = clock.now();
     Ok(Drill { folder, clock, daemon, sandbox, served, voice, start })
-}
-
-/// Each drill begins with an empty ledger; the figures of those before stay.
-fn fresh(folder: &Path) -> std::io::Result<()> {
-    let figures = std::fs::read(folder.join("timings.jsonl")).ok();
-    if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
-    }
-    std::fs::create_dir_all(folder.join("queue"))?;
-    match figures {
-        Some(figures) => std::fs::write(folder.join("timings.jsonl"), figures),
-        None => Ok(()),
-    }
-}
-
-/// What a command needs to find this drill: `FABU_CONFIG` names it.
-fn commands_file(live: &Config, folder: &Path) -> std::io::Result<String> {
-    let settings = &live.settings;
-    let path = |path: &Path| std::path::absolute(path).map(|p| p.display().to_string());
-    let platforms: BTreeMap<&str, Value> = settings
-        .platforms
-        .iter()
-        .map(|(name, p)| (name.as_str(), json!({ "api": p.api, "base_url": "http://127.0.0.1" })))
-        .collect();
-    let value = json!({
-        "timezone": settings.zone.name(), "queue": path(&folder.join("queue"))?, "accounts": path(&settings.accounts)?,
-        "templates": path(&settings.templates)?, "ledger": format!("sqlite:{}", path(&folder.join("fabu.db"))?),
-        "socket": path(&folder.join("fabu.sock"))?, "platforms": platforms,
-    });
-    serde_yaml::to_string(&value).map_err(std::io::Error::other)
 }
 
 impl Drill {
@@ -355,8 +271,8 @@ impl Drill {
 
     async fn figures(&self, name: &str) -> Exit {
         let rows = self.measured().await;
-        let file = self.folder.join("timings.jsonl");
-        let before = last_time(&file, name);
+        let file = self.folder.join(stage::TIMINGS);
+        let before = last_times(&file, name);
         let line = json!({ "at": self.start, "scenario": name, "rows": rows });
         let kept = std::fs::OpenOptions::new().create(true).append(true).open(&file);
         if let Err(error) = kept.and_then(|mut file| writeln!(file, "{line}")) {
@@ -402,7 +318,7 @@ impl Drill {
         rows
     }
 
-    fn tell(&self, rows: &[Value], before: &BTreeMap<String, Value>) {
+    fn tell(&self, rows: &[Value], before: &BTreeMap<String, Vec<i64>>) {
         let voice = self.voice;
         if voice.json {
             return voice.data(&json!({ "drill": rows, "before": before }));
@@ -414,24 +330,27 @@ impl Drill {
             voice.pick("到首个账号", "to the first"),
             voice.pick("到末个账号", "to the last"),
             voice.pick("上次", "last time"),
+            voice.pick("近五次居中", "median of five"),
             voice.pick("误报到更正", "wrong word to correction"),
         ]);
         let seconds = |v: &Value| v.as_f64().map_or_else(|| "–".to_owned(), |ms| format!("{:.2} s", ms / 1000.0));
         for row in rows {
             let what = row["what"].as_str().unwrap_or("");
             let by = row["by"].as_str().unwrap_or("");
+            let (last, median) = compared(before.get(what));
             table.add_row(vec![
                 shown(what),
                 shown(by),
                 format!("{}/{}", row["published"], row["accounts"]),
                 seconds(&row["first_ms"]),
                 seconds(&row["last_ms"]),
-                seconds(before.get(what).map_or(&Value::Null, |r| &r["last_ms"])),
+                seconds(&json!(last)),
+                seconds(&json!(median)),
                 seconds(&row["from_wrong_word_ms"]),
             ]);
         }
         voice.out(table);
-        let file = self.folder.join("timings.jsonl");
+        let file = self.folder.join(stage::TIMINGS);
         let file = file.display();
         let said = words!("演练结束，用时记在 {file}", "the drill is over; its figures are kept in {file}");
         voice.out(voice.paint(GOOD, voice.say(&said)));
@@ -451,12 +370,27 @@ fn asked(said: &Said) -> Urgent {
     }
 }
 
-/// The rows of the last drill of this name, by what was done.
-fn last_time(file: &Path, name: &str) -> BTreeMap<String, Value> {
+/// How long the last drills of this name took to the last account, by what was done, the newest first.
+fn last_times(file: &Path, name: &str) -> BTreeMap<String, Vec<i64>> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let last = text.lines().rev().filter_map(|l| serde_json::from_str::<Value>(l).ok()).find(|l| l["scenario"] == name);
-    let rows = last.and_then(|l| l["rows"].as_array().cloned()).unwrap_or_default();
-    rows.into_iter().map(|r| (r["what"].as_str().unwrap_or("").to_owned(), r)).collect()
+    let drills = text.lines().rev().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for drill in drills.filter(|l| l["scenario"] == name).take(COMPARED) {
+        for row in drill["rows"].as_array().into_iter().flatten() {
+            if let (Some(what), Some(ms)) = (row["what"].as_str(), row["last_ms"].as_i64()) {
+                times.entry(what.to_owned()).or_default().push(ms);
+            }
+        }
+    }
+    times
+}
+
+/// The last time, and the middle of the last ones.
+fn compared(times: Option<&Vec<i64>>) -> (Option<i64>, Option<i64>) {
+    let mut sorted = times.cloned().unwrap_or_default();
+    let last = sorted.first().copied();
+    sorted.sort_unstable();
+    (last, sorted.get(sorted.len() / 2).copied())
 }
 
 async fn stopped() -> std::io::Result<()> {

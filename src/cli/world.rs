@@ -43,6 +43,13 @@ async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl
         voice.error(&words!("配置有 {errors} 个错误，未启动", "the configuration has {errors} errors; not started"));
         return Exit::Failed;
     };
+    if config.settings.drill {
+        voice.error(&Words::new(
+            "这是一场演练的配置，不能照它发布；演练用 fabu drill",
+            "this is the configuration of a drill, and nothing is published by it: fabu drill makes its own world",
+        ));
+        return Exit::Failed;
+    }
     match started(config, faults, voice, env, errand).await {
         Ok(exit) => exit,
         Err(words) => {

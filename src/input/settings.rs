@@ -31,6 +31,8 @@ pub struct Settings {
     pub ledger: PathBuf,
     pub socket: PathBuf,
     pub platforms: BTreeMap<PlatformName, PlatformSettings>,
+    /// The file is a drill's: commands find it by this, and no daemon runs by it.
+    pub drill: bool,
     pub publish: Publish,
     pub emergency: Emergency,
     pub cap: Cap,
@@ -166,6 +168,7 @@ impl Reader<'_> {
             cap: self.cap(raw.cap.unwrap_or_default()),
             notify: self.notify(raw.notify.unwrap_or_default(), folder),
             access: raw.access,
+            drill: raw.drill.unwrap_or(false),
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Raw {
     pub(super) cap: Option<RawCap>,
     pub(super) access: Option<Access>,
     pub(super) notify: Option<Vec<Option<RawNotify>>>,
+    /// Written by `fabu drill` into the file by which commands find it: no daemon runs by that file.
+    pub(super) drill: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
