@@ -69,6 +69,10 @@ pub enum SocketError {
     TooLong(String),
     #[error("{0} is there and is no socket; move it away")]
     NotASocket(String),
+    #[error("others can write the folder {0}, and could put a socket of theirs in its place: chmod o-w {0}")]
+    OpenFolder(String),
+    #[error("the name {0} is kept for a socket in the making: choose another")]
+    Taken(String),
     #[error("{what} {path}: {error}")]
     Io { what: &'static str, path: String, error: std::io::Error },
     #[error("the socket that the service manager passed is not taken: {0}")]
@@ -102,18 +106,38 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed("looking at the socket")(error)),
     }
+    others_cannot_write(folder)?;
     // Bound under a name nobody asks for, given its mode, and only then put in its place: no window of wider permission.
-    let hidden = folder.join(format!(".fabu-{}.sock", std::process::id()));
-    let hidden = if hidden.as_os_str().len() > 107 { path.to_owned() } else { hidden };
-    if hidden != path && std::fs::symlink_metadata(&hidden).is_ok() {
+    // The name is no longer than the socket's own, which is known to fit.
+    let length = path.file_name().map_or(0, std::ffi::OsStr::len);
+    let own = format!(".{:x}", std::process::id());
+    let hidden = folder.join(&own[..own.len().min(length)]);
+    if hidden == path {
+        return Err(SocketError::Taken(name));
+    }
+    if std::fs::symlink_metadata(&hidden).is_ok() {
         std::fs::remove_file(&hidden).map_err(failed("removing the leftover beside"))?;
     }
     let listener = UnixListener::bind(&hidden).map_err(failed("binding"))?;
     std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(failed("setting the mode of"))?;
-    if hidden != path {
-        std::fs::rename(&hidden, path).map_err(failed("putting in place"))?;
-    }
+    std::fs::rename(&hidden, path).map_err(failed("putting in place"))?;
     Ok(listener)
+}
+
+/// Who can write the folder can put a socket of their own in this one's place, and answer to urgent posts (R32).
+fn others_cannot_write(folder: &Path) -> Result<(), SocketError> {
+    /// In such a folder, `/tmp` for one, nobody can replace what is another's.
+    const STICKY: u32 = 0o1000;
+    let meta = std::fs::metadata(folder).map_err(|error| SocketError::Io {
+        what: "looking at the folder of",
+        path: folder.display().to_string(),
+        error,
+    })?;
+    let mode = meta.permissions().mode();
+    match mode & 0o002 != 0 && mode & STICKY == 0 {
+        true => Err(SocketError::OpenFolder(folder.display().to_string())),
+        false => Ok(()),
+    }
 }
 
 /// Serves the socket until the daemon stops.

@@ -3,6 +3,7 @@
 //! A body is read after the role was checked, and bounded in size and time; a name that is no text
 //! names nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::problem::Problem;
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 use crate::daemon::Inner;
 
 /// R42.
@@ -59,6 +61,63 @@ pub fn kind(headers: &HeaderMap) -> &str {
     kind.split(';').next().unwrap_or("").trim()
 }
 
+/// JSON in which no object has a key twice, however deep: of two values nobody could tell which one is meant.
+struct Strict;
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+        deserializer.deserialize_any(Strict)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Strict;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_unit<E>(self) -> Result<Strict, E> {
+        Ok(Strict)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
+        while seq.next_element::<Strict>()?.is_some() {}
+        Ok(Strict)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value::<Strict>()?;
+            if let Some(twice) = keys.replace(key) {
+                return Err(A::Error::custom(format_args!("duplicate field `{}`", shown(&twice))));
+            }
+        }
+        Ok(Strict)
+    }
+}
+
 /// A body as JSON: one object, nothing behind it, no unknown field, no key twice. An empty one is an empty object.
 pub fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
     if !bytes.is_empty() && !kind(headers).eq_ignore_ascii_case("application/json") {
@@ -70,6 +129,7 @@ pub fn body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, bytes: &Bytes) ->
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(Problem::malformed(Words::new("正文须为 JSON 对象", "the body has to be a JSON object")));
     }
-    serde_json::from_slice(bytes)
+    serde_json::from_slice::<Strict>(bytes)
+        .and_then(|_| serde_json::from_slice(bytes))
         .map_err(|error| Problem::malformed(words!("正文读不懂：{error}", "the body cannot be read: {error}")))
 }

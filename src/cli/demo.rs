@@ -303,6 +303,7 @@ impl Demo {
             voice.pick("公告", "announcement"),
             voice.pick("已发布", "published"),
             voice.pick("已撤下", "taken down"),
+            voice.pick("留住", "held"),
             voice.pick("失败", "failed"),
             voice.pick("误差 ms", "lateness ms"),
             voice.pick("先后 ms", "skew ms"),
@@ -322,6 +323,7 @@ impl Demo {
                 occurrence.id.to_string(),
                 some(n(State::Published)),
                 some(n(State::Deleted)),
+                some(n(State::Held)),
                 some(n(State::Failed)),
                 figure(closing.map(|c| c.lateness_ms)),
                 figure(closing.map(|c| c.skew_ms)),
@@ -342,11 +344,12 @@ impl Demo {
     async fn stay(&self) {
         let voice = self.voice;
         let file = self.folder.join("fabu.yaml");
-        let file = file.display();
+        let alert = self.folder.join("alert.xml");
+        let (file, alert) = (file.display(), alert.display());
         voice.out("");
         voice.out(voice.say(&words!(
-            "守护进程还在运行。在另一个终端试试：\n  fabu --config {file} status\n  fabu --config {file} status city-projects\n按 Ctrl-C 结束。",
-            "The daemon is still up. In another terminal, try:\n  fabu --config {file} status\n  fabu --config {file} status city-projects\nCtrl-C ends it."
+            "守护进程还在运行。在另一个终端试试：\n  export FABU_CONFIG={file}\n  fabu status\n  fabu held\n  fabu urgent 【交通】地铁2号线停运，请绕行。 --level yellow --to shanghai --hold 30m --id line-2\n  fabu correct line-2 --dry-run\n  fabu urgent --cap {alert} --dry-run\n按 Ctrl-C 结束。",
+            "The daemon is still up. In another terminal, try:\n  export FABU_CONFIG={file}\n  fabu status\n  fabu held\n  fabu urgent 【交通】地铁2号线停运，请绕行。 --level yellow --to shanghai --hold 30m --id line-2\n  fabu correct line-2 --dry-run\n  fabu urgent --cap {alert} --dry-run\nCtrl-C ends it."
         )));
         if let Err(error) = tokio::signal::ctrl_c().await {
             voice.error(&words!("无法接收信号：{error}", "signals cannot be received: {error}"));

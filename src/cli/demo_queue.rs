@@ -112,10 +112,12 @@ pub fn write(folder: &Path, platforms: &str, start: Time) -> std::io::Result<()>
     let text = |value: &Value| serde_yaml::to_string(value).map_err(std::io::Error::other);
     let config = format!(
         "timezone: Asia/Shanghai\nqueue: queue\naccounts: accounts.yaml\nledger: sqlite:state/fabu.db\nsocket: state/fabu.sock\n\
-         publish: {{lead: 3s}}\n{platforms}"
+         publish: {{lead: 3s}}\n\
+         cap: {{senders: [{{id: shanghai@weather.example, level: red}}], areas: {{\"310115\": \"shanghai/pudong/**\"}}}}\n{platforms}"
     );
     std::fs::write(folder.join("fabu.yaml"), config)?;
     std::fs::write(folder.join("accounts.yaml"), text(&accounts())?)?;
+    std::fs::write(folder.join("alert.xml"), include_str!("../../config/alerts/rainstorm-orange.xml"))?;
     std::fs::create_dir_all(folder.join("templates"))?;
     std::fs::write(folder.join("templates/emergency.yaml"), include_str!("../../config/templates/emergency.yaml"))?;
     std::fs::create_dir_all(folder.join("queue/transport"))?;

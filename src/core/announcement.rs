@@ -262,6 +262,11 @@ impl Body {
         self.follows.as_ref().map(|f| f.part)
     }
 
+    /// The posts it is said of: those it replaces, corrects or clears.
+    pub fn about(&self) -> BTreeSet<&AnnouncementId> {
+        self.follows.iter().flat_map(|f| &f.posts).chain(&self.supersedes).collect()
+    }
+
     /// The posts that go, account by account, once this one is out there.
     pub fn replaced(&self) -> BTreeSet<&AnnouncementId> {
         let posts = self.follows.iter().filter(|f| f.replaces()).flat_map(|f| &f.posts);

@@ -21,8 +21,8 @@ use crate::core::accounts::Selector;
 use crate::core::alert::{
     Alert, Area, Category, Certainty, Info, MsgType, Reference, Response, Scope, Severity, Status, Urgency,
 };
-use crate::core::announcement::{Content, Level};
-use crate::core::change::{Actor, AnnouncementRow};
+use crate::core::announcement::{Content, Level, Part};
+use crate::core::change::Actor;
 use crate::core::delivery::State;
 use crate::core::template::{Template, spoken};
 use crate::core::words::{Words, shown, words};
@@ -224,7 +224,7 @@ impl Inner {
         let config = self.config();
         let lead = config.city.accounts.values().find(|a| a.lead).map(|a| a.id.unit().to_owned());
         let sender = format!("{}@fabu", lead.as_deref().unwrap_or("city").replace('/', "."));
-        let references = self.before(&row, &sender).await?;
+        let references = self.before(&content, &sender).await?;
         let level = content.body.level().unwrap_or(Level::Red);
         let expires =
             content.body.expires_after.and_then(|e| TimeDelta::from_std(e).ok()).map(|e| whole(row.first_seen + e));
@@ -233,7 +233,13 @@ impl Inner {
             sender,
             sent: whole(sent),
             status: if config.drill { Status::Exercise } else { Status::Actual },
-            kind: if references.is_empty() { MsgType::Alert } else { MsgType::Update },
+            kind: match content.body.part() {
+                // What is taken back and what is over: of both nothing is in force any more.
+                Some(Part::Correction | Part::AllClear) => MsgType::Cancel,
+                Some(Part::Update) => MsgType::Update,
+                None if references.is_empty() => MsgType::Alert,
+                None => MsgType::Update,
+            },
             source: None,
             scope: Scope::Public,
             note: None,
@@ -242,14 +248,20 @@ impl Inner {
         })
     }
 
-    async fn before(&self, row: &AnnouncementRow, sender: &str) -> Result<Vec<Reference>, ActError> {
-        let Some(old) = &row.supersedes else { return Ok(Vec::new()) };
-        let rows = self.all_of(old.as_str()).await?;
-        let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
-        Ok(sent
-            .map(|sent| Reference { sender: sender.to_owned(), identifier: old.to_string(), sent })
-            .into_iter()
-            .collect())
+    /// The posts it is about, each as an alert of before.
+    async fn before(&self, content: &Content, sender: &str) -> Result<Vec<Reference>, ActError> {
+        let mut references = Vec::new();
+        for old in content.body.about() {
+            let rows = self.all_of(old.as_str()).await.unwrap_or_default();
+            // As its own export says it.
+            let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
+            references.extend(sent.map(|sent| Reference {
+                sender: sender.to_owned(),
+                identifier: old.to_string(),
+                sent: whole(sent),
+            }));
+        }
+        Ok(references)
     }
 }
 
@@ -267,7 +279,11 @@ fn info_of(config: &Config, content: &Content, level: Level, lead: Option<&str>,
         language: Some(LANGUAGE.to_owned()),
         category: vec![Category::Other],
         event: template.map_or_else(|| super::emergency::quoted(&content.body.text), |t| t.title.clone()),
-        response: vec![if content.body.standard { Response::AllClear } else { Response::Execute }],
+        response: vec![match content.body.part() {
+            Some(Part::AllClear) => Response::AllClear,
+            Some(Part::Correction) => Response::None,
+            _ => Response::Execute,
+        }],
         urgency: Urgency::Immediate,
         severity: match level {
             Level::Red => Severity::Extreme,

@@ -16,7 +16,7 @@ use super::prepare::{Means, bad_standing, picture, prepare, use_of};
 use super::{Inner, StepError, lock, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Content, Priority};
-use crate::core::change::{Actor, Change};
+use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, Illegal, Receipt, Scope, State};
 use crate::core::gate::{Asking, Verdict};
 use crate::core::words::Words;
@@ -241,7 +241,8 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if row.priority == Priority::Emergency {
         inner.falls_silent(row, &content).await.map_err(StepError::Ledger)?;
     }
-    let Some(armed) = arm(inner, row, &means, slot).await? else {
+    let passes = passes_hold(inner, row, &content, slot);
+    let Some(armed) = arm(inner, row, &means, slot, passes).await? else {
         return postponed_by_budget(inner, row, &means).await;
     };
     fire(inner, armed, &means, &content, &pictures, slot, None).await
@@ -307,8 +308,23 @@ async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -
     }
 }
 
+/// What passes a hold for a reason of its own leaves that reason in the trail (`hold_exempt`).
+fn passes_hold(inner: &Inner, row: &Delivery, content: &Content, slot: Time) -> Option<Change> {
+    let reason = content.body.hold_exempt.as_ref()?;
+    let gate = lock(&inner.gate);
+    let hold = gate.holds.iter().find(|hold| hold.covers(&row.account, slot))?;
+    let body = serde_json::json!({ "account": row.account, "hold": hold.id, "reason": reason });
+    Some(Note::change("passed_hold", &row.occurrence, body))
+}
+
 /// The intent, on disk; `None` when the budget does not allow it now.
-async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result<Option<Delivery>, StepError> {
+async fn arm(
+    inner: &Inner,
+    row: &Delivery,
+    means: &Means,
+    slot: Time,
+    note: Option<Change>,
+) -> Result<Option<Delivery>, StepError> {
     let reserve = inner.config().settings.emergency.reserve;
     let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), true, reserve, slot);
     let Ok(mut changes) = taken else { return Ok(None) };
@@ -318,6 +334,7 @@ async fn arm(inner: &Inner, row: &Delivery, means: &Means, slot: Time) -> Result
     let after = step.row.clone();
     // The step first: where it meets a conflict, nothing of the commit has to be undone.
     changes.insert(0, Change::Step(Box::new(step)));
+    changes.extend(note);
     // Not tried again on what the row has become: an edit or a withdrawal that came first decides.
     match inner.ledger.commit(&Actor::Daemon, changes).await {
         Ok(_) => Ok(Some(after)),

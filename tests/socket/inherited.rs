@@ -62,6 +62,25 @@ fn r32_one_that_others_may_open_or_that_is_another_is_not_taken() {
 }
 
 #[test]
+fn r32_in_a_folder_that_others_can_write_there_is_no_socket() {
+    runtime().block_on(async {
+        let city = Outdoors::new(1, "").await;
+        let folder = city.socket().parent().unwrap().to_owned();
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let fabu = |command: &str| {
+            let mut fabu = std::process::Command::new(env!("CARGO_BIN_EXE_fabu"));
+            fabu.args(["--config", "fabu.yaml", command]).current_dir(folder.parent().unwrap()).output().unwrap()
+        };
+        let run = fabu("run");
+        assert_eq!(run.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(said.contains("chmod o-w"), "{said}");
+        assert!(!city.socket().exists());
+    });
+}
+
+#[test]
 fn r32_a_socket_of_our_own_is_closed_to_others_from_its_first_instant() {
     runtime().block_on(async {
         let city = Outdoors::new(1, "").await;
