@@ -2,6 +2,8 @@
 
 #[path = "socket/acknowledged.rs"]
 mod acknowledged;
+#[path = "socket/full.rs"]
+mod full;
 #[path = "socket/indoors.rs"]
 mod indoors;
 #[path = "socket/inherited.rs"]

@@ -165,7 +165,7 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
                 let Some(seat) = seats.take(uid, is_on_duty) else { continue };
                 let (router, inner) = (router.clone(), inner.clone());
                 connections.spawn(async move {
-                    connection(inner, router, stream, Peer::new(uid)).await;
+                    connection(inner, router, stream, Peer::looked_up(uid).await).await;
                     drop(seat);
                 });
             }

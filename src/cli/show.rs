@@ -218,6 +218,26 @@ fn tell_all(value: &Value, voice: Voice) {
     let now = value["now"].as_str().and_then(|t| t.parse().ok()).unwrap_or_else(|| Clock::real().now());
     let zone = zone_of(value);
     tell_emergencies(value, zone, now, voice);
+    let degraded = value["health"]["degraded"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ledger = |trouble: &str| degraded.iter().any(|d| d == trouble);
+    if ledger("ledger_full") {
+        voice.out(voice.paint(
+            BAD,
+            voice.pick(
+                "账本的磁盘已满：只有紧急发布还能记下并发出，请腾出空间",
+                "the ledger's disk is full: only emergencies are recorded and sent; make space",
+            ),
+        ));
+    }
+    if ledger("ledger") {
+        voice.out(voice.paint(
+            BAD,
+            voice.pick(
+                "账本写不进去，什么也不发布：见日志",
+                "the ledger takes nothing, so nothing is published: see the log",
+            ),
+        ));
+    }
     let person = value["needs_person"].as_array().map(Vec::as_slice).unwrap_or_default();
     for delivery in person {
         let (account, announcement) = (text(delivery, "account"), text(delivery, "announcement"));

@@ -55,6 +55,10 @@ pub enum Trouble {
     Configuration,
     AwaitingPrune,
     QueueFaults,
+    /// The disk is full: only emergencies are recorded and sent.
+    LedgerFull,
+    /// The ledger takes nothing.
+    Ledger,
 }
 
 /// What has become of an announcement, or of one occurrence of it.

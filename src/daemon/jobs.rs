@@ -11,6 +11,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use super::{Inner, lock};
 use crate::core::change::Actor;
 use crate::core::change::{Change, Note};
+use crate::ledger::Condition as LedgerState;
 
 /// A request asked again within a day gets the answer it got (R47); a day more is for clocks that differ.
 const ANSWERS: TimeDelta = TimeDelta::days(2);
@@ -57,6 +58,13 @@ pub async fn every_five_minutes(inner: &Inner) {
 pub async fn every_minute(inner: &Inner) {
     inner.tell_of_ends().await;
     inner.end_past_holds().await;
+    if inner.ledger.condition() != LedgerState::Fine {
+        // Whether it takes something again shows only when something is written.
+        let note = Note::change("ledger_tried", "ledger", serde_json::json!({}));
+        if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
+            tracing::error!(%error, "the ledger is still not written");
+        }
+    }
     let now = inner.clock.now();
     let config = inner.config();
     let budgets = lock(&inner.budgets);

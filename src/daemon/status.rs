@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
-use super::answers::{self, Condition, Fate, Persons, Pruning, Trouble};
+use super::answers::{self, Fate, Persons, Pruning, Trouble};
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
@@ -15,7 +15,7 @@ use crate::core::change::{AnnouncementRow, End};
 use crate::core::delivery::{Delivery, State};
 use crate::core::plan::Prune;
 use crate::input::Fault;
-use crate::ledger::{Announced, LedgerError, OccurrenceSummary};
+use crate::ledger::{Announced, Condition, LedgerError, OccurrenceSummary};
 
 /// What the daemon has noticed and a person should know.
 pub struct Noted {
@@ -128,15 +128,17 @@ impl answers::Announcement {
 impl Inner {
     /// `GET /v1/health`: whether it publishes, and what is not as it should be.
     pub fn health(&self) -> answers::Health {
-        let state = lock(&self.state);
+        let (state, ledger) = (lock(&self.state), self.ledger.condition());
         let troubles = [
             (state.queue_gone, Trouble::QueueFolder),
             (!state.rejected.is_empty(), Trouble::Configuration),
             (state.prune.is_some(), Trouble::AwaitingPrune),
             (state.faults.iter().any(Fault::is_error), Trouble::QueueFaults),
+            (ledger == Condition::Full, Trouble::LedgerFull),
+            (ledger == Condition::Failing, Trouble::Ledger),
         ];
         let degraded: Vec<Trouble> = troubles.into_iter().filter(|(is, _)| *is).map(|(_, trouble)| trouble).collect();
-        let status = if degraded.is_empty() { Condition::Ok } else { Condition::Degraded };
+        let status = if degraded.is_empty() { answers::Condition::Ok } else { answers::Condition::Degraded };
         answers::Health { status, degraded, version: env!("CARGO_PKG_VERSION"), started: state.started }
     }
 

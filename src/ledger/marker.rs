@@ -19,7 +19,8 @@ pub struct Marker {
     _lock: File,
 }
 
-fn beside(ledger: &Path, ending: &str) -> PathBuf {
+/// A file beside the ledger, named after it.
+pub fn beside(ledger: &Path, ending: &str) -> PathBuf {
     let mut name = ledger.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     ledger.with_file_name(name)

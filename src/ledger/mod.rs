@@ -7,6 +7,7 @@ mod intake;
 pub mod marker;
 mod opening;
 pub mod read;
+mod room;
 pub mod rows;
 pub mod sqlite;
 pub mod write;
@@ -130,8 +131,20 @@ pub enum Trust {
     },
 }
 
+/// Whether the ledger takes what is written to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    #[default]
+    Fine,
+    /// The disk is full: only emergencies are recorded, in the room that was kept for them.
+    Full,
+    /// The last commit failed.
+    Failing,
+}
+
 #[async_trait]
 pub trait Ledger: Send + Sync {
+    fn condition(&self) -> Condition;
     /// An id that no delivery has or will get: for one that has to be known before its commit.
     fn new_id(&self) -> DeliveryId;
     async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;

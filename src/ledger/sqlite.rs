@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::intake;
 use super::marker::{self, Marker};
 use super::opening::{connect, look_at, make_folder, migrate, verify_tail};
+use super::room::Room;
 use super::write::wrong;
 use super::writer::{Request, Taken, Writer, run};
 use super::{
-    AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary, Trust, read,
+    AccountRow, Announced, AttemptRow, Condition, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary, Trust,
+    read,
 };
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
@@ -43,6 +45,7 @@ pub struct Sqlite {
     head: watch::Receiver<(Seq, String)>,
     /// Whether rows are still to be made of what was acknowledged.
     taken: watch::Receiver<Taken>,
+    condition: watch::Receiver<Condition>,
     next_id: AtomicI64,
     trust: Trust,
 }
@@ -85,7 +88,10 @@ impl Sqlite {
         let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
         let (owed, taken) = watch::channel(Taken::default());
         let (own, db, clock_too) = (path.to_owned(), Some(db), clock.clone());
-        let work = Writer { path: own, db, head, marker, clock: clock_too, ahead: first, taken: owed };
+        let room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
+        let (told, condition) = watch::channel(Condition::default());
+        let work =
+            Writer { path: own, db, head, marker, clock: clock_too, ahead: first, taken: owed, room, condition: told };
         tokio::spawn(run(work, requests, head_tx));
         Ok(Sqlite {
             path: path.to_owned(),
@@ -95,6 +101,7 @@ impl Sqlite {
             readers: Arc::new(Mutex::new(Vec::new())),
             head: head_rx,
             taken,
+            condition,
             next_id: AtomicI64::new(last.unwrap_or(0) + 1),
             trust,
         })
@@ -168,6 +175,10 @@ impl Sqlite {
 
 #[async_trait]
 impl Ledger for Sqlite {
+    fn condition(&self) -> Condition {
+        *self.condition.borrow()
+    }
+
     fn new_id(&self) -> DeliveryId {
         DeliveryId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }

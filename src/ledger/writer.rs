@@ -13,13 +13,15 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::LedgerError;
 use super::intake::{self, Intake};
 use super::marker::Marker;
 use super::opening::{connect, verify_tail};
+use super::room::Room;
 use super::write::{self, Head, Tally, wrong};
+use super::{Condition, LedgerError};
 use crate::clock::{Clock, Time};
 use crate::core::change::{Actor, Change, Seq};
+use crate::core::delivery::Outcome;
 
 /// Commits gathered into one transaction at most; more wait for the next.
 const MOST_GATHERED: usize = 512;
@@ -51,6 +53,8 @@ pub struct Writer {
     /// What belongs to an emergency: a transaction of routine ends when something comes here.
     pub ahead: mpsc::Receiver<Request>,
     pub taken: watch::Sender<Taken>,
+    pub room: Room,
+    pub condition: watch::Sender<Condition>,
 }
 
 pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
@@ -156,12 +160,32 @@ impl Writer {
             other => LedgerError::Unavailable(other.to_string()),
         };
         let all = |error: LedgerError| batch.iter().map(|_| Err(refused(&error))).collect();
-        if self.db.is_none()
-            && let Err(error) = self.reopen()
-        {
-            return all(error);
+        if self.room.is_given() {
+            self.room.take_back();
         }
-        let Some(db) = self.db.as_ref() else { return all(LedgerError::Unavailable("closed".to_owned())) };
+        match self.written(batch, is_urgent) {
+            Ok(results) => {
+                let condition = if self.room.is_given() { Condition::Full } else { Condition::Fine };
+                self.condition.send_replace(condition);
+                results
+            }
+            Err(LedgerError::NoSpace) if is_urgent && self.room.give() => {
+                self.condition.send_replace(Condition::Full);
+                self.written(batch, is_urgent).unwrap_or_else(all)
+            }
+            Err(error) => {
+                let is_full = matches!(error, LedgerError::NoSpace);
+                self.condition.send_replace(if is_full { Condition::Full } else { Condition::Failing });
+                all(error)
+            }
+        }
+    }
+
+    fn written(&mut self, batch: &[Request], is_urgent: bool) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
+        if self.db.is_none() {
+            self.reopen()?;
+        }
+        let db = self.db.as_ref().ok_or_else(|| LedgerError::Unavailable("closed".to_owned()))?;
         let before = self.head.clone();
         let mut head = before.clone();
         let now = self.clock.now();
@@ -172,7 +196,8 @@ impl Writer {
             // Told before it can be read: from here on nobody reads without its rows.
             self.taken.send_replace(Taken { records: before_taken.records + 1, is_owing: true });
         }
-        match transact(db, &mut head, batch, is_large, now, &gives_way) {
+        let ways = Ways { takes_in: is_large, begins_nothing: self.room.is_given() && !is_urgent };
+        match transact(db, &mut head, batch, ways, now, &gives_way) {
             Ok(results) => {
                 self.head = head;
                 if self.head != before
@@ -180,12 +205,12 @@ impl Writer {
                 {
                     tracing::warn!(%error, "the mark beside the ledger was not written");
                 }
-                results
+                Ok(results)
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger did not take a commit; it is reopened before the next");
                 self.db = None;
-                all(error)
+                Err(error)
             }
         }
     }
@@ -221,19 +246,37 @@ impl Writer {
     }
 }
 
+/// How a transaction is written.
+#[derive(Clone, Copy)]
+struct Ways {
+    /// Many deliveries are one record.
+    takes_in: bool,
+    /// The disk is full: what is under way is written down, and nothing new.
+    begins_nothing: bool,
+}
+
+/// Whether something new begins with a commit: an announcement, a delivery, a request.
+fn begins(changes: &[Change]) -> bool {
+    changes.iter().any(|change| match change {
+        Change::Add(_) | Change::Announcement(_) => true,
+        Change::Step(step) => step.attempt == Some(Outcome::Armed),
+        _ => false,
+    })
+}
+
 /// One transaction, a savepoint for each commit that needs one, ended early when it has to give way; the error is one
 /// that concerns them all.
 fn transact(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
-    takes_in: bool,
+    ways: Ways,
     now: Time,
     gives_way: &dyn Fn() -> bool,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
     run("BEGIN IMMEDIATE")?;
-    match all(db, head, batch, takes_in, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
+    match all(db, head, batch, ways, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
         Ok(results) => Ok(results),
         Err(error) => {
             // Whatever it was, it is not one commit's own doing: nothing of the batch is believed.
@@ -247,7 +290,7 @@ fn all(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
-    takes_in: bool,
+    ways: Ways,
     now: Time,
     gives_way: &dyn Fn() -> bool,
     run: &impl Fn(&str) -> Result<(), LedgerError>,
@@ -258,7 +301,11 @@ fn all(
         if !results.is_empty() && gives_way() {
             break;
         }
-        let mut intake = (takes_in && Intake::suits(changes)).then(Intake::default);
+        if ways.begins_nothing && begins(changes) {
+            results.push(Err(LedgerError::NoSpace));
+            continue;
+        }
+        let mut intake = (ways.takes_in && Intake::suits(changes)).then(Intake::default);
         let mut apply = |head: &mut Head, tally: &mut Tally| {
             write::apply(db, head, tally, intake.as_mut(), by, changes, now)?;
             intake.take().map_or(Ok(()), |intake| intake.write(db))?;

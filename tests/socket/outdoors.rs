@@ -106,8 +106,23 @@ impl Outdoors {
 
     /// Starts the daemon and waits until it answers.
     pub async fn start(&self) -> Running {
+        self.start_inside(&[]).await
+    }
+
+    /// The same, run by another command.
+    pub async fn start_inside(&self, outer: &[&str]) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = command(self.folder.path(), self.units, &["run"]);
+        let daemon = command(self.folder.path(), self.units, &["run"]);
+        let mut command = match outer.split_first() {
+            None => daemon,
+            Some((first, rest)) => {
+                std::fs::create_dir_all(self.folder.path().join("full")).unwrap();
+                let mut outer = Command::new(first);
+                outer.current_dir(self.folder.path()).args(rest).arg(daemon.get_program()).args(daemon.get_args());
+                outer.envs(daemon.get_envs().filter_map(|(k, v)| Some((k, v?))));
+                outer
+            }
+        };
         let running = Running(command.env("FABU_LOG", "warn").stderr(log).spawn().unwrap());
         let end = self.clock.mono().0 + PATIENCE;
         while self.clock.mono().0 < end {
@@ -136,6 +151,18 @@ impl Outdoors {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub fn touch(&self, name: &str) {
+        std::fs::write(self.folder.path().join(name), "").unwrap();
+    }
+
+    pub async fn wait_for(&self, name: &str) {
+        let end = self.clock.mono().0 + PATIENCE;
+        while !self.folder.path().join(name).exists() {
+            assert!(self.clock.mono().0 < end, "{name} does not come: {}", self.log());
+            self.clock.sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn save(&self, name: &str, text: &str) {

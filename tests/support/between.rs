@@ -12,7 +12,9 @@ use fabu::core::delivery::{Delivery, DeliveryId, State};
 use fabu::core::gate::{Gate, Hold};
 use fabu::core::plan::Known;
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary};
+use fabu::ledger::{
+    AccountRow, Announced, AttemptRow, Condition, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary,
+};
 
 /// Takes each commit, and passes it on to the ledger, or not.
 #[async_trait]
@@ -46,6 +48,9 @@ macro_rules! passed_on {
             }
             fn new_id(&self) -> DeliveryId {
                 self.ledger.new_id()
+            }
+            fn condition(&self) -> Condition {
+                self.ledger.condition()
             }
             fn head(&self) -> (Seq, String) {
                 self.ledger.head()
