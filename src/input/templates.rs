@@ -392,7 +392,8 @@ impl Reader<'_> {
         accounts
     }
 
-    /// Tried with the longest values on every platform of the city: a CAP alert or `--to` adds further accounts.
+    /// Tried with the longest values on every platform of the city: a CAP alert or `--to` may add accounts that the
+    /// template does not name, of which a misfit is only a warning.
     fn fits(&mut self, template: &Template, accounts: &BTreeSet<AccountId>) {
         let longest = template.longest();
         let texts = [
@@ -400,7 +401,8 @@ impl Reader<'_> {
             ("correction", longest.closing.correction.as_ref()),
             ("all_clear", longest.closing.all_clear.as_ref()),
         ];
-        let platforms: BTreeSet<&str> = accounts.iter().map(AccountId::platform).collect();
+        let named: BTreeSet<&str> = accounts.iter().map(AccountId::platform).collect();
+        let platforms: BTreeSet<&str> = self.context.city.accounts.keys().map(AccountId::platform).collect();
         for (field, text) in texts {
             let Some(text) = text.filter(|t| !t.is_empty()) else { continue };
             let body = Body::said(text);
@@ -412,7 +414,8 @@ impl Reader<'_> {
                     let hint =
                         Words::new("缩短文字，或给值设较小的 `max`", "shorten it, or give its values a smaller `max`");
                     let fault = self.fault(field, misfit.code, said).hint(hint);
-                    self.faults.push(if misfit.is_warning { fault.warning() } else { fault });
+                    let is_warning = misfit.is_warning || !named.contains(platform);
+                    self.faults.push(if is_warning { fault.warning() } else { fault });
                 }
             }
         }
