@@ -88,6 +88,8 @@ impl Inner {
             let tried = self.tried(by, &urgent, accounts, wording).await?;
             return Ok(json!(self.preview(&tried).await?));
         }
+        // Routine begins nothing from here on, until this one's last request has left.
+        let _place = self.leaving();
         let _turn = self.deciding.lock().await;
         // The same request may have been taken while this one waited for its turn.
         if let Some(answer) = self.answered_before(by, keys.first()).await? {

@@ -246,11 +246,12 @@ impl Inner {
         }
     }
 
-    /// These posts are over.
+    /// These posts are over; what was corrected before stays that.
     pub(super) fn ended(&self, posts: &[AnnouncementRow], how: End, by: &Actor) -> Vec<Change> {
         let (at, by) = (self.clock.now(), by.to_string());
         let ended = Ended { how, by, at };
-        posts.iter().map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
+        let open = posts.iter().filter(|post| post.ended.is_none());
+        open.map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
     }
 
     /// What a later word does to its emergency when all its persons have given their word, and the holds it ends.

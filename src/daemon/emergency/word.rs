@@ -28,6 +28,7 @@ const READ_AGAIN: u32 = 50;
 impl Inner {
     /// A further person's word to exactly the content they were shown.
     pub async fn confirm(self: &Arc<Self>, by: &Actor, id: &str, shown: &str) -> Result<Value, ActError> {
+        let _place = self.leaving();
         let turn = self.deciding.lock().await;
         let mut tries = 0;
         let (confirmed, ended) = loop {
