@@ -34,7 +34,7 @@ use tower::Service as _;
 
 use crate::daemon::Inner;
 pub use inherited::inherited;
-use peer::{Peer, Role, own_uid};
+use peer::{Directory, Peer, Role, own_uid};
 use seats::Seats;
 use stream::Stream;
 
@@ -143,7 +143,7 @@ fn others_cannot_write(folder: &Path) -> Result<(), SocketError> {
 /// Serves the socket until the daemon stops.
 pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
     let router = router(inner.clone());
-    let seats = Arc::new(Seats::default());
+    let (seats, directory) = (Arc::new(Seats::default()), Arc::new(Directory::default()));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -163,9 +163,10 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
                 };
                 // Without a seat a connection is closed at once: it must not wait in front of others.
                 let Some(seat) = seats.take(uid, is_on_duty) else { continue };
-                let (router, inner) = (router.clone(), inner.clone());
+                let (router, inner, directory) = (router.clone(), inner.clone(), directory.clone());
                 connections.spawn(async move {
-                    connection(inner, router, stream, Peer::looked_up(uid).await).await;
+                    let peer = directory.peer(uid, &inner.clock).await;
+                    connection(inner, router, stream, peer).await;
                     drop(seat);
                 });
             }

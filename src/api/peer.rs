@@ -2,16 +2,19 @@
 //!
 //! Headers, bodies and the environment change nothing. Each role includes the one before.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::problem::Problem;
+use crate::clock::{Clock, Mono};
 use crate::core::change::Actor;
 use crate::core::words::words;
-use crate::daemon::Inner;
+use crate::daemon::{Inner, lock};
 use crate::input::settings::Access;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,31 @@ impl Role {
     }
 }
 
+/// Names and groups by uid, as the machine's directory had them lately: it is asked where nobody waits for it who
+/// sends, and seldom.
+#[derive(Default)]
+pub struct Directory(Mutex<BTreeMap<u32, (Mono, Peer)>>);
+
+impl Directory {
+    /// Who has left a group keeps its role this long, and no longer.
+    const LASTS: Duration = Duration::from_secs(5);
+
+    pub async fn peer(&self, uid: u32, clock: &Clock) -> Peer {
+        let now = clock.mono();
+        if let Some((at, peer)) = lock(&self.0).get(&uid)
+            && now.0.saturating_sub(at.0) < Self::LASTS
+        {
+            return peer.clone();
+        }
+        let nobody = Peer { uid, name: uid.to_string(), groups: Vec::new() };
+        let peer = tokio::task::spawn_blocking(move || Peer::new(uid)).await.unwrap_or(nobody);
+        let mut known = lock(&self.0);
+        known.retain(|_, (at, _)| now.0.saturating_sub(at.0) < Self::LASTS);
+        known.insert(uid, (now, peer.clone()));
+        peer
+    }
+}
+
 /// The process at the other end, as the kernel names it.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -56,12 +84,6 @@ impl Peer {
             .map(|g| g.name().to_string_lossy().into_owned())
             .collect();
         Peer { uid, name, groups }
-    }
-
-    /// The same, looked up where a directory that hangs holds up nobody who sends.
-    pub async fn looked_up(uid: u32) -> Peer {
-        let nobody = Peer { uid, name: uid.to_string(), groups: Vec::new() };
-        tokio::task::spawn_blocking(move || Peer::new(uid)).await.unwrap_or(nobody)
     }
 
     /// The highest role that a configuration gives this person.

@@ -99,6 +99,8 @@ pub struct Closing {
 pub enum Change {
     Content(ContentHash, Box<Content>),
     Announcement(Box<AnnouncementRow>),
+    /// Refused when there is an announcement of this name: before all other changes of its commit.
+    Unused(AnnouncementId),
     /// An emergency's post has ended, or is in force again.
     Ended(AnnouncementId, Option<Ended>),
     /// An occurrence; one that exists gets the new content and instant.

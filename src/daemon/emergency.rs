@@ -28,10 +28,13 @@ use crate::core::delivery::{Delivery, State};
 use crate::core::fit;
 use crate::core::gate::{Hold, Person};
 use crate::core::words::Words;
+use crate::ledger::LedgerError;
 pub use closing::Closed;
 pub(crate) use tried::quoted;
 use tried::{Tried, invalid};
 
+/// Names that are made for one emergency before it is given up.
+const NAMES: u32 = 5;
 /// A request asked again within this time gets the answer it got (R47).
 const ANSWERS_LAST: TimeDelta = TimeDelta::hours(24);
 
@@ -95,8 +98,15 @@ impl Inner {
         if let Some(answer) = self.answered_before(by, keys.first()).await? {
             return Ok(answer);
         }
-        let tried = self.tried(by, &urgent, accounts, wording).await?;
-        Ok(json!(self.take(by, tried, urgent.source.as_deref(), Vec::new(), keys).await?))
+        let mut tries = 0;
+        loop {
+            let tried = self.tried(by, &urgent, accounts.clone(), wording.clone()).await?;
+            match self.take(by, tried, urgent.source.as_deref(), Vec::new(), keys).await {
+                // The name that was made for it is another's: a new one is made.
+                Err(ActError::Ledger(LedgerError::Conflict)) if urgent.id.is_none() && tries < NAMES => tries += 1,
+                done => return Ok(json!(done?)),
+            }
+        }
     }
 
     pub(crate) async fn answered_before(&self, by: &Actor, key: Option<&Key>) -> Result<Option<Value>, ActError> {
@@ -170,6 +180,7 @@ impl Inner {
             confirm_by: (!is_confirmed).then_some(confirm_by),
             hold: hold.as_ref().map(|h| HoldBegun { id: h.id.clone(), until: h.until }),
         };
+        changes.insert(0, Change::Unused(id.clone()));
         changes.extend(announced(&id, &content, &hash, now));
         let Intents { armed, expected } = self.deliveries_of(
             &id,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::intake;
 use super::marker::{self, Marker};
@@ -45,6 +45,7 @@ pub struct Sqlite {
     head: watch::Receiver<(Seq, String)>,
     /// Whether rows are still to be made of what was acknowledged.
     taken: watch::Receiver<Taken>,
+    wanted: Arc<Notify>,
     condition: watch::Receiver<Condition>,
     next_id: AtomicI64,
     trust: Trust,
@@ -90,8 +91,19 @@ impl Sqlite {
         let (own, db, clock_too) = (path.to_owned(), Some(db), clock.clone());
         let room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
         let (told, condition) = watch::channel(Condition::default());
-        let work =
-            Writer { path: own, db, head, marker, clock: clock_too, ahead: first, taken: owed, room, condition: told };
+        let wanted = Arc::new(Notify::new());
+        let work = Writer {
+            path: own,
+            db,
+            head,
+            marker,
+            clock: clock_too,
+            ahead: first,
+            taken: owed,
+            wanted: wanted.clone(),
+            room,
+            condition: told,
+        };
         tokio::spawn(run(work, requests, head_tx));
         Ok(Sqlite {
             path: path.to_owned(),
@@ -101,6 +113,7 @@ impl Sqlite {
             readers: Arc::new(Mutex::new(Vec::new())),
             head: head_rx,
             taken,
+            wanted,
             condition,
             next_id: AtomicI64::new(last.unwrap_or(0) + 1),
             trust,
@@ -137,6 +150,9 @@ impl Sqlite {
     /// Returns when there is a row of every delivery that was acknowledged.
     async fn whole(&self) -> Result<Taken, LedgerError> {
         let mut taken = self.taken.clone();
+        if taken.borrow().is_owing {
+            self.wanted.notify_one();
+        }
         let whole = taken.wait_for(|taken| !taken.is_owing);
         let owing = || LedgerError::Unavailable("an emergency's deliveries are not rows yet".to_owned());
         match self.clock.timeout(LONGEST_OWED, whole).await {

@@ -59,7 +59,7 @@ impl Tally {
 
 /// Whether a commit that meets a conflict would leave nothing to undo: only its first change can meet one.
 pub fn conflicts_first(changes: &[Change]) -> bool {
-    changes.iter().skip(1).all(|c| !matches!(c, Change::Step(_)))
+    changes.iter().skip(1).all(|c| !matches!(c, Change::Step(_) | Change::Unused(_)))
 }
 
 /// Writes one commit; on an error the caller rolls its savepoint back. With an `intake` its new deliveries and its
@@ -97,6 +97,12 @@ fn one(
             exec(db, "INSERT OR IGNORE INTO contents (hash, body) VALUES ($1, $2)", params![hash.0, body])?;
         }
         Change::Announcement(row) => announcement(db, row)?,
+        Change::Unused(id) => {
+            let there = db.prepare_cached("SELECT 1 FROM announcements WHERE id = $1");
+            if there.and_then(|mut s| s.exists([&id.0])).map_err(wrong)? {
+                return Err(LedgerError::Conflict);
+            }
+        }
         Change::Ended(id, ended) => {
             let ended = ended.as_ref().map(|e| serde_json::to_string(e).expect("an end has only text keys"));
             exec(db, "UPDATE announcements SET ended = $1 WHERE id = $2", params![ended, id.0])?;

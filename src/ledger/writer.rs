@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::intake::{self, Intake};
@@ -27,6 +28,8 @@ use crate::core::delivery::Outcome;
 const MOST_GATHERED: usize = 512;
 /// After so many changes the log is folded into the database: some sixteen megabytes of it.
 const FOLDED_AFTER: usize = 4000;
+/// Rows are made of a record when somebody wants them, and after this long.
+const LATER: Duration = Duration::from_millis(30);
 /// Between tries to make rows of a record when the ledger does not take them.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,8 @@ pub struct Writer {
     /// What belongs to an emergency: a transaction of routine ends when something comes here.
     pub ahead: mpsc::Receiver<Request>,
     pub taken: watch::Sender<Taken>,
+    /// Somebody waits for rows that are still to be made.
+    pub wanted: Arc<Notify>,
     pub room: Room,
     pub condition: watch::Sender<Condition>,
 }
@@ -60,17 +65,20 @@ pub struct Writer {
 pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
     // Of routine: taken, and not written yet.
     let mut waiting: VecDeque<Request> = VecDeque::new();
+    let mut urgent: Vec<Request> = Vec::new();
     let mut folding = Folding::default();
     loop {
-        let mut urgent = Vec::new();
         if waiting.is_empty() {
             let is_owing = writer.taken.borrow().is_owing;
-            let clock = writer.clock.clone();
+            // Nobody asks for the rows yet: the requests that leave in this moment have the processor.
+            let later = if writer.db.is_some() { LATER } else { AGAIN };
+            let (clock, wanted) = (writer.clock.clone(), writer.wanted.clone());
             tokio::select! {
                 biased;
                 Some(first) = writer.ahead.recv() => urgent.push(first),
                 Some(first) = requests.recv() => waiting.push_back(first),
-                () = clock.sleep(AGAIN), if is_owing && !requests.is_closed() => {}
+                () = wanted.notified(), if is_owing && !requests.is_closed() => {}
+                () = clock.sleep(later), if is_owing && (writer.db.is_some() || !requests.is_closed()) => {}
                 else => return folding.ended().await,
             }
         }
@@ -84,10 +92,15 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         }
         // An emergency's transaction is its own: it is not made longer by what only could wait.
         let is_urgent = !urgent.is_empty();
-        let batch = if is_urgent { urgent } else { waiting.drain(..).collect() };
+        let batch: Vec<Request> = if is_urgent { std::mem::take(&mut urgent) } else { waiting.drain(..).collect() };
         folding.changed += batch.iter().map(|request| request.changes.len()).sum::<usize>();
         let work = move || {
-            let results = writer.write(&batch, is_urgent);
+            // What steps a row needs it to be there; another emergency does not, and waits for nothing.
+            let steps = |r: &Request| r.changes.iter().any(|change| matches!(change, Change::Step(_)));
+            if writer.taken.borrow().is_owing && (!is_urgent || batch.iter().any(steps)) {
+                writer.carry_out();
+            }
+            let results = if batch.is_empty() { Vec::new() } else { writer.write(&batch, is_urgent) };
             (writer, batch, results)
         };
         let Ok((back, batch, results)) = tokio::task::spawn_blocking(work).await else {
@@ -95,7 +108,13 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
             return folding.ended().await;
         };
         writer = back;
-        head.send_replace((writer.head.seq, writer.head.hash.clone()));
+        head.send_if_modified(|(seq, hash)| {
+            let is_new = *seq != writer.head.seq;
+            if is_new {
+                (*seq, *hash) = (writer.head.seq, writer.head.hash.clone());
+            }
+            is_new
+        });
         let mut batch = batch.into_iter();
         for (request, result) in batch.by_ref().take(results.len()).zip(results) {
             // One that no longer waits was dropped with its task; its commit stands all the same.
@@ -104,14 +123,6 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         // Those an emergency stepped in front of.
         for request in batch.rev() {
             waiting.push_front(request);
-        }
-        if writer.taken.borrow().is_owing {
-            let work = move || {
-                writer.carry_out();
-                writer
-            };
-            let Ok(back) = tokio::task::spawn_blocking(work).await else { return folding.ended().await };
-            writer = back;
         }
         folding.fold(&writer.path).await;
     }

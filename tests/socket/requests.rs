@@ -21,6 +21,8 @@ fn inputs_66_and_67_are_refused_and_leave_nothing_behind() {
             (400, "", deep.into_bytes()),
             (400, "", br#"{"text":"a","text":"b","to":["**"]}"#.to_vec()),
             (400, "", br#"{"text":"a","to":["**"],"to":["sina:**"]}"#.to_vec()),
+            (400, "", with(r#""values":{"area":"a","area":"b"}"#).into_bytes()),
+            (400, "", with(r#""images":[{"file":"a.png","file":"b.png"}]"#).into_bytes()),
             (400, "", br#"{"text":"\ud800","to":["**"]}"#.to_vec()),
             (400, "", br#"{"text":"\udc00x","to":["**"]}"#.to_vec()),
             (400, "", br#"{"text":NaN,"to":["**"]}"#.to_vec()),

@@ -22,6 +22,7 @@ use crate::input::images;
 const QUOTED: usize = 24;
 
 /// Whose words it is.
+#[derive(Clone)]
 pub(crate) enum Wording {
     Own,
     /// Of a template, with what will correct and end it.
@@ -226,7 +227,9 @@ impl Inner {
             None => {
                 let local = now.with_timezone(&self.config().settings.zone);
                 let chance = self.clock.random() & 0xffff;
-                AnnouncementId::from(format!("urgent-{}-{chance:04x}", local.format("%Y%m%d-%H%M%S")).as_str())
+                // That nobody has it already is a guard of the commit: an emergency waits for no look of its own.
+                let id = format!("urgent-{}-{chance:04x}", local.format("%Y%m%d-%H%M%S"));
+                return Ok(AnnouncementId::from(id.as_str()));
             }
         };
         if self.announced(id.as_str()).await?.is_some() {
