@@ -46,6 +46,37 @@ fn r02_acknowledged_and_killed_at_once_it_is_out_once_on_every_account() {
     });
 }
 
+#[test]
+fn r02_a_large_one_killed_before_it_is_rows_is_out_once_on_every_account() {
+    runtime().block_on(async {
+        const UNITS: usize = 40;
+        let city = Outdoors::new(UNITS, "").await;
+        let mut daemon = city.start().await;
+        // Few, for the same reason as above: each is a post on every account.
+        let rounds = 6;
+        for n in 0..rounds {
+            let body = format!(r#"{{"text":"第{n}号通告【{n}】","to":["**"],"level":"blue","id":"n{n}","hold":"1h"}}"#);
+            let sent = city.ask("POST", "/v1/urgent", &body);
+            assert_eq!(sent.status, 202, "{sent:?}");
+            let micros = city.clock.random() % 5000;
+            city.clock.sleep_until(sent.at + TimeDelta::microseconds(micros as i64)).await;
+            daemon.kill();
+            daemon = city.start().await;
+            let found = city.ask("GET", &format!("/v1/deliveries?announcement=n{n}&limit=1000"), "");
+            assert_eq!(found.value["items"].as_array().map(Vec::len), Some(UNITS * 4), "all of them are there");
+            assert_eq!(city.ask("GET", "/v1/holds", "").value["items"].as_array().map(Vec::len), Some(n + 1));
+            assert_eq!(city.none_is(&OPEN).await, None, "not everything ended");
+        }
+        let mut count: BTreeMap<(String, String), u32> = BTreeMap::new();
+        for post in city.posts().await {
+            let text = |key: &str| post[key].as_str().unwrap().to_owned();
+            *count.entry((text("account"), text("text"))).or_default() += 1;
+        }
+        assert!(count.values().all(|n| *n == 1), "posted twice");
+        assert_eq!(count.len(), rounds * UNITS * 4, "lost");
+    });
+}
+
 /// When a hold was acknowledged and when its end was asked for.
 struct Silence {
     from: Time,
