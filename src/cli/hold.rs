@@ -74,7 +74,7 @@ pub async fn hold(config: &Path, hold: &Hold, voice: Voice) -> Exit {
     }
 }
 
-fn begun(answer: &Value, voice: Voice) {
+pub fn begun(answer: &Value, voice: Voice) {
     let (id, held) = (answer["id"].as_str().unwrap_or(""), answer["held"].as_u64().unwrap_or(0));
     let flight = answer["in_flight"].as_u64().unwrap_or(0);
     let out = answer["out"].as_array().cloned().unwrap_or_default();

@@ -9,6 +9,7 @@ pub mod complete;
 pub mod demo;
 pub mod demo_queue;
 pub mod drill;
+mod emergencies;
 mod help;
 pub mod hold;
 mod progress;

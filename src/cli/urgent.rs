@@ -10,7 +10,7 @@ use std::path::Path;
 use clap_complete::engine::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use super::hold::time;
+use super::hold::{self, time};
 use super::progress::followed;
 use super::text::{BAD, CARE, DRILL, GOOD, Voice};
 use super::word::{self, Act};
@@ -320,6 +320,25 @@ pub async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) ->
             let said = words!("{id} 已记录，正发往 {n} 个账号", "{id} is recorded and going out to {n} accounts");
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
         }
+        silence(client, answer, voice).await;
     }
     if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }
+}
+
+/// The hold that began with it, with what it found; or the one that ended, with what waits now.
+async fn silence(client: &Client, answer: &Value, voice: Voice) {
+    if let Some(waiting) = answer["hold_ended"]["waiting"].as_u64() {
+        let said = words!(
+            "静默已结束，{waiting} 个等人放行（fabu held）",
+            "the hold is over; {waiting} wait for a look (fabu held)"
+        );
+        voice.note(voice.say(&said).to_owned());
+    }
+    let Some(id) = answer["hold"]["id"].as_str() else { return };
+    // It is in force already; that nobody can say what it keeps back changes nothing.
+    let Ok(holds) = client.get("/v1/holds").await else { return };
+    let hold = holds["items"].as_array().into_iter().flatten().find(|hold| hold["id"] == id);
+    if let Some(hold) = hold {
+        hold::begun(hold, voice);
+    }
 }

@@ -15,8 +15,9 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::hands::{Driving, Hand, finished, spawn};
 use super::prepare::{self, Means, use_of};
-use super::{Driving, Hand, Inner, finished, lock, send, spawn};
+use super::{Inner, lock, send};
 use crate::clock::Time;
 use crate::core::accounts::PlatformName;
 use crate::core::announcement::Content;
@@ -44,6 +45,7 @@ pub struct Way {
 }
 
 /// What the lane does for an emergency.
+#[expect(clippy::large_enum_variant, reason = "those to be sent are nearly all of them, and in a hurry")]
 pub enum Errand {
     Send(Launch),
     /// It waits for a word; what can be asked of its platform before is.
