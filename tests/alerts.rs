@@ -2,10 +2,11 @@
 
 mod support;
 
-use fabu::core::alert::Alert;
+use fabu::core::alert::{Alert, MsgType};
 use fabu::core::change::Actor;
 use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
+use fabu::daemon::emergency::Key;
 use fabu::input::cap;
 use serde_json::Value;
 use support::{City, simulate};
@@ -114,7 +115,22 @@ fn an_alert_speaks_by_its_template_is_updated_and_ends_and_a_replay_does_nothing
         ];
         let two = references.replace("</references>", " weather@sh.example,a-2,2026-11-24T07:59:00+08:00</references>");
         let cancel = [cancel[0], cancel[1], ("<scope>Public</scope>", two.as_str())];
-        sent(&daemon, &cancel).await.unwrap();
+        let ended = sent(&daemon, &cancel).await.unwrap();
+        city.sleep(5).await;
+        let spoke = standing(&city, "【解除】");
+        assert!(spoke > 0);
+        // Sent again, by its sender's own hand or by a client with a key of its own, it says nothing twice.
+        assert_eq!(sent(&daemon, &cancel).await.unwrap(), ended);
+        let key = Some(Key { key: "again".to_owned(), hash: "of it".to_owned() });
+        assert_eq!(daemon.inner.alert(&person(1000), alert(&cancel), false, key).await.unwrap(), ended);
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "【解除】"), spoke);
+        let exported = daemon.inner.as_alert(ended["id"].as_str().unwrap()).await.unwrap();
+        assert_eq!((exported.kind, exported.references.is_empty()), (MsgType::Cancel, false));
+        assert!(
+            exported.references.iter().all(|r| r.sent.timestamp_subsec_nanos() == 0),
+            "as each was exported itself"
+        );
         city.sleep(5).await;
         assert!(standing(&city, "【解除】") == 10 && daemon.inner.holds().is_empty());
     });
