@@ -116,6 +116,29 @@ fn an_all_clear_in_ones_own_words_ends_nothing_before_the_second_person_agrees()
 }
 
 #[test]
+fn what_takes_the_place_of_an_emergency_needs_as_many_persons() {
+    simulate(async {
+        let city = City::new(START, 14, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+        city.sleep(5).await;
+        // A level that one person sends by themselves is no way round the second one.
+        let ways = [
+            update(&first, "【洪水】水位下降。", Level::Blue),
+            Urgent { supersedes: Some(first.clone()), ..everywhere("【洪水】可以回家。", Level::Blue) },
+        ];
+        for way in ways {
+            let answer = asked(&daemon, 1000, way).await;
+            assert_eq!(answer["state"], "awaiting_confirm", "{answer}");
+        }
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "请撤离"), standing(&city, "下降"), standing(&city, "回家")), (ALL, 0, 0));
+        let answer = asked(&daemon, 1000, everywhere("【大风】收好花盆。", Level::Blue)).await;
+        assert_eq!(answer["state"], "releasing", "what replaces nothing goes at its own level: {answer}");
+    });
+}
+
+#[test]
 fn an_update_of_the_first_post_takes_the_place_of_every_earlier_one() {
     simulate(async {
         let city = City::new(START, 4, "");

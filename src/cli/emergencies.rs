@@ -43,8 +43,10 @@ pub fn tell(value: &Value, zone: Tz, now: Time, voice: Voice) {
         let places = post["where_not"].as_array().map(Vec::as_slice).unwrap_or_default();
         for place in places {
             let reason = shown(place["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
-            let (account, state) = (text(place, "account"), state_word(text(place, "state"), voice));
-            voice.out(voice.say(&words!("  未登 {account}：{state} {reason}", "  not on {account}: {state} {reason}")));
+            let (account, state) = (text(place, "account"), text(place, "state"));
+            // Some reasons begin with the state's own word.
+            let word = if reason.starts_with(state) { String::new() } else { state_word(state, voice) + " " };
+            voice.out(voice.say(&words!("  未发出 {account}：{word}{reason}", "  not on {account}: {word}{reason}")));
         }
         let more = post["not_yet"].as_u64().unwrap_or(0).saturating_sub(places.len() as u64);
         if more > 0 {
@@ -65,12 +67,13 @@ fn headline(post: &Value, since: &str, voice: Voice) -> String {
         _ if text(post, "state") == "awaiting_confirm" => {
             words!("待确认，{all} 个账号", "not sent yet, to {all} accounts")
         }
-        (0, 0) => words!("{all} 个账号都未登出", "stands on none of {all} accounts"),
+        (0, 0) if all == 0 => Words::new("没有发出", "nothing of it went out"),
+        (0, 0) => words!("{all} 个账号都未发出", "stands on none of {all} accounts"),
         (0, down) => words!("已从 {down} 个账号撤下", "taken down on {down} accounts"),
-        (standing, 0) if standing == all => words!("{all} 个账号全部登出", "stands on all {all} accounts"),
-        (standing, 0) => words!("{all} 个账号已登 {standing}", "stands on {standing} of {all} accounts"),
+        (standing, 0) if standing == all => words!("{all} 个账号全部发出", "stands on all {all} accounts"),
+        (standing, 0) => words!("{all} 个账号，已发出 {standing}", "stands on {standing} of {all} accounts"),
         _ => words!(
-            "{all} 个账号登出 {standing}，已撤下 {down}",
+            "{all} 个账号发出 {standing}，已撤下 {down}",
             "stands on {standing} of {all} accounts, taken down on {down}"
         ),
     };
@@ -98,13 +101,18 @@ fn tell_holds(value: &Value, zone: Tz, now: Time, voice: Voice) {
         let (id, owner, reason) = (text(hold, "id"), shown(text(hold, "owner")), shown(text(hold, "reason")));
         let until = match hold["until"].as_str() {
             Some(_) => when(hold, "until", zone, now, voice),
-            None => voice.pick("直到解除", "until it is ended").to_owned(),
+            None => voice.pick("解除", "it is ended").to_owned(),
         };
+        let scope = match hold["accounts"].as_array().map(Vec::len) {
+            Some(n) => words!("{n} 个账号", " on {n} accounts"),
+            None => Words::same(""),
+        };
+        let (zh, en) = (&scope.zh, &scope.en);
         voice.out(voice.paint(
             CARE,
             voice.say(&words!(
-                "静默至 {until}：{reason}（{owner}）；结束：fabu resume {id}",
-                "routine is silent until {until}: {reason} ({owner}); fabu resume {id} ends it"
+                "{zh}静默至 {until}：{reason}（{owner}）；结束：fabu resume {id}",
+                "routine is silent{en} until {until}: {reason} ({owner}); fabu resume {id} ends it"
             )),
         ));
     }

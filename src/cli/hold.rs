@@ -1,5 +1,6 @@
 //! Holds at the command line: begun with a reason, listed, ended, and what they kept back let go.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use crate::core::words::{Words, shown, words};
 
 /// So many of the posts that are out are listed; `--json` has them all.
 const SHOWN: usize = 10;
+/// So many accounts of what was kept back are named.
+const NAMED: usize = 4;
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -67,21 +70,26 @@ pub async fn hold(config: &Path, hold: &Hold, voice: Voice) -> Exit {
             Exit::Done
         }
         Ok(answer) => {
-            begun(&answer, voice);
+            begun(config, &answer, voice);
             Exit::Done
         }
         Err(error) => refused(&error, voice),
     }
 }
 
-pub fn begun(answer: &Value, voice: Voice) {
+pub fn begun(config: &Path, answer: &Value, voice: Voice) {
     let (id, held) = (answer["id"].as_str().unwrap_or(""), answer["held"].as_u64().unwrap_or(0));
     let flight = answer["in_flight"].as_u64().unwrap_or(0);
     let out = answer["out"].as_array().cloned().unwrap_or_default();
     let n = out.len();
+    let until = match time(config, &answer["until"], voice) {
+        Some(until) => words!("至 {until}", "until {until}"),
+        None => Words::new("直到解除", "until it is ended"),
+    };
+    let (zh, en) = (&until.zh, &until.en);
     let said = words!(
-        "{id} 静默开始：留住 {held}，发送中 {flight}，近十分钟已发 {n}",
-        "{id} begins: {held} held, {flight} in flight, {n} out in the last ten minutes"
+        "{id} 静默{zh}：留住 {held}，发送中 {flight}，近十分钟已发 {n}",
+        "{id}: silent {en}; {held} held, {flight} in flight, {n} out in the last ten minutes"
     );
     voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
     for post in out.iter().take(SHOWN) {
@@ -191,18 +199,37 @@ pub async fn held(config: &Path, voice: Voice) -> Exit {
     if items.is_empty() {
         voice.out(format_args!("{}", voice.pick("没有被留住的", "nothing is kept back")));
     }
-    for item in items {
-        let text = |key: &str| item[key].as_str().unwrap_or("").to_owned();
-        let age = item["age_s"].as_i64().unwrap_or(0) / 60;
-        let expires = time(config, &item["expires_at"], voice).unwrap_or("—".to_owned());
-        let reason = shown(item["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
-        let aged = words!("已 {age} 分钟，过期 {expires}", "{age} min old, expires {expires}");
-        let clashes: Vec<&str> = item["clashes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    // One line for what was kept back alike, however many accounts it is for.
+    let mut groups: BTreeMap<(String, String, String), Vec<&Value>> = BTreeMap::new();
+    for item in &items {
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let reason = text(&item["reason"][voice.pick("zh", "en")]);
+        groups.entry((text(&item["occurrence"]), reason, text(&item["expires_at"]))).or_default().push(item);
+    }
+    for ((occurrence, reason, _), group) in groups {
+        let n = group.len();
+        let age = group.iter().filter_map(|i| i["age_s"].as_i64()).max().unwrap_or(0) / 60;
+        let expires = time(config, &group[0]["expires_at"], voice).unwrap_or("—".to_owned());
+        let first: Vec<&str> = group.iter().take(NAMED).filter_map(|i| i["account"].as_str()).collect();
+        let more = if n > NAMED { "…" } else { "" };
+        let accounts = format!("{}{more}", first.join(" "));
+        let aged = words!(
+            "{n} 个账号（{accounts}），已 {age} 分钟，过期 {expires}",
+            "{n} accounts ({accounts}), {age} min old, expires {expires}"
+        );
+        let clashes: BTreeSet<&str> = group
+            .iter()
+            .flat_map(|i| i["clashes"].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect();
         let clashes = match clashes.is_empty() {
             true => String::new(),
-            false => format!("  {} {}", voice.pick("撞期：", "clashes with"), clashes.join(", ")),
+            false => {
+                let named: Vec<&str> = clashes.into_iter().collect();
+                format!("  {} {}", voice.pick("撞期：", "clashes with"), named.join(", "))
+            }
         };
-        voice.out(format_args!("{}  {}  {}  {reason}{clashes}", text("occurrence"), text("account"), voice.say(&aged)));
+        voice.out(format_args!("{occurrence}  {}  {}{clashes}", voice.say(&aged), shown(&reason)));
     }
     Exit::Done
 }

@@ -220,7 +220,7 @@ pub fn localised(lang: Lang) -> clap::Command {
         ("accounts", "单位与账号；check 逐个询问凭据是否有效"),
         ("urgent", "紧急发布：处处同时说同一件事，例行发布静默"),
         ("confirm", "第二人对紧急发布的确认"),
-        ("correct", "更正有误的紧急发布，恰好发给已登出它的账号"),
+        ("correct", "更正有误的紧急发布，恰好发给已发出它的账号"),
         ("all-clear", "解除紧急状态及其静默"),
         ("hold", "例行发布静默；list 列出现有的"),
         ("resume", "结束静默"),

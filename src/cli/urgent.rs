@@ -111,7 +111,11 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
             voice.error(&words!("--set 写作 名字=值，不能是 `{safe}`", "--set takes NAME=VALUE, and `{safe}` is none"));
             return Exit::Usage;
         };
-        values.insert(name.to_owned(), value.to_owned());
+        if values.insert(name.to_owned(), value.to_owned()).is_some() {
+            let safe = shown(name);
+            voice.error(&words!("--set {safe} 给了两次", "--set {safe} is given twice"));
+            return Exit::Usage;
+        }
     }
     let mut body = json!({
         "text": text, "template": urgent.template, "values": values, "level": urgent.level, "to": urgent.to, "except": urgent.except, "link": urgent.link, "images": urgent.image,
@@ -123,7 +127,16 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
             Ok(tried) => break tried,
             Err(error) => match asked_for(&error, voice) {
                 Some((name, value)) => body["values"][name] = value.into(),
-                None => return refused(&error, voice),
+                None => {
+                    let exit = refused(&error, voice);
+                    if matches!(error, ClientError::Unreachable(_)) {
+                        voice.hint(&Words::new(
+                            "没有守护进程也要发：加 --direct",
+                            "to send it without a daemon: the same with --direct",
+                        ));
+                    }
+                    return exit;
+                }
             },
         }
     };
@@ -143,7 +156,7 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
     // Asked again after a lost answer, it is the same request and does nothing twice.
     let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
     match client.post_once("/v1/urgent", &body, &key).await {
-        Ok(answer) => taken(&client, &answer, wait, voice).await,
+        Ok(answer) => taken(config, &client, &answer, wait, voice).await,
         Err(error) => refused(&error, voice),
     }
 }
@@ -166,6 +179,15 @@ async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wai
         voice.data(&tried);
         return Exit::Done;
     }
+    if tried["state"] == "taken_before" {
+        let id = shown(tried["id"].as_str().unwrap_or(""));
+        let said = words!(
+            "这条警报已收过，即 {id}；什么也没有做：fabu status {id}",
+            "this alert was taken before, as {id}; nothing was done: fabu status {id}"
+        );
+        voice.out(voice.say(&said));
+        return Exit::Done;
+    }
     if let Some(id) = tried["all_clear"].as_str() {
         word::show(config, id, Act::AllClear, &tried["would"], voice);
     } else if tried["dry_run"] == true {
@@ -180,7 +202,7 @@ async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wai
     }
     let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
     match client.post_alert("/v1/urgent", bytes, Some(&key)).await {
-        Ok(answer) => taken(client, &answer, wait, voice).await,
+        Ok(answer) => taken(config, client, &answer, wait, voice).await,
         Err(error) => refused(&error, voice),
     }
 }
@@ -234,7 +256,7 @@ pub fn show(config: &Path, tried: &Value, what: &Words, voice: Voice) {
     if let Some(old) = tried["supersedes"].as_str() {
         let old = shown(old);
         let said =
-            words!("  取代 {old}：新的登出后逐个账号撤下", "  takes the place of {old}, which goes account by account");
+            words!("  取代 {old}：新的发出后逐个账号撤下", "  takes the place of {old}, which goes account by account");
         voice.note(voice.say(&said).to_owned());
     }
     for (field, label) in
@@ -296,14 +318,14 @@ pub async fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
 }
 
 /// What was acknowledged, and, if asked for, what became of it.
-pub async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exit {
+pub async fn taken(config: &Path, client: &Client, answer: &Value, wait: bool, voice: Voice) -> Exit {
     let id = answer["id"].as_str().unwrap_or("");
     let awaits = answer["state"] == "awaiting_confirm";
-    if voice.json && !wait {
+    if voice.json && (!wait || id.is_empty()) {
         voice.data(answer);
     } else if !voice.json {
         if let Some(stopped) = answer["cancelled"].as_u64() {
-            let said = words!("没有登出的，已取消 {stopped}", "nothing of it stands; {stopped} were stopped");
+            let said = words!("没有一个账号发出过，已取消 {stopped}", "nothing of it stands; {stopped} were stopped");
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
             return Exit::Done;
         }
@@ -320,13 +342,13 @@ pub async fn taken(client: &Client, answer: &Value, wait: bool, voice: Voice) ->
             let said = words!("{id} 已记录，正发往 {n} 个账号", "{id} is recorded and going out to {n} accounts");
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
         }
-        silence(client, answer, voice).await;
+        silence(config, client, answer, voice).await;
     }
     if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }
 }
 
 /// The hold that began with it, with what it found; or the one that ended, with what waits now.
-async fn silence(client: &Client, answer: &Value, voice: Voice) {
+async fn silence(config: &Path, client: &Client, answer: &Value, voice: Voice) {
     if let Some(waiting) = answer["hold_ended"]["waiting"].as_u64() {
         let said = words!(
             "静默已结束，{waiting} 个等人放行（fabu held）",
@@ -339,6 +361,6 @@ async fn silence(client: &Client, answer: &Value, voice: Voice) {
     let Ok(holds) = client.get("/v1/holds").await else { return };
     let hold = holds["items"].as_array().into_iter().flatten().find(|hold| hold["id"] == id);
     if let Some(hold) = hold {
-        hold::begun(hold, voice);
+        hold::begun(config, hold, voice);
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::text::{BAD, Voice};
 use super::urgent::{show as show_post, taken, typed};
-use super::{Exit, client, refused};
-use crate::api::client::in_path;
+use super::{Exit, client, hold, refused};
+use crate::api::client::{Client, in_path};
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
 
@@ -103,7 +103,7 @@ pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
         return Exit::Failed;
     }
     match client.post(&format!("{path}/confirm"), &json!({ "content_hash": found["content_hash"] })).await {
-        Ok(answer) => taken(&client, &answer, confirm.wait, voice).await,
+        Ok(answer) => taken(config, &client, &answer, confirm.wait, voice).await,
         Err(error) => refused(&error, voice),
     }
 }
@@ -132,7 +132,13 @@ pub async fn about(config: &Path, about: &About, act: Act, voice: Voice) -> Exit
         return Exit::Failed;
     }
     match client.post(&path, &json!({ "text": about.text })).await {
-        Ok(answer) => taken(&client, &answer, about.wait, voice).await,
+        Ok(answer) => {
+            let exit = taken(config, &client, &answer, about.wait, voice).await;
+            if act == Act::Correct && !voice.json {
+                still_silent(config, &client, voice).await;
+            }
+            exit
+        }
         Err(error) => refused(&error, voice),
     }
 }
@@ -143,7 +149,7 @@ pub fn show(config: &Path, id: &str, act: Act, tried: &Value, voice: Voice) {
     if tried["post"].is_object() {
         show_post(config, &tried["post"], &name, voice);
     } else {
-        let said = words!("{id} 没有登出的，无须说明", "{id} stands nowhere: there is nobody to tell");
+        let said = words!("{id} 没有一个账号发出过，无须说明", "{id} stands nowhere: there is nobody to tell");
         voice.note(voice.paint(BAD, voice.say(&said)));
     }
     let (stops, waiting) = (tried["stops"].as_u64().unwrap_or(0), tried["waiting"].as_u64().unwrap_or(0));
@@ -160,5 +166,19 @@ pub fn show(config: &Path, id: &str, act: Act, tried: &Value, voice: Voice) {
     if let Some(hold) = tried["ends_hold"].as_str() {
         let hold = shown(hold);
         voice.note(voice.say(&words!("  结束静默 {hold}", "  ends the hold {hold}")).to_owned());
+    }
+}
+
+/// A correction ends no hold: whoever corrects a false alarm is told what is silent still.
+async fn still_silent(config: &Path, client: &Client, voice: Voice) {
+    let Ok(holds) = client.get("/v1/holds").await else { return };
+    for hold in holds["items"].as_array().into_iter().flatten() {
+        let id = shown(hold["id"].as_str().unwrap_or(""));
+        let until = hold::time(config, &hold["until"], voice).unwrap_or(voice.pick("解除", "it is ended").to_owned());
+        let said = words!(
+            "日常发布仍静默至 {until}：fabu resume {id}",
+            "routine stays silent until {until}: fabu resume {id} ends it"
+        );
+        voice.note(voice.say(&said).to_owned());
     }
 }

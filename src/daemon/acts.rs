@@ -177,6 +177,17 @@ impl Inner {
     pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
         let rows = self.all_of(id).await?;
         let config = self.config();
+        if let Some(first) = rows.first().filter(|d| d.priority == Priority::Emergency) {
+            let content = self.content(&first.content).await?;
+            let needed = config.settings.emergency.persons(&content.body);
+            if lock(&self.gate).persons(&first.announcement, &first.content).len() < needed {
+                // Its hold ended with it, and its first word is old: who wants it now asks for it now.
+                return Err(ActError::Conflict(words!(
+                    "`{id}` 没有及时确认，已作罢；要发就重新发起",
+                    "`{id}` was given up for want of a second word: if it should go, ask for it anew"
+                )));
+            }
+        }
         let mut tried = Vec::new();
         let wanted = |d: &&Delivery| {
             matches!(d.state, State::Failed | State::Expired) && account.is_none_or(|a| a == d.account.as_str())

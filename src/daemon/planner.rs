@@ -28,6 +28,9 @@ const COMPARED: TimeDelta = TimeDelta::hours(49);
 /// What is superseded may have left the queue; it is known by name for this long.
 const SUPERSEDED: TimeDelta = TimeDelta::days(60);
 
+/// What has its hour is in the ledger however far that is; a look shows all of it, repeats a day ahead.
+const WRITTEN_AHEAD: TimeDelta = TimeDelta::days(3660);
+
 pub struct Planner {
     inner: Arc<Inner>,
     signature: Option<Arc<str>>,
@@ -396,7 +399,7 @@ impl Inner {
             refused: None,
         };
         let plan = plan::plan(&reading.desired, &known, now, &rules);
-        let coming = self.ledger.occurrences(now, now + plan::AHEAD).await?;
+        let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {
             changes: plan.actions.iter().map(answers::Planned::of).collect(),
             awaiting_prune: plan.blocked.as_ref().map(answers::Pruning::of),

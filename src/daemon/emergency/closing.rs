@@ -59,6 +59,13 @@ impl Inner {
             Some((_, Part::Correction | Part::AllClear)) => vec![row.clone()],
             _ => family.warnings().skip_while(|w| w.id != row.id).cloned().collect(),
         };
+        if matches!(row.follows, Some((_, Part::Correction | Part::AllClear))) && closed.text.is_none() {
+            let said = words!(
+                "`{id}` 本身就是更正或解除，请写明要说的话",
+                "`{id}` is a correction or an all-clear itself: say in your own words what is right"
+            );
+            return Err(ActError::Invalid("text".into(), said));
+        }
         let last = self.last_words(by, &family, &row, wrong, Part::Correction, closed.text).await?;
         if closed.dry_run {
             return Ok(json!(self.closing_preview(last, None).await?));
@@ -67,7 +74,7 @@ impl Inner {
         let (mut with, ids) = self.stopped(&last.whereabouts.rows, Wish::Gone, &why);
         let Some(tried) = last.tried else {
             if with.is_empty() {
-                return Err(ActError::Conflict(words!("`{id}` 已经更正", "`{id}` is corrected already")));
+                return Err(ActError::Conflict(self.nothing_to_correct(id, &family).await?));
             }
             // Nothing of it stands: stopping what is on its way is all there is to correct.
             let hold = self.standing_hold(&family.hold()).filter(|_| row.follows.is_none()).map(|hold| hold.id);
@@ -87,6 +94,21 @@ impl Inner {
         let taken = self.take(by, tried, None, with, &[]).await;
         self.settled_with(&ids, taken.is_ok());
         Ok(json!(taken?))
+    }
+
+    /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
+    async fn nothing_to_correct(&self, id: &str, family: &Family) -> Result<Words, ActError> {
+        let corrections: Vec<String> = family.later(Part::Correction).map(|row| row.id.to_string()).collect();
+        Ok(match corrections.last() {
+            Some(by) => words!(
+                "`{id}` 已由 `{by}` 更正；要改口：fabu correct {by} “…”",
+                "`{id}` was corrected by `{by}`; to say something else: fabu correct {by} TEXT"
+            ),
+            None => words!(
+                "`{id}` 没有挂着的地方，也没有发过更正",
+                "`{id}` stands nowhere any more, and no correction of it was said"
+            ),
+        })
     }
 
     /// The end of an emergency: its closing text where it stands, nothing more of it, and the end of its hold.

@@ -8,7 +8,7 @@ use super::Urgent;
 use super::kin::{Family, hold_name, reason_of};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Follows, Image, Level, Part};
+use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Follows, Image, Level, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow};
 use crate::core::fit;
 use crate::core::gate::Hold;
@@ -155,8 +155,15 @@ impl Inner {
             },
             ..Body::said(&text)
         };
-        // As it is now: a configuration that is read again does not let go what waits for more.
-        body.persons = Some(emergency.persons(&body));
+        // As it is now: a configuration that is read again does not let go what waits for more. And what takes the place
+        // of words that several persons answered for needs as many: otherwise it would be a way round them.
+        let mut persons = emergency.persons(&body);
+        if !is_closing {
+            for post in body.replaced() {
+                persons = persons.max(self.persons_of(post).await?);
+            }
+        }
+        body.persons = Some(persons);
         self.fits(&body, &accounts)?;
         for (field, words) in body.closing.iter().flat_map(Closing::words) {
             self.fits(&Body::said(words), &accounts).map_err(|error| error.about(field))?;
@@ -170,6 +177,15 @@ impl Inner {
             Hold { id: hold_name(root), reason, until, accounts: None, owner: by.to_string(), begun: now }
         });
         Ok(Tried { id, content: Content { body, accounts }, level, hold, uncertain: BTreeSet::new() })
+    }
+
+    /// How many persons answered for an emergency's post; of what is none, nobody had to.
+    async fn persons_of(&self, post: &AnnouncementId) -> Result<usize, ActError> {
+        let Some(row) = self.announced(post.as_str()).await?.filter(|row| row.priority == Priority::Emergency) else {
+            return Ok(0);
+        };
+        let content = self.content(&row.content).await?;
+        Ok(self.config().settings.emergency.persons(&content.body))
     }
 
     /// What an update brings up to date: the newest post of the emergency, and all of it.

@@ -60,6 +60,13 @@ impl Inner {
         let have = {
             let gate = lock(&self.gate);
             let persons = gate.persons(&row.id, &row.content);
+            if persons.len() >= needed {
+                let n = persons.len();
+                return Err(ActError::Conflict(words!(
+                    "`{id}` 不在等待确认，{n} 人已表态",
+                    "`{id}` does not wait for a confirmation: {n} gave their word"
+                )));
+            }
             if persons.iter().any(|person| person.uid == *uid) {
                 return Err(ActError::Denied(words!(
                     "{name} 已经表态，需要另一个人",
@@ -70,9 +77,11 @@ impl Inner {
         };
         let now = self.clock.now();
         let open = self.open_of(&row, now).await?;
-        if open.is_empty() || have > needed {
-            let said = words!("`{id}` 不在等待确认", "`{id}` does not wait for a confirmation");
-            return Err(ActError::Conflict(said));
+        if open.is_empty() {
+            return Err(ActError::Conflict(words!(
+                "`{id}` 不在等待确认：已过期、取消或了结；要发就重新发起",
+                "`{id}` does not wait for a confirmation: it is expired, cancelled or settled; if it should go, ask for it anew"
+            )));
         }
         let is_complete = have >= needed;
         let (mut changes, mut armed, mut others) = (Vec::new(), Vec::new(), Vec::new());
