@@ -17,7 +17,7 @@ use fabu::platform::{Http, Lane, Lost};
 use http::{Method, Request, Response};
 use serde_json::Value;
 use support::duty::standing;
-use support::{City, InProcess, all, in_state, simulate};
+use support::{City, Indoors, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
 /// Accounts of the sample city.
@@ -34,7 +34,7 @@ struct Asked {
 
 /// The sandbox as a network that remembers what was asked of it, and how many were asked at once.
 struct Watched {
-    network: InProcess,
+    network: Indoors,
     clock: Clock,
     asked: Mutex<Vec<Asked>>,
     open: Mutex<[usize; 2]>,

@@ -28,7 +28,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use support::between::{Between, Watch};
 use support::points::Left;
-use support::{City, InProcess, all, in_state, settled, simulate, utc};
+use support::{City, Indoors, all, in_state, settled, simulate, utc};
 
 const START: &str = "2026-11-24T00:00:00Z";
 const QUEUE: &str = "announcements:\n  - {id: a, text: 甲, at: 2026-11-24 08:02, to: [shanghai], catch_up: 6h}\n  \
@@ -299,7 +299,7 @@ struct Full {
     times: u64,
     kept: bool,
     commits: AtomicU64,
-    network: InProcess,
+    network: Indoors,
     ledger: Arc<Sqlite>,
     under_way: AtomicU64,
     unrecorded: AtomicU64,

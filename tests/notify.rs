@@ -18,7 +18,7 @@ use fabu::platform::http::Net;
 use fabu::platform::{Http, Lane, Lost};
 use http::{Request, Response};
 use serde_json::{Value, json};
-use support::{City, InProcess, all, fault, in_state, simulate};
+use support::{City, Indoors, all, fault, in_state, simulate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -29,7 +29,7 @@ const TO_URL: &str =
 
 /// The sandbox for the platforms; what is told is kept, or goes over a real network.
 struct Told {
-    platforms: InProcess,
+    platforms: Indoors,
     net: Option<Net>,
     said: Mutex<Vec<Value>>,
 }

@@ -17,14 +17,14 @@ use fabu::ledger::sqlite::Sqlite;
 use fabu::platform::{Http, Lane, Lost};
 use http::{Method, Request, Response};
 use serde_json::json;
-use support::{City, InProcess, all, fault, settled, simulate, utc};
+use support::{City, Indoors, all, fault, settled, simulate, utc};
 
 const START: &str = "2026-11-24T00:00:00Z";
 const ALL_AT_TEN_PAST: &str = "announcements:\n  - {id: a, text: 早安上海, at: 2026-11-24 08:10, to: [\"**\"], link: \"http://169.254.169.254/latest\"}\n";
 
 /// A network that asks the ledger, at each post, whether its intent is there.
 struct Watched {
-    below: InProcess,
+    below: Indoors,
     ledger: Arc<Sqlite>,
     under_way: AtomicU64,
     hosts: Mutex<BTreeSet<String>>,
@@ -140,7 +140,7 @@ fn r15_a_crowd_for_one_platform_that_hangs_delays_nobody_else() {
 
 /// A network whose requests for some make the task that asks panic: those with this in their path, for this account.
 struct Poison {
-    below: InProcess,
+    below: Indoors,
     path: &'static str,
     /// The panic comes when the platform has done what was asked.
     is_after: bool,

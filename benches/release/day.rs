@@ -8,8 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use fabu::cli::stage::Indoors;
 use fabu::cli::world::setup_of;
 use fabu::clock::Clock;
 use fabu::core::delivery::State;
@@ -17,30 +16,9 @@ use fabu::daemon::config::{self, Env};
 use fabu::daemon::{Daemon, World};
 use fabu::ledger::Ledger as _;
 use fabu::ledger::sqlite::Sqlite;
-use fabu::platform::{Http, Lane, Lost};
-use fabu::sandbox::{Cut, Latency, Sandbox};
-use http::{Request, Response};
+use fabu::sandbox::{Latency, Sandbox};
 
 const DAY: &str = "2026-11-24";
-
-struct InProcess(Sandbox, Clock);
-
-#[async_trait]
-impl Http for InProcess {
-    async fn send(
-        &self,
-        platform: &str,
-        _lane: Lane,
-        request: Request<Bytes>,
-        timeout: Duration,
-    ) -> Result<Response<Bytes>, Lost> {
-        match self.1.timeout(timeout, self.0.exchange(platform, request)).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(Cut::BeforeSend)) => Err(Lost::BeforeSend("refused".to_owned())),
-            _ => Err(Lost::AfterSend("cut".to_owned())),
-        }
-    }
-}
 
 /// Makes the city, runs its day in a process of its own, and passes on what that one prints.
 pub fn run() {
@@ -112,7 +90,7 @@ async fn day(folder: &Path) -> (String, usize) {
     let sandbox = Sandbox::new(setup, clock.clone());
     let ledger = Arc::new(Sqlite::open(&folder.join("state/fabu.db"), &clock).expect("a ledger"));
     let trust = ledger.trust().clone();
-    let http = Arc::new(InProcess(sandbox.clone(), clock.clone()));
+    let http = Arc::new(Indoors { sandbox: sandbox.clone(), clock: clock.clone() });
     let world = World { clock: clock.clone(), http, ledger: ledger.clone(), trust, config, faults, env };
     let daemon = Daemon::start(world).await.expect("it starts");
     for _ in 0..49 {

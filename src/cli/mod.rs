@@ -14,7 +14,7 @@ mod help;
 pub mod hold;
 mod progress;
 pub mod show;
-mod stage;
+pub mod stage;
 pub mod text;
 pub mod urgent;
 pub mod word;

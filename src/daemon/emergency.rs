@@ -37,6 +37,9 @@ use tried::{Tried, invalid};
 const NAMES: u32 = 5;
 /// A request asked again within this time gets the answer it got (R47).
 const ANSWERS_LAST: TimeDelta = TimeDelta::hours(24);
+/// How often a word, a correction or an all-clear is made anew when what it is about has changed meanwhile: in the
+/// middle of its release the rows change while they are read.
+const READ_AGAIN: u32 = 50;
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
@@ -206,15 +209,7 @@ impl Inner {
         changes.extend(answered_with(by, keys, &json!(answer)));
         changes.extend(with);
         // Routine falls silent before the first byte is written, and speaks again if nothing was.
-        let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
-        let launches = self.take_in_hand(armed);
-        if let Err(error) = self.ledger.commit(by, changes).await {
-            self.let_go(&launches);
-            if let Some(hold) = &hold {
-                self.open_gate(hold, before);
-            }
-            return Err(error.into());
-        }
+        let launches = self.commit_armed(by, changes, hold.as_ref(), armed).await?;
         if let Some(person) = word {
             lock(&self.gate).confirm(&id, &hash, person);
         }

@@ -23,7 +23,7 @@ use crate::core::delivery::{Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::send::{held_expiry, verdict_of};
-use crate::ledger::Filter;
+use crate::ledger::{Filter, LedgerError};
 
 /// What was kept back, at most so many at once.
 const MOST: usize = 100_000;
@@ -67,11 +67,7 @@ impl Inner {
 
     /// Begins a hold, or gives the one of this name another end. When it returns nothing of routine begins any more.
     pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Holding, ActError> {
-        let before = self.close_gate(&hold);
-        if let Err(error) = self.ledger.commit(by, vec![Change::Hold(hold.clone())]).await {
-            self.open_gate(&hold, before);
-            return Err(error.into());
-        }
+        self.commit_silent(by, vec![Change::Hold(hold.clone())], Some(&hold)).await?;
         tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
         self.silent().await;
         self.kept_by(&hold).await
@@ -87,7 +83,7 @@ impl Inner {
     }
 
     /// Closes the gate in memory; returns the hold of this name that stood before.
-    pub(crate) fn close_gate(&self, hold: &Hold) -> Option<Hold> {
+    fn close_gate(&self, hold: &Hold) -> Option<Hold> {
         let mut gate = lock(&self.gate);
         let before = gate.holds.iter().position(|h| h.id == hold.id).map(|at| gate.holds.remove(at));
         gate.holds.push(hold.clone());
@@ -95,10 +91,26 @@ impl Inner {
     }
 
     /// Takes back what was not written, and nothing else: another hold may have been acknowledged meanwhile.
-    pub(crate) fn open_gate(&self, hold: &Hold, before: Option<Hold>) {
+    fn open_gate(&self, hold: &Hold, before: Option<Hold>) {
         let mut gate = lock(&self.gate);
         gate.holds.retain(|h| h != hold);
         gate.holds.extend(before);
+    }
+
+    /// Commits what brings a hold, if it does: routine is silent before the first byte is written, and speaks again if
+    /// nothing was.
+    pub(crate) async fn commit_silent(
+        &self,
+        by: &Actor,
+        changes: Vec<Change>,
+        hold: Option<&Hold>,
+    ) -> Result<(), LedgerError> {
+        let before = hold.and_then(|hold| self.close_gate(hold));
+        let written = self.ledger.commit(by, changes).await;
+        if let (Err(_), Some(hold)) = (&written, hold) {
+            self.open_gate(hold, before);
+        }
+        written.map(|_| ())
     }
 
     /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.

@@ -23,7 +23,9 @@ use crate::core::accounts::PlatformName;
 use crate::core::announcement::Content;
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, Event, Step};
+use crate::core::gate::Hold;
 use crate::core::policy::PlatformSettings;
+use crate::ledger::LedgerError;
 use crate::platform::Lane;
 
 /// Routine steps aside no longer than this, whatever keeps an emergency from leaving.
@@ -141,13 +143,29 @@ impl Inner {
     }
 
     /// Marks rows as somebody's before the ledger has them as `sending`: nobody else takes them up.
-    pub(super) fn take_in_hand(self: &Arc<Self>, rows: Vec<Delivery>) -> Vec<Launch> {
+    fn take_in_hand(self: &Arc<Self>, rows: Vec<Delivery>) -> Vec<Launch> {
         let mut in_hand = lock(&self.in_hand);
         let launch = |row: Delivery| Launch { hand: in_hand.take(row.id), leaving: self.leaving(), row };
         rows.into_iter().map(launch).collect()
     }
 
-    pub(super) fn let_go(&self, launches: &[Launch]) {
+    /// Commits intents with the hold that comes with them, if one does; they are to be launched, or were not written.
+    pub(super) async fn commit_armed(
+        self: &Arc<Self>,
+        by: &Actor,
+        changes: Vec<Change>,
+        hold: Option<&Hold>,
+        armed: Vec<Delivery>,
+    ) -> Result<Vec<Launch>, LedgerError> {
+        let launches = self.take_in_hand(armed);
+        let written = self.commit_silent(by, changes, hold).await;
+        if written.is_err() {
+            self.let_go(&launches);
+        }
+        written.map(|()| launches)
+    }
+
+    fn let_go(&self, launches: &[Launch]) {
         let mut in_hand = lock(&self.in_hand);
         for launch in launches {
             in_hand.let_go(launch.row.id, launch.hand.turn);

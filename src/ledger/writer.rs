@@ -199,7 +199,6 @@ impl Writer {
         let db = self.db.as_ref().ok_or_else(|| LedgerError::Unavailable("closed".to_owned()))?;
         let before = self.head.clone();
         let mut head = before.clone();
-        let now = self.clock.now();
         let gives_way = || !is_urgent && !self.ahead.is_empty();
         let is_large = is_urgent && batch.iter().any(|request| Intake::suits(&request.changes));
         let before_taken = *self.taken.borrow();
@@ -207,8 +206,13 @@ impl Writer {
             // Told before it can be read: from here on nobody reads without its rows.
             self.taken.send_replace(Taken { records: before_taken.records + 1, is_owing: true });
         }
-        let ways = Ways { takes_in: is_large, begins_nothing: self.room.is_given() && !is_urgent };
-        match transact(db, &mut head, batch, ways, now, &gives_way) {
+        let ways = Ways {
+            takes_in: is_large,
+            begins_nothing: self.room.is_given() && !is_urgent,
+            now: self.clock.now(),
+            gives_way: &gives_way,
+        };
+        match transact(db, &mut head, batch, ways) {
             Ok(results) => {
                 self.head = head;
                 if self.head != before
@@ -259,11 +263,14 @@ impl Writer {
 
 /// How a transaction is written.
 #[derive(Clone, Copy)]
-struct Ways {
+struct Ways<'a> {
     /// Many deliveries are one record.
     takes_in: bool,
     /// The disk is full: what is under way is written down, and nothing new.
     begins_nothing: bool,
+    now: Time,
+    /// Whether it ends after the commit it is in.
+    gives_way: &'a dyn Fn() -> bool,
 }
 
 /// Whether something new begins with a commit: an announcement, a delivery, a request.
@@ -281,35 +288,33 @@ fn transact(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
-    ways: Ways,
-    now: Time,
-    gives_way: &dyn Fn() -> bool,
+    ways: Ways<'_>,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
-    let run = |sql: &str| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map(|_| ()).map_err(wrong);
-    run("BEGIN IMMEDIATE")?;
-    match all(db, head, batch, ways, now, gives_way, &run).and_then(|results| run("COMMIT").map(|()| results)) {
+    say(db, "BEGIN IMMEDIATE")?;
+    match all(db, head, batch, ways).and_then(|results| say(db, "COMMIT").map(|()| results)) {
         Ok(results) => Ok(results),
         Err(error) => {
             // Whatever it was, it is not one commit's own doing: nothing of the batch is believed.
-            drop(run("ROLLBACK"));
+            drop(say(db, "ROLLBACK"));
             Err(error)
         }
     }
+}
+
+fn say(db: &Connection, sql: &str) -> Result<(), LedgerError> {
+    write::exec(db, sql, [])
 }
 
 fn all(
     db: &Connection,
     head: &mut Head,
     batch: &[Request],
-    ways: Ways,
-    now: Time,
-    gives_way: &dyn Fn() -> bool,
-    run: &impl Fn(&str) -> Result<(), LedgerError>,
+    ways: Ways<'_>,
 ) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
     let mut results = Vec::with_capacity(batch.len());
     let mut tally = Tally::default();
     for Request { by, changes, .. } in batch {
-        if !results.is_empty() && gives_way() {
+        if !results.is_empty() && (ways.gives_way)() {
             break;
         }
         if ways.begins_nothing && begins(changes) {
@@ -318,7 +323,7 @@ fn all(
         }
         let mut intake = (ways.takes_in && Intake::suits(changes)).then(Intake::default);
         let mut apply = |head: &mut Head, tally: &mut Tally| {
-            write::apply(db, head, tally, intake.as_mut(), by, changes, now)?;
+            write::apply(db, head, tally, intake.as_mut(), by, changes, ways.now)?;
             intake.take().map_or(Ok(()), |intake| intake.write(db))?;
             Ok(head.seq)
         };
@@ -330,15 +335,15 @@ fn all(
             continue;
         }
         let before = (head.clone(), tally.clone());
-        run("SAVEPOINT one")?;
+        say(db, "SAVEPOINT one")?;
         match apply(head, &mut tally) {
             Ok(seq) => {
-                run("RELEASE one")?;
+                say(db, "RELEASE one")?;
                 results.push(Ok(seq));
             }
             Err(LedgerError::Conflict) => {
-                run("ROLLBACK TO one")?;
-                run("RELEASE one")?;
+                say(db, "ROLLBACK TO one")?;
+                say(db, "RELEASE one")?;
                 (*head, tally) = before;
                 results.push(Err(LedgerError::Conflict));
             }

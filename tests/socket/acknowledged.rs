@@ -34,11 +34,7 @@ fn r02_acknowledged_and_killed_at_once_it_is_out_once_on_every_account() {
             }
         }
         assert_eq!(city.none_is(&[&OPEN[..], &["held"]].concat()).await, None, "not everything ended");
-        let mut count: BTreeMap<(String, String), u32> = BTreeMap::new();
-        for post in city.posts().await {
-            let text = |key: &str| post[key].as_str().unwrap().to_owned();
-            *count.entry((text("account"), text("text"))).or_default() += 1;
-        }
+        let count = count_of(&city).await;
         let twice: Vec<_> = count.iter().filter(|(_, n)| **n > 1).collect();
         assert!(twice.is_empty(), "posted twice: {twice:?}");
         assert_eq!(count.len(), rounds * 4, "lost");
@@ -67,14 +63,20 @@ fn r02_a_large_one_killed_before_it_is_rows_is_out_once_on_every_account() {
             assert_eq!(city.ask("GET", "/v1/holds", "").value["items"].as_array().map(Vec::len), Some(n + 1));
             assert_eq!(city.none_is(&OPEN).await, None, "not everything ended");
         }
-        let mut count: BTreeMap<(String, String), u32> = BTreeMap::new();
-        for post in city.posts().await {
-            let text = |key: &str| post[key].as_str().unwrap().to_owned();
-            *count.entry((text("account"), text("text"))).or_default() += 1;
-        }
+        let count = count_of(&city).await;
         assert!(count.values().all(|n| *n == 1), "posted twice");
         assert_eq!(count.len(), rounds * UNITS * 4, "lost");
     });
+}
+
+/// How often each account carries each text.
+async fn count_of(city: &Outdoors) -> BTreeMap<(String, String), u32> {
+    let mut count = BTreeMap::new();
+    for post in city.posts().await {
+        let text = |key: &str| post[key].as_str().unwrap().to_owned();
+        *count.entry((text("account"), text("text"))).or_default() += 1;
+    }
+    count
 }
 
 /// When a hold was acknowledged and when its end was asked for.

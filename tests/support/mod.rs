@@ -14,42 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+pub use fabu::cli::stage::Indoors;
 use fabu::clock::{Clock, Time};
 use fabu::core::delivery::{Delivery, State};
 use fabu::daemon::config::{self, Config, Env};
 use fabu::daemon::{Daemon, World};
 use fabu::ledger::sqlite::Sqlite;
 use fabu::ledger::{Filter, Ledger, LedgerError, Trust};
-use fabu::platform::{Http, Lane, Lost};
-use fabu::sandbox::{Cut, FaultRule, Latency, Sandbox, Setup};
-use http::{Request, Response};
+use fabu::platform::Http;
+use fabu::sandbox::{FaultRule, Latency, Sandbox, Setup};
 use tempfile::TempDir;
-
-/// The platforms of the sandbox as a network.
-pub struct InProcess {
-    pub sandbox: Sandbox,
-    pub clock: Clock,
-}
-
-#[async_trait]
-impl Http for InProcess {
-    async fn send(
-        &self,
-        platform: &str,
-        _lane: Lane,
-        request: Request<Bytes>,
-        timeout: Duration,
-    ) -> Result<Response<Bytes>, Lost> {
-        match self.clock.timeout(timeout, self.sandbox.exchange(platform, request)).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(Cut::BeforeSend)) => Err(Lost::BeforeSend("refused".to_owned())),
-            Some(Err(Cut::AfterSend)) => Err(Lost::AfterSend("reset".to_owned())),
-            None => Err(Lost::AfterSend("timed out".to_owned())),
-        }
-    }
-}
 
 pub const UNITS: [(&str, &str, &str); 5] = [
     ("shanghai", "lead", "sina tencent eastday xinmin"),
@@ -138,8 +112,8 @@ impl City {
         panic!("the ledger is still in use");
     }
 
-    pub fn network(&self) -> InProcess {
-        InProcess { sandbox: self.sandbox.clone(), clock: self.clock.clone() }
+    pub fn network(&self) -> Indoors {
+        Indoors { sandbox: self.sandbox.clone(), clock: self.clock.clone() }
     }
 
     pub async fn start(&self) -> Daemon {

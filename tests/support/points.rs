@@ -17,7 +17,7 @@ use fabu::platform::{Http, Lane, Lost};
 use http::{Request, Response};
 use tokio::sync::Notify;
 
-use super::InProcess;
+use super::Indoors;
 use super::between::Watch;
 
 /// Where it happens.
@@ -61,7 +61,7 @@ pub struct Way {
 pub struct Trap {
     pub point: Point,
     pub way: Way,
-    pub network: InProcess,
+    pub network: Indoors,
     /// The intent has been seen: the next request of this platform is the one.
     armed: AtomicBool,
     pub state: PathBuf,
@@ -71,7 +71,7 @@ pub struct Trap {
 }
 
 impl Trap {
-    pub fn new(point: Point, way: Way, state: PathBuf, network: InProcess) -> Arc<Trap> {
+    pub fn new(point: Point, way: Way, state: PathBuf, network: Indoors) -> Arc<Trap> {
         let (armed, left, died) = (AtomicBool::new(false), Mutex::default(), Notify::new());
         Arc::new(Trap { point, way, network, armed, state, left, died })
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::kin::{Family, Whereabouts};
 use super::tried::{Tried, Wording, quoted};
-use super::{Key, Urgent, answered_with};
+use super::{Key, READ_AGAIN, Urgent, answered_with};
 use crate::core::announcement::{Content, Follows, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Ended, Note};
 use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
@@ -18,9 +18,6 @@ use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Cleared, ClosingPreview, HoldOver, LastWord, NoPost, Withdrawn};
 use crate::daemon::{Inner, lock};
 use crate::ledger::LedgerError;
-
-/// How often a correction or an all-clear is made anew when what it is about has changed meanwhile.
-const READ_AGAIN: u32 = 50;
 
 /// What a person asks for: their own words or the standard ones, for real or to look at.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::kin::{hold_name, reason_of, root_of};
-use super::quoted;
+use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
@@ -21,9 +21,6 @@ use crate::daemon::answers::{Confirmed, Fate, Persons};
 use crate::daemon::prepare::Means;
 use crate::daemon::{Inner, StepError, holds, lock};
 use crate::ledger::LedgerError;
-
-/// How often a word is written anew when what it is for has changed meanwhile: prepared, most of all.
-const READ_AGAIN: u32 = 50;
 
 impl Inner {
     /// A further person's word to exactly the content they were shown.
@@ -103,16 +100,8 @@ impl Inner {
             uid: *uid,
             name: name.clone(),
         });
-        let before = hold.as_ref().and_then(|hold| self.close_gate(hold));
-        let launches = self.take_in_hand(armed);
         // What came due in between, and so changed, makes the whole of it void: then nothing was confirmed.
-        if let Err(error) = self.ledger.commit(by, changes).await {
-            self.let_go(&launches);
-            if let Some(hold) = &hold {
-                self.open_gate(hold, before);
-            }
-            return Err(error.into());
-        }
+        let launches = self.commit_armed(by, changes, hold.as_ref(), armed).await?;
         lock(&self.gate).confirm(&row.id, &row.content, Person { uid: *uid, name: name.clone() });
         self.launch(launches);
         self.nudge(&others);
@@ -226,12 +215,7 @@ impl Inner {
         let owner = lock(&self.gate).persons(&row.id, &row.content).last().map(|p| format!("{}({})", p.name, p.uid));
         let owner = owner.unwrap_or_else(|| Actor::Queue.to_string());
         let Some(hold) = self.silence_by_level(&row, &content.body, owner, self.clock.now()) else { return Ok(()) };
-        let before = self.close_gate(&hold);
-        let written = self.ledger.commit(&Actor::Daemon, vec![Change::Hold(hold.clone())]).await;
-        if written.is_err() {
-            self.open_gate(&hold, before);
-        }
-        written.map(|_| ())
+        self.commit_silent(&Actor::Daemon, vec![Change::Hold(hold.clone())], Some(&hold)).await
     }
 
     /// Who gave their word to it, in that order.
