@@ -31,11 +31,13 @@ struct Inner {
     simulated: Option<i64>,
     /// What a simulation has stepped its wall clock by, in microseconds.
     stepped: AtomicI64,
+    /// How long a simulated process was stopped or its machine suspended, in microseconds: timers stood still.
+    slept: AtomicU64,
     /// State of the generator (SplitMix64).
     chance: AtomicU64,
 }
 
-/// A moment on the monotonic clock, in time since the clock was made.
+/// A moment on the monotonic clock, in time since an origin of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mono(pub Duration);
 
@@ -48,6 +50,7 @@ impl Clock {
             origin: OnceLock::new(),
             simulated: None,
             stepped: AtomicI64::new(0),
+            slept: AtomicU64::new(0),
             chance: AtomicU64::new(seed),
         }))
     }
@@ -58,6 +61,7 @@ impl Clock {
             origin: OnceLock::new(),
             simulated: Some(start.timestamp_micros()),
             stepped: AtomicI64::new(0),
+            slept: AtomicU64::new(0),
             chance: AtomicU64::new(seed),
         }))
     }
@@ -76,18 +80,31 @@ impl Clock {
         from_micros(micros)
     }
 
-    /// The monotonic clock.
+    /// The monotonic clock: it neither steps nor stops, also while the machine is suspended (`CLOCK_BOOTTIME`).
     #[expect(clippy::disallowed_methods, reason = "this is the file that may")]
     pub fn mono(&self) -> Mono {
-        // The first reading is the origin: a simulated clock may be made before its runtime runs.
-        let origin = self.0.origin.get_or_init(Instant::now);
-        Mono(Instant::now().duration_since(*origin))
+        if self.is_simulated() {
+            // The first reading is the origin: a simulated clock may be made before its runtime runs.
+            let origin = self.0.origin.get_or_init(Instant::now);
+            return Mono(Instant::now().duration_since(*origin) + self.slept());
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Mono(Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32))
     }
 
     /// Steps the wall clock of a simulation, as an operator or NTP would.
     pub fn step(&self, by: TimeDelta) {
         let micros = by.num_microseconds().unwrap_or(0);
         self.0.stepped.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    fn slept(&self) -> Duration {
+        Duration::from_micros(self.0.slept.load(Ordering::SeqCst))
+    }
+
+    /// Stops the process of a simulation, as SIGSTOP or a suspended machine does: no timer runs, and both clocks go on.
+    pub fn suspend(&self, for_: Duration) {
+        self.0.slept.fetch_add(for_.as_micros() as u64, Ordering::SeqCst);
     }
 
     /// Sleeps on the monotonic clock; wakes up to a few milliseconds late.

@@ -258,15 +258,15 @@ fn r06_what_a_person_cancels_does_not_go_and_an_edit_does_not_bring_it_back() {
         city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:10")]));
         let daemon = city.start().await;
         let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
-        let wish = fabu::core::delivery::Wish::Stop;
-        let answer = daemon.inner.withdraw(&by, "a", wish).await.unwrap();
+        let stopped = fabu::core::delivery::Desired::Stopped;
+        let answer = daemon.inner.withdraw(&by, "a", stopped).await.unwrap();
         assert_eq!(answer.cancelled, 4);
         city.save("a.yaml", &file(&[one("a", "甲改", "2026-11-24 08:12")]));
         daemon.rescan().await;
         assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
         assert_eq!(city.sandbox.posts().len(), 0);
-        assert!(daemon.inner.withdraw(&by, "a", wish).await.is_err(), "there is nothing left to cancel");
-        assert!(daemon.inner.withdraw(&by, "nothing", wish).await.is_err());
+        assert!(daemon.inner.withdraw(&by, "a", stopped).await.is_err(), "there is nothing left to cancel");
+        assert!(daemon.inner.withdraw(&by, "nothing", stopped).await.is_err());
     });
 }
 
@@ -281,7 +281,7 @@ fn r06_a_delete_is_tried_again_until_each_platform_confirms() {
         let page = json!({ "behaviour": "proxy_page", "operation": "show", "platform": "xinmin", "times": 2 });
         city.sandbox.set_faults(vec![support::fault(lost), support::fault(page)]);
         let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
-        daemon.inner.withdraw(&by, "a", fabu::core::delivery::Wish::Gone).await.unwrap();
+        daemon.inner.withdraw(&by, "a", fabu::core::delivery::Desired::Removed).await.unwrap();
         assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
         assert!(city.sandbox.posts().iter().all(|p| p.deleted));
         assert_eq!(in_state(&all(&daemon).await, State::Deleted), 4);

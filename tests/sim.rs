@@ -99,7 +99,7 @@ async fn check(city: &City, daemon: &Daemon, rows: &[Delivery], seed: u64) {
                 assert!(!mine[0].deleted, "seed {seed}: {id} on {account} is gone");
             }
             State::Deleted => assert!(mine[0].deleted, "seed {seed}: {id} on {account} was not taken down"),
-            State::Unknown => assert!(row.next_at.is_none(), "seed {seed}"),
+            State::Unknown => assert!(row.needs_person, "seed {seed}"),
             State::Cancelled => {
                 assert!(mine.is_empty(), "seed {seed}: {id} on {account} was cancelled and stands there")
             }

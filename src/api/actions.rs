@@ -12,10 +12,11 @@ use super::peer::{Allowed, EDIT, Peer, Role, denied};
 use super::problem::Problem;
 use super::sent::{Named, Sent, body};
 use crate::core::announcement::Priority;
-use crate::core::delivery::{DeliveryId, Wish};
+use crate::core::delivery::{DeliveryId, Desired};
 use crate::core::words::Words;
 use crate::daemon::Inner;
-use crate::daemon::answers::{Delivery, Pruned, Retrying, Withdrawn};
+use crate::daemon::answers::{Pruned, Resolved, Retrying, Withdrawn};
+use crate::daemon::resolve::Said;
 
 type Answer<T> = Result<axum::Json<T>, Problem>;
 
@@ -34,6 +35,11 @@ pub(super) struct Retry {
 pub(super) struct Resolve {
     /// The post's address; absent or null: it was not published.
     published: Option<String>,
+    /// The id of the post that this address means, where its text is not what was sent.
+    post: Option<String>,
+    /// Shows which post it would be, and what would follow, and writes nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -58,7 +64,7 @@ pub async fn cancel(
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Answer<Withdrawn> {
-    withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Stop).await
+    withdraw(&inner, &peer, has, &id, &headers, &bytes, Desired::Stopped).await
 }
 
 pub async fn delete(
@@ -68,10 +74,10 @@ pub async fn delete(
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Answer<Withdrawn> {
-    withdraw(&inner, &peer, has, &id, &headers, &bytes, Wish::Gone).await
+    withdraw(&inner, &peer, has, &id, &headers, &bytes, Desired::Removed).await
 }
 
-/// Cancelling and deleting are one act with two wishes.
+/// Cancelling and deleting are one act with two ends.
 async fn withdraw(
     inner: &Arc<Inner>,
     peer: &Peer,
@@ -79,11 +85,11 @@ async fn withdraw(
     id: &str,
     headers: &HeaderMap,
     bytes: &Bytes,
-    wish: Wish,
+    desired: Desired,
 ) -> Answer<Withdrawn> {
     let Nothing {} = body(headers, bytes)?;
     may_touch(inner, id, peer, has).await?;
-    Ok(axum::Json(inner.withdraw(&peer.actor(), id, wish).await?))
+    Ok(axum::Json(inner.withdraw(&peer.actor(), id, desired).await?))
 }
 
 pub async fn retry(
@@ -104,8 +110,8 @@ pub async fn resolve(
     Named(id): Named,
     headers: HeaderMap,
     Sent(bytes): Sent,
-) -> Answer<Delivery> {
-    let Resolve { published } = body(&headers, &bytes)?;
+) -> Answer<Resolved> {
+    let Resolve { published, post, dry_run } = body(&headers, &bytes)?;
     let id: i64 =
         id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
     let row = inner.ledger.load(vec![DeliveryId(id)]).await?.into_iter().next();
@@ -115,7 +121,7 @@ pub async fn resolve(
     {
         return Err(denied(&peer, Role::Duty, has));
     }
-    Ok(axum::Json(inner.resolve(&peer.actor(), DeliveryId(id), published).await?))
+    Ok(axum::Json(inner.resolve(&peer.actor(), DeliveryId(id), Said { published, post, dry_run }).await?))
 }
 
 pub async fn prune(

@@ -59,7 +59,8 @@ pub async fn begin(
     let local = now.with_timezone(&inner.config().settings.zone);
     let id = format!("hold-{}-{:04x}", local.format("%Y%m%d-%H%M%S"), inner.clock.random() & 0xffff);
     let actor = peer.actor();
-    let hold = Hold { id, reason, until, accounts, owner: actor.to_string(), begun: now };
+    let owner = actor.to_string();
+    let hold = Hold { id, reason, until, accounts, owner, begun: now, post: None, ended: None, version: 1 };
     Ok(axum::Json(inner.hold(&actor, hold).await?))
 }
 

@@ -115,8 +115,7 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
     };
     let now = Clock::real().now();
     let reading = planner::read(&config, &Named::default(), now);
-    let rules =
-        plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, accepted: None, refused: None };
+    let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: None };
     let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);
     let mut releases = releases(&config, &reading, &alone, now);
     if let Some(value) = &against {

@@ -318,7 +318,7 @@ pub async fn accounts_check(file: &Path, voice: Voice, env: &Env) -> Exit {
                 return (account, Err(why));
             };
             let timeout = platform.settings().timeout;
-            let call = Call { http: &*net, clock: &clock, lane: Lane::Routine, account, token, timeout };
+            let call = Call { http: &*net, barrier: None, clock: &clock, lane: Lane::Routine, account, token, timeout };
             (account, platform.check(&call).await.map_err(|failure| failure.words().clone()))
         }
     });

@@ -184,6 +184,8 @@ pub struct Announcement {
     /// Path of its file below the queue folder, and its line there.
     pub file: String,
     pub line: usize,
+    /// When its file was last changed, where that is known.
+    pub saved: Option<Time>,
     pub content: Content,
 }
 

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Part, Priority};
-use super::delivery::{Delivery, Step};
+use super::delivery::{Cause, Delivery, DeliveryId, Step, Stop};
 use super::gate::Hold;
+use super::words::Words;
 
 /// Number of an event, from 1, in commit order.
 pub type Seq = i64;
@@ -54,13 +55,39 @@ pub struct AnnouncementRow {
     pub supersedes: Option<AnnouncementId>,
     /// A repeat's occurrences are written up to here.
     pub planned_to: Option<Time>,
-    /// Why it was withdrawn, if it was: `queue` (its file no longer has it) or a person.
-    pub withdrawn: Option<String>,
+    pub withdrawn: Option<Withdrawal>,
     pub first_seen: Time,
     /// The emergency it is a later word of, by its first post.
     pub follows: Option<(AnnouncementId, Part)>,
     /// Of an emergency's post: how it ended.
     pub ended: Option<Ended>,
+    /// One more with each change of this row, and with each order about its deliveries.
+    pub version: i64,
+}
+
+/// Who withdrew an announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// Its file no longer has it: it comes back with the file.
+    Queue,
+    /// A person; no file brings it back.
+    Person(String),
+}
+
+impl Withdrawal {
+    /// As the ledger keeps it. No person's name is this word: it ends with a uid in brackets.
+    const QUEUE: &str = "queue";
+
+    pub fn as_str(&self) -> &str {
+        match self {
+            Withdrawal::Queue => Withdrawal::QUEUE,
+            Withdrawal::Person(name) => name,
+        }
+    }
+
+    pub fn parse(text: String) -> Withdrawal {
+        if text == Withdrawal::QUEUE { Withdrawal::Queue } else { Withdrawal::Person(text) }
+    }
 }
 
 /// How an emergency's post ended, by whom, and when.
@@ -98,9 +125,16 @@ pub struct Closing {
 #[derive(Clone, Debug)]
 pub enum Change {
     Content(ContentHash, Box<Content>),
+    /// An announcement as it is now. Version 1 is a new one; any other is refused unless it follows the row's version.
     Announcement(Box<AnnouncementRow>),
-    /// Refused when there is an announcement of this name: before all other changes of its commit.
-    Unused(AnnouncementId),
+    /// Refused when the delivery is no longer the one that was read: for what was decided on, and stays as it is.
+    Expect(DeliveryId, i64),
+    /// Refused when the value is another.
+    ExpectMeta(String, Option<String>),
+    /// A whole announcement is withdrawn.
+    Withdrawn(AnnouncementId, Withdrawal),
+    /// One occurrence of it is, by a person: no file and no edit brings it back.
+    OccurrenceStopped(OccurrenceId, AnnouncementId, String),
     /// An emergency's post has ended, or is in force again.
     Ended(AnnouncementId, Option<Ended>),
     /// An occurrence; one that exists gets the new content and instant.
@@ -114,8 +148,22 @@ pub enum Change {
     /// A new delivery; its `id` is the ledger's to give. An (occurrence, account) that exists is left alone. One that
     /// is `sending` already comes with its intent.
     Add(Box<Delivery>),
+    /// A new delivery of a post that says something about earlier ones: decided at the commit by where those are. It
+    /// is added as it is, or held until that is known, or left out.
+    AddAbout(Box<Delivery>, Vec<AnnouncementId>),
     /// A step of a delivery, refused when the row is not the one it was computed from.
     Step(Box<Step>),
+    /// An order, carried out on the rows as they are at the commit; in what the commit returns its steps stand in its
+    /// place.
+    Stop(Box<Stop>),
+    /// Where these posts were superseded: nothing more of them is planned there.
+    Superseded {
+        posts: Vec<AnnouncementId>,
+        account: AccountId,
+        by: AnnouncementId,
+    },
+    /// It is known now whether an emergency's post is out on this account: what waits to know is decided.
+    Decide(AccountId),
     /// Calls counted against a window of an account's or host's budget.
     Spend {
         key: String,
@@ -136,11 +184,11 @@ pub enum Change {
         account: AccountId,
         post_id: String,
     },
-    /// Whether an account's credential was good, and when that was seen.
-    Standing {
+    /// Whether an account's credential works, as it was seen now.
+    Credential {
         account: AccountId,
-        good: bool,
-        words: String,
+        /// Why it does not.
+        bad: Option<Words>,
         uid: Option<String>,
         expires: Option<Time>,
     },
@@ -148,9 +196,15 @@ pub enum Change {
         key: String,
         value: Option<String>,
     },
-    /// A hold begins, or one that stands gets another end.
+    /// A hold begins, or one that stands is changed: refused unless its version follows that of the one that stands.
     Hold(Hold),
-    HoldEnded(String),
+    /// Refused when the hold is no longer of this version.
+    HoldEnded {
+        id: String,
+        /// Which of that name.
+        begun: Time,
+        version: i64,
+    },
     /// A person's word to exactly this content.
     Confirmed {
         announcement: AnnouncementId,
@@ -169,14 +223,33 @@ pub enum Change {
 }
 
 impl Change {
+    /// The end of this hold.
+    pub fn end_of(hold: &Hold) -> Change {
+        Change::HoldEnded { id: hold.id.clone(), begun: hold.begun, version: hold.version }
+    }
+
     /// Whether it is part of an emergency: such a change waits for nothing of routine.
     pub fn is_urgent(&self) -> bool {
         match self {
             Change::Announcement(row) => row.priority == Priority::Emergency,
             Change::Step(step) => step.row.priority == Priority::Emergency,
-            Change::Hold(_) | Change::HoldEnded(_) | Change::Confirmed { .. } => true,
+            Change::Stop(stop) => matches!(stop.cause, Cause::Corrected | Cause::Cleared),
+            Change::Hold(_) | Change::HoldEnded { .. } | Change::Confirmed { .. } | Change::Ended(..) => true,
             _ => false,
         }
+    }
+
+    /// Whether it can be refused because another change came first.
+    pub fn is_guarded(&self) -> bool {
+        matches!(
+            self,
+            Change::Announcement(_)
+                | Change::Expect(..)
+                | Change::ExpectMeta(..)
+                | Change::Step(_)
+                | Change::Hold(_)
+                | Change::HoldEnded { .. }
+        )
     }
 }
 

@@ -1,22 +1,28 @@
 //! The delivery: one occurrence to one account, its state machine and nothing else.
 //!
 //! `step` is the only place where a state changes, and where it is decided whether anything may be
-//! sent again: only after proof that nothing was accepted. Whatever leaves doubt becomes `unknown`
-//! and is read back. What is not in the table is `Illegal`, and is refused.
+//! sent again: only after proof that nothing was accepted. An outcome that leaves doubt becomes `unknown`
+//! and is read back. A pair of state and event that is not in the table is `Illegal`, and is refused.
+//!
+//! An event says what it is about (which attempt, which content), so that it can never be applied to
+//! what the row has become meanwhile: whoever meets a conflict reads the row again and decides again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, ContentHash, OccurrenceId, Priority};
 use super::policy::{ReadBack, Retry};
 use super::{Time, words::Words};
-pub use kinds::{Class, Failure, Prepared, Receipt, Scope, State, Wish};
+pub use kinds::{Cause, Class, Desired, Failure, Prepared, Receipt, Scope, State};
+pub use orders::{Reach, Stop, Where, later_word, stopped};
 
 mod kinds;
 mod moves;
+mod orders;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -34,26 +40,33 @@ pub struct Delivery {
     pub announcement: AnnouncementId,
     pub account: AccountId,
     pub content: ContentHash,
+    /// That of its content, and set with it.
     pub priority: Priority,
     pub state: State,
+    /// Why it is held or stopped; `None` in every other state, and once it is released again.
+    pub cause: Option<Cause>,
+    pub desired: Desired,
     /// When it next needs attention; `None` while it rests.
     pub next_at: Option<Time>,
     /// The release instant.
     pub at: Time,
     pub expires_at: Option<Time>,
-    pub wish: Wish,
     /// Publish attempts armed so far.
     pub attempt: u16,
-    /// Looks at the timeline since the last attempt.
+    /// Reads of the timeline since the last attempt.
     pub looks: u16,
-    /// Deadline of the last request: looking starts from here.
-    pub asked_until: Option<Time>,
-    /// When the last request began.
+    /// Tries in a row that came to nothing, at what it is at now: preparing, reading back, taking down.
+    pub misses: u16,
+    /// The earliest that its first request can have begun; after the answer to the first, when that began.
     pub begun_at: Option<Time>,
     /// The platform called it a duplicate: absence then ends in `failed`, since a resend is refused again.
     pub called_duplicate: bool,
-    /// `unknown` because the ledger cannot tell, not because a request went out.
-    pub never_armed: bool,
+    /// The ledger cannot tell whether this content went out before: looked for before it is sent.
+    pub doubted: Option<ContentHash>,
+    /// No request of this ledger's can be under way: one honest read of the timeline is enough to believe in absence.
+    pub one_look: bool,
+    /// Read-back has come to an end without proof so far, and a person has been told.
+    pub needs_person: bool,
     pub prepared: Option<Arc<Prepared>>,
     pub receipt: Option<Receipt>,
     pub class: Option<Class>,
@@ -69,18 +82,19 @@ pub struct Delivery {
 pub enum Event {
     Prepared(Prepared),
     PrepareFailed(Failure),
+    /// What was prepared cannot be used any more: prepared again.
+    Unprepared(Words),
     /// It made its task panic twice: it is not tried again by itself.
     SetAside(Words),
-    Edited {
-        content: ContentHash,
-        at: Time,
-        expires_at: Option<Time>,
+    Edited(Edit),
+    Withdrawn {
+        desired: Desired,
+        cause: Cause,
+        why: Words,
     },
-    Withdrawn(Wish, Words),
     Expired,
     Armed {
         slot: Time,
-        timeout: Duration,
         baseline: Option<String>,
     },
     /// No budget is left, or its account or platform has to wait.
@@ -88,10 +102,11 @@ pub enum Event {
         until: Time,
         why: Words,
     },
-    /// A hold or a missing confirmation stands in the way until then.
+    /// Something stands in the way until then.
     GateClosed {
+        cause: Cause,
         until: Option<Time>,
-        /// What is held lasts as long as it wishes itself, however long the hold.
+        /// A held delivery lasts as long as its own `expires_after`, however long the hold.
         expires_at: Option<Time>,
         why: Words,
     },
@@ -99,30 +114,40 @@ pub enum Event {
         at: Time,
         expires_at: Option<Time>,
     },
-    /// The request had not begun when it was stopped.
+    /// The request of this attempt had not begun when it was stopped.
     StoppedBefore {
-        held_until: Option<Time>,
-        expires_at: Option<Time>,
-        why: Words,
+        attempt: u16,
+        stop: Stopped,
     },
     Answered {
+        attempt: u16,
         begun: Time,
+        /// Until the request's own deadline, from now: the platform may be at work on it until then.
+        left: Duration,
         answer: Result<Receipt, Failure>,
     },
-    /// The process that sent it is gone.
-    OwnerGone(Words),
+    /// The process that sent it is gone; the platform may be at work on its request for so long.
+    OwnerGone {
+        why: Words,
+        left: Duration,
+    },
     Found(Receipt),
     /// The timeline was read, reaches back far enough, and does not show it.
-    Absent,
-    /// The timeline could not be read, or proves nothing.
-    Unseen(Words),
-    TurnedDown(Class, Words),
-    /// The ledger is new, restored or cut.
-    Doubted(Words),
-    SettledPublished {
-        url: Option<String>,
-        post_id: String,
+    Absent {
+        waited: Waited,
     },
+    /// The timeline could not be read, or proves nothing.
+    Unseen {
+        why: Words,
+        waited: Waited,
+    },
+    TurnedDown(Class, Words),
+    /// The ledger cannot tell whether it went out: it is new, restored, or was away when it came due.
+    Doubted {
+        why: Words,
+        one_look: bool,
+    },
+    SettledPublished(Receipt),
     SettledNotPublished,
     TriedAgain {
         at: Time,
@@ -130,22 +155,52 @@ pub enum Event {
     },
     TakenDown,
     NotTakenDown(Failure),
+    /// The wall clock was stepped: what waits for a length of time goes on waiting for the same length.
+    ClockStepped(TimeDelta),
+}
+
+/// How long the doubt about a delivery has lasted, on a clock that neither steps nor stops, in this process alone:
+/// from the latest instant at which its request can have been under way.
+pub type Waited = Duration;
+
+/// The newest version of a delivery, as the queue has it.
+#[derive(Clone, Debug)]
+pub struct Edit {
+    pub content: ContentHash,
+    pub priority: Priority,
+    pub at: Time,
+    pub expires_at: Option<Time>,
+    /// Its new instant was over when this process started: another one may have published it.
+    pub is_doubted: bool,
+}
+
+/// Why a request was not let out.
+#[derive(Clone, Debug)]
+pub enum Stopped {
+    /// Somebody stopped the delivery after it was armed; the row says how.
+    Withdrawn,
+    /// The daemon stops: after its start it is simply due again.
+    Ending(Words),
+    Expired,
+    Closed(Words),
+    Held {
+        cause: Cause,
+        until: Option<Time>,
+        expires_at: Option<Time>,
+        why: Words,
+    },
 }
 
 impl Event {
-    /// Whether it holds for the content it was made of, and for no other.
-    pub fn is_of_words(&self) -> bool {
-        matches!(self, Event::Prepared(_) | Event::PrepareFailed(_))
-    }
-
     /// The event's name in the audit trail.
     pub fn name(&self) -> &'static str {
         match self {
             Event::Prepared(_) => "prepared",
             Event::PrepareFailed(_) => "prepare_failed",
+            Event::Unprepared(_) => "unprepared",
             Event::SetAside(_) => "set_aside",
-            Event::Edited { .. } => "edited",
-            Event::Withdrawn(..) => "withdrawn",
+            Event::Edited(_) => "edited",
+            Event::Withdrawn { .. } => "withdrawn",
             Event::Expired => "expired",
             Event::Armed { .. } => "armed",
             Event::Postponed { .. } => "postponed",
@@ -153,23 +208,25 @@ impl Event {
             Event::GateOpen { .. } => "gate_open",
             Event::StoppedBefore { .. } => "stopped_before",
             Event::Answered { .. } => "answered",
-            Event::OwnerGone(_) => "owner_gone",
+            Event::OwnerGone { .. } => "owner_gone",
             Event::Found(_) => "found",
-            Event::Absent => "absent",
-            Event::Unseen(_) => "unseen",
+            Event::Absent { .. } => "absent",
+            Event::Unseen { .. } => "unseen",
             Event::TurnedDown(..) => "turned_down",
-            Event::Doubted(_) => "doubted",
-            Event::SettledPublished { .. } => "settled_published",
+            Event::Doubted { .. } => "doubted",
+            Event::SettledPublished(_) => "settled_published",
             Event::SettledNotPublished => "settled_not_published",
             Event::TriedAgain { .. } => "tried_again",
             Event::TakenDown => "taken_down",
             Event::NotTakenDown(_) => "not_taken_down",
+            Event::ClockStepped(_) => "clock_stepped",
         }
     }
 }
 
-/// What `step` needs to know besides the delivery.
-#[derive(Clone, Debug)]
+/// What `step` needs to know besides the delivery. The default is for events that wait for nothing and try nothing
+/// again.
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub retry: Retry,
     pub read_back: ReadBack,
@@ -210,6 +267,8 @@ pub struct Step {
     pub event: &'static str,
     /// What was prepared is as the ledger has it, and need not be written again.
     pub keeps_prepared: bool,
+    /// With this step a doubt begins; read-back counts from this long after it.
+    pub doubt_in: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -226,41 +285,62 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
     let illegal = Illegal { state: before.state, event: name };
     let mut row = Delivery { fence: before.fence + 1, ..before.clone() };
     let mut attempt = None;
+    let mut doubt_in = None;
     match (before.state, event) {
         (Scheduled, Event::Prepared(prepared)) => {
             row.prepared = Some(Arc::new(prepared));
+            row.misses = 0;
             row.rest_until(Ready, Some(before.at.max(now)));
         }
-        (Held, Event::Prepared(prepared)) => row.prepared = Some(Arc::new(prepared)),
-        (Scheduled | Held, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
+        (Held | Retrying, Event::Prepared(prepared)) => row.prepared = Some(Arc::new(prepared)),
+        (Scheduled | Held | Retrying, Event::PrepareFailed(failure)) => row.prepare_failed(failure, now, policy),
+        (Ready | Retrying, Event::Unprepared(why)) => {
+            row.prepared = None;
+            row.reason = Some(why);
+            let state = if before.state == Ready { Scheduled } else { Retrying };
+            row.rest_until(state, Some(before.at));
+        }
         (Scheduled | Ready | Held | Retrying, Event::SetAside(why)) => row.end(Failed, Some(Class::Platform), why),
 
-        (Held, Event::Edited { content, at, .. }) if at == before.at => {
-            // Other words for the hour it was kept back from still wait for a person's look.
-            row.content = content;
-            row.prepared = None;
+        (Scheduled | Ready | Held | Expired | Cancelled, Event::Edited(edit)) if before.is_the_queues() => {
+            row.edited(edit, now);
         }
-        (Scheduled | Ready | Held | Retrying | Cancelled | Expired, Event::Edited { content, at, expires_at }) => {
-            row.content = content;
-            row.begin_again(at, expires_at);
+        // It failed while it was prepared: another text may pass.
+        (Failed, Event::Edited(edit)) if before.is_the_queues() && before.attempt == 0 => row.edited(edit, now),
+        // Whether its old version went out is not known yet: that is found out first.
+        (Unknown, Event::Edited(edit)) if before.is_the_queues() && before.doubted.is_some() && before.attempt == 0 => {
+            row.edited(edit, now);
         }
-        (Scheduled | Ready | Held | Retrying, Event::Withdrawn(wish, by)) => {
-            row.wish = wish;
-            row.end(Cancelled, None, by);
+
+        (Scheduled | Ready | Held | Retrying, Event::Withdrawn { desired, cause, why }) => {
+            row.stop(desired, cause);
+            row.end(Cancelled, None, why);
         }
-        (Sending | Accepted | Unknown | Published, Event::Withdrawn(wish, by)) => {
-            row.wish = row.wish.max(wish);
-            row.reason = Some(by);
-            if before.state == Published && wish == Wish::Gone {
+        (Sending | Accepted | Unknown, Event::Withdrawn { desired, cause, why }) => {
+            row.stop(desired, cause);
+            row.reason = Some(why);
+            if before.state == Accepted && desired == Desired::Removed {
                 row.next_at = Some(now);
             }
         }
-        (Scheduled | Ready | Held | Retrying, Event::Expired) => {
-            row.end(Expired, None, Words::new("过了有效期", "it expired before it could go out"));
+        (Published, Event::Withdrawn { desired: Desired::Removed, cause, why }) => {
+            row.stop(Desired::Removed, cause);
+            row.reason = Some(why);
+            row.misses = 0;
+            row.next_at = Some(now);
         }
+        // It has ended, and never begins again.
+        (Failed | Expired, Event::Withdrawn { desired, cause, .. }) => row.stop(desired, cause),
+        (Cancelled, Event::Withdrawn { desired, cause, why })
+            if before.cause.is_some_and(Cause::is_of_queue) && !cause.is_of_queue() =>
+        {
+            row.stop(desired, cause);
+            row.reason = Some(why);
+        }
+        (Scheduled | Ready | Held | Retrying, Event::Expired) => row.expire(),
 
-        (Scheduled | Ready | Retrying | Held, Event::Armed { slot, timeout, baseline })
-            if before.prepared.is_some() =>
+        (Scheduled | Ready | Retrying | Held, Event::Armed { slot, baseline })
+            if before.prepared.is_some() && before.doubted.is_none() && before.desired == Desired::Published =>
         {
             // An earlier attempt may be out there after all: looking starts below the first of them.
             if let (0, Some(prepared)) = (before.attempt, &mut row.prepared)
@@ -268,44 +348,43 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             {
                 Arc::make_mut(prepared).baseline = baseline;
             }
+            // Until it is known better: after a crash this is when it can have begun at the earliest.
+            if before.attempt == 0 {
+                row.begun_at = Some(slot);
+            }
             row.attempt += 1;
             row.looks = 0;
+            row.misses = 0;
+            row.cause = None;
             row.called_duplicate = false;
-            row.never_armed = false;
-            row.asked_until = Some(slot + timeout);
-            // Until it is known better: after a crash this is when it can have begun.
-            row.begun_at = Some(slot);
-            row.rest_until(Sending, Some(slot + timeout));
+            row.rest_until(Sending, Some(slot));
             attempt = Some(Outcome::Armed);
         }
-        (Scheduled | Ready | Retrying | Held, Event::GateClosed { until, expires_at, why }) => {
+        (Scheduled | Ready | Retrying | Held, Event::GateClosed { cause, until, expires_at, why }) => {
             row.expires_at = expires_at;
-            row.hold(until, why);
+            row.hold(cause, until, why);
         }
-        (Held, Event::GateOpen { at, expires_at }) => row.begin_again(at, expires_at),
-        (Sending, Event::StoppedBefore { held_until, expires_at, why }) => {
+        (Held, Event::GateOpen { at, expires_at }) => row.begin_again(at, expires_at, now),
+        (Sending, Event::StoppedBefore { attempt: of, stop }) if of == before.attempt => {
             attempt = Some(Outcome::NotBegun);
-            if before.wish != Wish::Out {
-                row.end(Cancelled, None, why);
-            } else if before.expires_at.is_some_and(|e| e < now) {
-                row.end(Expired, None, why);
-            } else {
-                row.expires_at = expires_at;
-                row.hold(held_until, why);
-            }
+            row.attempt -= 1;
+            row.stopped_before(stop);
         }
         (Scheduled | Ready | Retrying | Unknown | Accepted | Published, Event::Postponed { until, why }) => {
             row.reason = Some(why);
             row.next_at = Some(until);
         }
 
-        (Sending, Event::Answered { begun, answer }) => {
-            row.begun_at = Some(begun);
-            attempt = Some(row.answered(answer, begun, now, policy));
+        (Sending, Event::Answered { attempt: of, begun, left, answer }) if of == before.attempt => {
+            if of == 1 {
+                row.begun_at = Some(begun);
+            }
+            let (outcome, doubt) = row.answered(answer, begun, left, now, policy);
+            (attempt, doubt_in) = (Some(outcome), doubt);
         }
-        (Sending, Event::OwnerGone(why)) => {
+        (Sending, Event::OwnerGone { why, left }) => {
             attempt = Some(Outcome::Unclear);
-            row.doubt(why, row.asked_until.unwrap_or(now).min(now + policy.longest_wait()), policy);
+            doubt_in = Some(row.doubt(why, left, now, policy));
         }
 
         (Unknown, Event::Found(receipt)) if before.called_duplicate && receipt.accepted_at < before.first_send() => {
@@ -316,45 +395,52 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         (Unknown | Accepted, Event::Found(receipt)) if !receipt.shown => {
             // It is there and under review: looked for until it is shown or turned down.
-            row.receipt = Some(receipt);
-            row.look_again(now, policy);
-            row.state = Accepted;
+            row.doubted = None;
+            row.accepted(receipt, now, policy);
+            doubt_in = Some(Duration::ZERO);
         }
         (Unknown | Accepted, Event::Found(receipt)) => row.published(receipt, now),
-        (Unknown, Event::Absent) => row.absent(now, policy),
-        (Accepted, Event::Absent) => row.look_again(now, policy),
-        (Unknown | Accepted, Event::Unseen(why)) => {
+        (Held, Event::Found(receipt)) if before.doubted.is_some() => row.published(receipt, now),
+        (Unknown, Event::Absent { waited }) => row.absent(waited, now, policy),
+        (Held, Event::Absent { waited }) if before.doubted.is_some() && before.is_long_enough(waited, policy) => {
+            (row.doubted, row.one_look) = (None, false);
+        }
+        (Accepted, Event::Absent { waited }) => row.look_again(waited, false, now, policy),
+        (Unknown | Accepted, Event::Unseen { why, waited }) => {
             row.reason = Some(why);
-            row.look_again(now, policy);
+            row.look_again(waited, true, now, policy);
         }
-        (Accepted, Event::TurnedDown(class, why)) => row.end(Failed, Some(class), why),
+        (Unknown | Accepted, Event::TurnedDown(class, why)) => row.end(Failed, Some(class), why),
 
-        (Scheduled | Ready | Sending | Retrying | Held, Event::Doubted(why)) => {
-            row.never_armed = before.attempt == 0;
-            row.doubt(why, now, policy);
-            row.next_at = Some(now);
+        (Scheduled | Ready | Sending | Retrying | Held, Event::Doubted { why, one_look }) => {
+            row.doubted = Some(before.content.clone());
+            row.one_look = one_look && before.state != Sending;
+            if before.state != Held {
+                doubt_in = Some(row.doubt(why, Duration::ZERO, now, policy));
+                row.next_at = Some(now);
+            }
         }
-        (Unknown, Event::SettledPublished { url, post_id }) => {
-            let receipt = Receipt { post_id, url, accepted_at: now, shown: true, read_back: true, ticket: None };
-            row.published(receipt, now);
+        (Unknown | Accepted, Event::SettledPublished(receipt)) => row.published(receipt, now),
+        (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
+        (Accepted, Event::SettledNotPublished) => {
+            // Taken and not shown: sent again it could be there twice, if its review passes after all.
+            row.end(
+                Failed,
+                Some(Class::Policy),
+                Words::new("平台收下而没有展示", "taken by the platform and not shown"),
+            );
         }
-        (Unknown, Event::SettledNotPublished) => row.retry_or_cancel(now, policy),
-        (Failed | Expired, Event::TriedAgain { at, expires_at }) => {
+        (Failed | Expired, Event::TriedAgain { at, expires_at }) if before.desired == Desired::Published => {
             row.attempt = 0;
-            row.wish = Wish::Out;
-            row.begin_again(at, expires_at);
+            row.begin_again(at, expires_at, now);
         }
 
-        (Published, Event::TakenDown) => row.rest_until(Deleted, None),
-        (Published, Event::NotTakenDown(failure)) => {
-            row.looks = row.looks.saturating_add(1);
-            let wait = match &failure {
-                Failure::Later(wait, ..) => *wait,
-                _ => policy.backoff(row.looks),
-            };
-            row.reason = Some(failure.words().clone());
-            // A platform that says it never will is not asked again; a person sees why it still stands.
-            row.next_at = (!matches!(failure, Failure::Refused(..))).then_some(now + wait);
+        (Published | Accepted, Event::TakenDown) if before.desired == Desired::Removed => row.rest_until(Deleted, None),
+        (Published | Accepted, Event::NotTakenDown(failure)) if before.desired == Desired::Removed => {
+            row.not_taken_down(failure, now, policy);
+        }
+        (Retrying | Unknown | Accepted | Published, Event::ClockStepped(by)) if before.next_at.is_some() => {
+            row.next_at = before.next_at.and_then(|at| at.checked_add_signed(by));
         }
         _ => return Err(illegal),
     }
@@ -363,31 +449,14 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         (Some(prepared), Some(after)) => before.state != Scheduled && Arc::ptr_eq(prepared, after),
         (prepared, after) => prepared.is_none() && after.is_none(),
     };
-    Ok(Step { from: before.state, row, attempt, event: name, keeps_prepared })
+    Ok(Step { from: before.state, row, attempt, event: name, keeps_prepared, doubt_in })
 }
 
 impl Policy {
-    /// The moment of the `n`th look after `from`; the last one is at the settling time.
-    pub fn look(&self, from: Time, n: u16) -> Option<Time> {
-        let n = usize::from(n);
-        let after = &self.read_back.after;
-        match after.get(n) {
-            Some(wait) => Some(from + *wait),
-            None if n == after.len() => self.read_back.settle.map(|s| from + s),
-            // A timeline that failed at the settling time is asked a few times more before a person is.
-            None if n < after.len() + 4 => self.read_back.settle.map(|s| from + s + s * (n - after.len()) as u32),
-            None => None,
-        }
-    }
-
     /// Exponential, half of it drawn by chance.
     pub fn backoff(&self, attempt: u16) -> Duration {
         let doubled = self.retry.first.saturating_mul(1 << u32::from(attempt.saturating_sub(1)).min(20));
         doubled.min(self.retry.max).mul_f64(0.5 + self.jitter.clamp(0.0, 1.0) / 2.0)
-    }
-
-    pub(super) fn longest_wait(&self) -> Duration {
-        self.read_back.settle.unwrap_or(Duration::from_secs(300))
     }
 }
 

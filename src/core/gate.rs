@@ -1,14 +1,15 @@
-//! May this go now, and if not, why: holds, exemptions, confirmations, withdrawals.
+//! May this go now, and if not, why: holds, exemptions, confirmations, accounts that are closed.
 //!
-//! The gate is looked at when a delivery is armed and once more, in memory, right before its request
-//! is written. It errs to silence: an emergency that lacks a person's word never passes.
+//! The gate is asked when a delivery is armed and once more, in memory, right before the first byte of its
+//! request. It errs to silence: an emergency that lacks a person's confirmation never passes, and a routine post
+//! that a hold came over passes only after a person has released it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, Body, ContentHash, Priority};
-use super::delivery::DeliveryId;
+use super::delivery::Cause;
 use super::policy::Emergency;
 use super::words::{Words, words};
 use serde::Serialize;
@@ -26,16 +27,39 @@ pub struct Hold {
     pub owner: String,
     #[schema(value_type = chrono::DateTime<chrono::Utc>)]
     pub begun: Time,
+    /// The emergency's post that brought it, if one did.
+    pub post: Option<AnnouncementId>,
+    /// When it was ended, by a person or because its time was over.
+    #[serde(skip)]
+    pub ended: Option<Time>,
+    /// One more with each change.
+    #[serde(skip)]
+    pub version: i64,
 }
 
 impl Hold {
-    /// Whether it stands in the way of this account at that moment. One that has ended never does again.
+    /// Whether it stands at that moment. One that was ended never stands again.
+    pub fn stands(&self, at: Time) -> bool {
+        self.ended.is_none() && self.until.is_none_or(|until| at < until)
+    }
+
+    /// Whether it stands in the way of this account at that moment.
     pub fn covers(&self, account: &AccountId, at: Time) -> bool {
-        self.until.is_none_or(|until| at < until) && self.accounts.as_ref().is_none_or(|a| a.contains(account))
+        self.stands(at) && self.concerns(account)
+    }
+
+    fn concerns(&self, account: &AccountId) -> bool {
+        self.accounts.as_ref().is_none_or(|a| a.contains(account))
+    }
+
+    /// Whether it stood at any moment between these two.
+    fn overlaps(&self, from: Time, to: Time) -> bool {
+        let end = [self.until, self.ended].into_iter().flatten().min();
+        self.begun <= to && end.is_none_or(|end| from < end)
     }
 }
 
-/// Who gave their word, as the kernel names them.
+/// Who confirmed, as the kernel names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub uid: u32,
@@ -46,36 +70,42 @@ pub struct Person {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Go,
-    Closed { until: Option<Time>, why: Words },
-    Withdrawn,
+    Held {
+        cause: Cause,
+        until: Option<Time>,
+        why: Words,
+    },
+    /// Its account gets nothing any more.
+    Closed(Words),
 }
 
-/// What stands in the way, as of now; kept in memory, rebuilt from the ledger at start.
+/// What stands in the way, as committed changes have it; kept in memory, rebuilt from the ledger at start.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
+    /// Also those of the last weeks that are over: what they came over is not sent without a review.
     pub holds: Vec<Hold>,
-    /// Who gave their word to exactly this content of this announcement, in that order: the same words sent another
-    /// day need their persons anew.
+    /// Who confirmed exactly this content of this announcement, in that order: the same text sent another day needs
+    /// its persons anew.
     pub confirmed: BTreeMap<(AnnouncementId, ContentHash), Vec<Person>>,
-    /// Deliveries somebody withdrew after they were armed: their requests must not begin.
-    pub withdrawn: BTreeSet<DeliveryId>,
 }
 
-/// What the gate looks at.
+/// What the gate is asked about.
 pub struct Asking<'a> {
-    pub delivery: DeliveryId,
     pub announcement: &'a AnnouncementId,
     pub account: &'a AccountId,
     pub content: &'a ContentHash,
     pub body: &'a Body,
-    /// When the unconfirmed are given up.
-    pub released: Time,
+    /// Its release instant.
+    pub at: Time,
+    /// The account is suspended or closed.
+    pub is_resting: bool,
 }
 
 impl Gate {
     pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
-        if self.withdrawn.contains(&asking.delivery) {
-            return Verdict::Withdrawn;
+        if asking.is_resting {
+            let account = asking.account;
+            return Verdict::Closed(words!("账号 {account} 已停用", "the account {account} is suspended or closed"));
         }
         if asking.body.priority == Priority::Emergency {
             return self.confirmed_enough(asking, emergency);
@@ -83,21 +113,48 @@ impl Gate {
         if asking.body.hold_exempt.is_some() {
             return Verdict::Go;
         }
-        match self.holds.iter().find(|h| h.covers(asking.account, now)) {
-            Some(hold) => {
-                let reason = &hold.reason;
-                Verdict::Closed { until: hold.until, why: words!("静默中：{reason}", "held: {reason}") }
-            }
-            None => Verdict::Go,
+        if let Some(hold) = self.holds.iter().find(|h| h.covers(asking.account, now)) {
+            let reason = &hold.reason;
+            let why = words!("静默中：{reason}", "held: {reason}");
+            return Verdict::Held { cause: Cause::Hold, until: hold.until, why };
+        }
+        // Unless the configuration says that what was held goes on by itself.
+        let came_over = |h: &Hold| h.concerns(asking.account) && h.overlaps(asking.at, now);
+        if !emergency.resume && self.holds.iter().any(came_over) {
+            let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
+            return Verdict::Held { cause: Cause::Review, until: None, why };
+        }
+        Verdict::Go
+    }
+
+    /// The holds that stand now.
+    pub fn standing(&self, now: Time) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(move |hold| hold.stands(now))
+    }
+
+    /// Takes over a hold as it was committed.
+    pub fn put(&mut self, hold: Hold) {
+        self.holds.retain(|h| h.id != hold.id || h.begun != hold.begun);
+        self.holds.push(hold);
+    }
+
+    pub fn end(&mut self, id: &str, begun: Time, at: Time) {
+        for hold in self.holds.iter_mut().filter(|h| h.id == id && h.begun == begun && h.ended.is_none()) {
+            hold.ended = Some(at);
         }
     }
 
-    /// Who gave their word.
+    /// Forgets holds that were over before: nothing that is still to go out is as old as that.
+    pub fn forget_before(&mut self, time: Time) {
+        self.holds.retain(|hold| [hold.until, hold.ended].into_iter().flatten().min().is_none_or(|end| end >= time));
+    }
+
+    /// Who confirmed.
     pub fn persons(&self, announcement: &AnnouncementId, content: &ContentHash) -> &[Person] {
         self.confirmed.get(&(announcement.clone(), content.clone())).map_or(&[], Vec::as_slice)
     }
 
-    /// Somebody gave their word, once.
+    /// A person confirmed; once counts.
     pub fn confirm(&mut self, announcement: &AnnouncementId, content: &ContentHash, person: Person) {
         let persons = self.confirmed.entry((announcement.clone(), content.clone())).or_default();
         if !persons.iter().any(|p| p.uid == person.uid) {
@@ -112,9 +169,9 @@ impl Gate {
         if have >= needed {
             return Verdict::Go;
         }
-        let until = asking.released + emergency.confirm_within;
-        Verdict::Closed {
-            until: Some(until),
+        Verdict::Held {
+            cause: Cause::Confirmation,
+            until: Some(asking.at + emergency.confirm_within),
             why: words!(
                 "等待确认：需要 {needed} 人，已有 {have} 人",
                 "waiting for confirmation: {needed} persons needed, {have} so far"
@@ -161,39 +218,50 @@ mod tests {
         let announcement = AnnouncementId::from("a");
         let mut gate = Gate::default();
         let emergency = Emergency::default();
-        let ask = |gate: &Gate, body: &Body| {
+        let ask_at = |gate: &Gate, body: &Body, at: Time| {
             let asking = Asking {
-                delivery: DeliveryId(1),
                 announcement: &announcement,
                 account: &account,
                 content: &hash,
                 body,
-                released: now,
+                at: now,
+                is_resting: false,
             };
-            gate.verdict(&asking, now, &emergency)
+            gate.verdict(&asking, at, &emergency)
         };
+        let ask = |gate: &Gate, body: &Body| ask_at(gate, body, now);
         assert_eq!(ask(&gate, &body(Priority::Routine)), Verdict::Go);
-        gate.holds.push(Hold {
+        gate.put(Hold {
             id: "h1".to_owned(),
             reason: "暴雨".to_owned(),
             until: Some(now + TimeDelta::hours(1)),
             accounts: None,
             owner: "duty(1000)".to_owned(),
             begun: now,
+            post: None,
+            ended: None,
+            version: 1,
         });
-        assert!(matches!(ask(&gate, &body(Priority::Routine)), Verdict::Closed { .. }));
+        let held_for = |verdict| match verdict {
+            Verdict::Held { cause, .. } => Some(cause),
+            _ => None,
+        };
+        assert_eq!(held_for(ask(&gate, &body(Priority::Routine))), Some(Cause::Hold));
         let exempt = Body { hold_exempt: Some("交通保障".to_owned()), ..body(Priority::Routine) };
         assert_eq!(ask(&gate, &exempt), Verdict::Go);
+        // Its hour lay in the hold: it waits for a review, also when the hold is over, or was ended early.
+        let later = ask_at(&gate, &body(Priority::Routine), now + TimeDelta::hours(2));
+        assert_eq!(held_for(later), Some(Cause::Review));
+        gate.end("h1", now, now + TimeDelta::minutes(1));
+        assert_eq!(held_for(ask(&gate, &body(Priority::Routine))), Some(Cause::Review));
 
         let red = body(Priority::Emergency);
-        assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "nobody has confirmed it");
+        assert_eq!(held_for(ask(&gate, &red)), Some(Cause::Confirmation), "nobody has confirmed it");
         let person = |uid: u32| Person { uid, name: format!("duty{uid}") };
         gate.confirm(&announcement, &hash, person(1000));
         gate.confirm(&announcement, &hash, person(1000));
-        assert!(matches!(ask(&gate, &red), Verdict::Closed { .. }), "one of two");
+        assert_eq!(held_for(ask(&gate, &red)), Some(Cause::Confirmation), "one of two");
         gate.confirm(&announcement, &hash, person(1001));
         assert_eq!(ask(&gate, &red), Verdict::Go);
-        gate.withdrawn.insert(DeliveryId(1));
-        assert_eq!(ask(&gate, &red), Verdict::Withdrawn);
     }
 }

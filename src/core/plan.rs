@@ -11,8 +11,9 @@ use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
 use super::Time;
+use super::accounts::AccountId;
 use super::announcement::{Announcement, AnnouncementId, ContentHash, OccurrenceId, Timing};
-use super::change::AnnouncementRow;
+use super::change::{AnnouncementRow, Withdrawal};
 use super::policy::Publish;
 use super::repeat;
 
@@ -47,19 +48,34 @@ pub struct Known {
 pub struct KnownAnnouncement {
     pub row: AnnouncementRow,
     pub occurrences: BTreeMap<OccurrenceId, KnownOccurrence>,
+    /// Accounts on which a newer post has taken its place.
+    pub superseded: BTreeSet<AccountId>,
 }
 
 #[derive(Clone, Debug)]
 pub struct KnownOccurrence {
     pub release: Time,
-    /// Deliveries of which nothing has reached a platform.
+    /// A person cancelled this occurrence: no file brings it back.
+    pub is_stopped: bool,
+    /// Deliveries of which nothing has reached a platform, as far as this ledger knows.
     pub pending: u32,
-    /// Of those, what a hold kept back, or a missing word does.
+    /// Of those, held ones.
     pub held: u32,
-    /// Deliveries that ended without being tried: cancelled or expired.
+    /// Deliveries that ended without being tried.
     pub ended: u32,
     /// Deliveries that were sent, or tried.
     pub out: u32,
+}
+
+impl KnownOccurrence {
+    /// Whether its release has begun: from then on the queue changes nothing of it.
+    fn is_released(&self) -> bool {
+        self.out > 0
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.pending > 0 && !self.is_released()
+    }
 }
 
 /// One thing to do.
@@ -75,12 +91,10 @@ pub enum Action {
     /// The announcement is where it is in the folder now; nothing else changed.
     Moved(AnnouncementId),
     EditedAfterPublication(AnnouncementId, ContentHash),
-    /// The folder no longer has it, or it has moved to another hour.
-    Withdraw {
-        id: AnnouncementId,
-        occurrences: Vec<OccurrenceId>,
-        whole: bool,
-    },
+    /// The folder no longer has it.
+    Withdraw(AnnouncementId),
+    /// Its repeat no longer has these hours.
+    Reschedule(AnnouncementId, Vec<OccurrenceId>),
     /// Missed, and a newer occurrence of the same repeat goes instead.
     Missed(Vec<OccurrenceId>),
 }
@@ -96,14 +110,15 @@ pub struct Prune {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub blocked: Option<Prune>,
+    /// What is gone is what a person has refused to withdraw.
+    pub is_refused: bool,
 }
 
 /// What decides besides the two sides.
 pub struct Rules<'a> {
     pub publish: &'a Publish,
     pub zone: Tz,
-    /// A prune a person accepted or refused, by hash.
-    pub accepted: Option<&'a str>,
+    /// The prune that a person has refused, by hash.
     pub refused: Option<&'a str>,
 }
 
@@ -154,13 +169,14 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
         // It came over the socket: no file touches it. The reading has a fault for this one.
         return Vec::new();
     }
-    let by_queue = row.withdrawn.as_deref() == Some("queue");
-    if row.withdrawn.is_some() && !by_queue {
+    let is_back = match row.withdrawn {
         // A person cancelled it: an edit of the file does not bring it back.
-        return Vec::new();
-    }
+        Some(Withdrawal::Person(_)) => return Vec::new(),
+        Some(Withdrawal::Queue) => true,
+        None => false,
+    };
     let content = announcement.content.hash();
-    if content == row.content && !by_queue {
+    if content == row.content && !is_back {
         if is_repeat(announcement) {
             return carry_on(announcement, known, now, rules).into_iter().collect();
         }
@@ -202,8 +218,8 @@ fn changed(
     let id = &announcement.id;
     let mut actions = Vec::new();
     let mut occurrences = wanted(announcement, now, now, rules);
-    let released = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(|k| k.out > 0);
-    if !is_repeat(announcement) && occurrences.iter().any(|(o, _)| released(o)) {
+    let is_released = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(KnownOccurrence::is_released);
+    if !is_repeat(announcement) && occurrences.iter().any(|(o, _)| is_released(o)) {
         let same_words = announcement.content.body.hash() == known.row.body;
         if !same_words && known.row.edited.as_ref() != Some(content) {
             actions.push(Action::EditedAfterPublication(id.clone(), content.clone()));
@@ -218,18 +234,18 @@ fn changed(
             }
         }
     }
-    occurrences.retain(|(o, _)| !released(o));
-    let repeats = is_repeat(announcement);
-    let wanted_ids: BTreeSet<&OccurrenceId> = occurrences.iter().map(|(o, _)| o).collect();
+    let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
+    occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
+    // An hour that has come belongs to its release: its accounts that are late still go, or wait for a person.
+    let coming = |k: &KnownOccurrence| k.is_waiting() && k.release > now;
     let gone: Vec<OccurrenceId> = known
         .occurrences
         .iter()
-        // What a hold kept back of a repeat waits for a person's look, whatever becomes of the coming hours.
-        .filter(|(o, k)| k.pending > if repeats { k.held } else { 0 } && !wanted_ids.contains(o))
+        .filter(|(o, k)| coming(k) && !wanted_ids.contains(*o))
         .map(|(o, _)| o.clone())
         .collect();
     if !gone.is_empty() {
-        actions.push(Action::Withdraw { id: id.clone(), occurrences: gone, whole: false });
+        actions.push(Action::Reschedule(id.clone(), gone));
     }
     let planned_to = is_repeat(announcement).then_some(now + AHEAD);
     actions.push(Action::Put { id: id.clone(), occurrences, is_new: false, planned_to });
@@ -239,7 +255,8 @@ fn changed(
 /// Occurrences of a repeat that were missed while a newer one was missed too.
 fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
     known.row.planned_to?;
-    let missed = |k: &KnownOccurrence| k.pending > 0 && k.out == 0 && k.release + rules.publish.grace < now;
+    // What is held for a review is a person's to decide.
+    let missed = |k: &KnownOccurrence| k.pending > k.held && k.out == 0 && k.release + rules.publish.grace < now;
     let mut overdue: Vec<_> =
         known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
     overdue.sort();
@@ -248,35 +265,32 @@ fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Opti
 }
 
 fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {
-    let pending = |k: &&KnownAnnouncement| k.row.withdrawn.is_none() && k.occurrences.values().any(|o| o.pending > 0);
-    let all = known.announcements.values().filter(pending).count();
-    let gone: Vec<&KnownAnnouncement> = known
+    let waits =
+        |k: &&KnownAnnouncement| k.row.withdrawn.is_none() && k.occurrences.values().any(KnownOccurrence::is_waiting);
+    let all = known.announcements.values().filter(waits).count();
+    let gone: Vec<AnnouncementId> = known
         .announcements
         .values()
-        .filter(pending)
+        .filter(waits)
         .filter(|k| !k.row.file.is_empty())
         .filter(|k| !desired.announcements.contains_key(&k.row.id) && !desired.standing.contains(&k.row.id))
         .filter(|k| !desired.unread_files.contains(&k.row.file))
+        .map(|k| k.row.id.clone())
         .collect();
     if gone.is_empty() {
         return;
     }
-    let ids: Vec<AnnouncementId> = gone.iter().map(|k| k.row.id.clone()).collect();
-    let hash = prune_hash(&ids);
     let emptied = desired.folder_gone || desired.announcements.is_empty() && desired.standing.is_empty();
     let many = gone.len() > FEW && gone.len() as f64 > rules.publish.max_cancel * all as f64;
-    let is_accepted = rules.accepted == Some(hash.as_str());
-    if rules.refused == Some(hash.as_str()) {
+    if emptied || many {
+        let hash = prune_hash(&gone);
+        plan.is_refused = rules.refused == Some(hash.as_str());
+        if !plan.is_refused {
+            plan.blocked = Some(Prune { hash, announcements: gone });
+        }
         return;
     }
-    if (emptied || many) && !is_accepted {
-        plan.blocked = Some(Prune { hash, announcements: ids });
-        return;
-    }
-    for known in gone {
-        let occurrences = known.occurrences.iter().filter(|(_, o)| o.pending > 0).map(|(o, _)| o.clone()).collect();
-        plan.actions.push(Action::Withdraw { id: known.row.id.clone(), occurrences, whole: true });
-    }
+    plan.actions.extend(gone.into_iter().map(Action::Withdraw));
 }
 
 fn prune_hash(ids: &[AnnouncementId]) -> String {

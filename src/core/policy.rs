@@ -23,13 +23,30 @@ pub struct Limits {
     pub connections: u32,
 }
 
-/// When to look for a post whose fate is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// When to look for a post of which it is not known whether it is out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReadBack {
     /// Times after the deadline of the send.
     pub after: Vec<Duration>,
-    /// The last look; absence is believed here, and never before. `None`: absence is never believed.
+    /// The last planned look; absence is believed here, and never before. `None`: absence is never believed.
     pub settle: Option<Duration>,
+}
+
+/// After the plan, reads that prove nothing are repeated so often: about a day, with the waits of `later`.
+pub const MOST_MISSES: u16 = 31;
+
+impl ReadBack {
+    /// The first planned look after the doubt has lasted for `waited`, counted from the doubt's beginning.
+    pub fn next(&self, waited: Duration) -> Option<Duration> {
+        self.after.iter().chain(&self.settle).copied().filter(|at| *at > waited).min()
+    }
+
+    /// The wait before the next look once the plan is over: longer after each one that proved nothing.
+    pub fn later(&self, misses: u16) -> Duration {
+        const FIRST: Duration = Duration::from_secs(15);
+        const LONGEST: Duration = Duration::from_secs(3600);
+        FIRST.saturating_mul(1 << u32::from(misses.saturating_sub(1)).min(16)).min(LONGEST)
+    }
 }
 
 /// Connections of the emergency lane that are kept open while there is no emergency (`platforms.md` 1.5).
@@ -112,7 +129,7 @@ pub(super) struct Span {
     nanos: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Retry {
     pub first: Duration,
     pub max: Duration,

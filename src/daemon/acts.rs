@@ -1,19 +1,19 @@
 //! What a person may do to announcements and deliveries: cancel, delete, retry, resolve, prune, reload.
 //!
-//! Each act is in the ledger when it is answered. A withdrawal closes the gate in memory before it is
-//! written, so that no request begins after the answer (R6).
+//! Each act is in the ledger when it is answered, and its answer counts what its commit has done, not what was read
+//! before. No request of a withdrawn delivery begins after the answer (R6).
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::answers::{self, Pruned, Retrying, Withdrawn};
+use super::answers::{Pruned, Retrying, Withdrawn};
 use super::config::{self, Config};
-use super::{Inner, StepError, lock};
-use crate::core::announcement::{AnnouncementId, Priority};
-use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
+use super::{Inner, StepError, lock, planner};
+use crate::core::announcement::{Part, Priority};
+use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
 use crate::ledger::{Filter, LedgerError};
 
@@ -87,159 +87,173 @@ impl Inner {
         Ok(self.all_of(id).await?.first().map_or(Priority::Routine, |d| d.priority))
     }
 
-    /// Stops what is not out yet (`wish` Stop), or takes down what is as well (`Gone`).
-    pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, wish: Wish) -> Result<Withdrawn, ActError> {
-        let rows = self.all_of(id).await?;
+    /// Stops what is not out yet (`Stopped`), or takes down what is as well (`Removed`).
+    pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, desired: Desired) -> Result<Withdrawn, ActError> {
+        let (row, _) = self.named(id).await?;
         // A word, or a correction, that is given in this moment is for what it finds.
-        let turn = match rows[0].priority {
+        let turn = match row.priority {
             Priority::Emergency => Some(self.deciding.lock().await),
             _ => None,
         };
-        let rows = self.all_of(id).await?;
-        {
-            let mut gate = lock(&self.gate);
-            gate.withdrawn.extend(rows.iter().filter(|d| !d.state.is_settled()).map(|d| d.id));
-        }
-        let (mut stopped, mut under_way, mut down, mut settled) = (0, 0, 0, 0);
-        let (zh, en) = if wish == Wish::Gone { ("撤下", "deleted") } else { ("取消", "cancelled") };
-        let why = words!("由 {by} {zh}", "{en} by {by}");
-        let is_settled = |row: &&Delivery| {
-            row.state == State::Published && wish == Wish::Stop
-                || row.state.is_settled() && row.state != State::Published
+        let (row, rows) = self.named(id).await?;
+        let is_whole = row.id.as_str() == id;
+        let (zh, en) = if desired == Desired::Removed { ("撤下", "deleted") } else { ("取消", "cancelled") };
+        let stop = Stop {
+            posts: vec![row.id.clone()],
+            occurrence: rows.first().filter(|_| !is_whole).map(|d| d.occurrence.clone()),
+            account: None,
+            reach: if desired == Desired::Removed { Reach::All } else { Reach::NotPublished },
+            desired,
+            cause: Cause::Person,
+            why: words!("由 {by} {zh}", "{en} by {by}"),
         };
-        settled += rows.iter().filter(is_settled).count();
-        let open = rows.iter().filter(|row| !is_settled(row));
-        for after in self.step_all(by, open, |_| Event::Withdrawn(wish, why.clone())).await {
-            match after {
-                Ok(after) if after.state == State::Cancelled => stopped += 1,
-                Ok(after) if after.state == State::Published => down += 1,
-                Ok(_) => under_way += 1,
-                Err(StepError::Illegal(_)) => settled += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if stopped + under_way + down == 0 {
-            self.forget_withdrawn(&rows.iter().map(|d| d.id).collect::<Vec<_>>());
+        // A repeat goes on with hours that are not written yet.
+        let goes_on = is_whole && row.planned_to.is_some() && !matches!(row.withdrawn, Some(Withdrawal::Person(_)));
+        let is_open = |d: &Delivery| !d.state.is_settled();
+        if !goes_on && !rows.iter().any(is_open) && stopped(&rows, &stop, self.clock.now()).is_empty() {
             let said =
                 words!("`{id}` 都已了结，没有可{zh}的", "everything of `{id}` is settled: there is nothing to be {en}");
             return Err(ActError::Conflict(said));
         }
-        self.mark_withdrawn(by, &rows, id, if wish == Wish::Gone { "deleted" } else { "cancelled" }).await?;
-        let ids: Vec<DeliveryId> = rows.iter().map(|d| d.id).collect();
-        self.nudge(&ids);
-        self.forget_withdrawn(&ids);
-        if rows[0].priority == Priority::Emergency
-            && under_way + down + settled == 0
-            && let Some(row) = self.announcement_row(&rows[0].announcement).await?
-            && let Some(hold) = self.brought_hold(&row)
-        {
+        let is_withdrawn = match (is_whole, rows.first()) {
+            // Its file may still be there: what a person withdrew does not come back with it.
+            (true, _) => Some(Change::Withdrawn(row.id.clone(), Withdrawal::Person(by.to_string()))),
+            (false, Some(d)) => Some(Change::OccurrenceStopped(d.occurrence.clone(), row.id.clone(), by.to_string())),
+            (false, None) => None,
+        };
+        let mut changes = vec![Change::Stop(Box::new(stop))];
+        changes.extend(is_withdrawn);
+        changes.push(Note::change(en, id, json!({ "by": by.to_string() })));
+        let committed = self.commit(by, changes).await?;
+        self.quiet().await;
+        let (mut cancelled, mut in_flight, mut taking_down) = (0, 0, 0);
+        for after in committed.stepped() {
+            match after.state {
+                State::Cancelled => cancelled += 1,
+                State::Published => taking_down += 1,
+                State::Sending | State::Unknown | State::Accepted => in_flight += 1,
+                _ => {}
+            }
+        }
+        let unchanged = rows.len().saturating_sub(cancelled + in_flight + taking_down);
+        if row.priority == Priority::Emergency && cancelled > 0 && cancelled == rows.len() {
             // An emergency of which nothing went out, and nothing will, is silent for nobody.
             drop(turn);
-            self.end_hold(by, &hold.id).await?;
-        }
-        Ok(Withdrawn {
-            id: id.to_owned(),
-            cancelled: stopped,
-            in_flight: under_way,
-            taking_down: down,
-            unchanged: settled,
-        })
-    }
-
-    /// Its file may still be there: an announcement a person withdrew does not come back with it.
-    async fn mark_withdrawn(&self, by: &Actor, rows: &[Delivery], id: &str, kind: &str) -> Result<(), ActError> {
-        let note = Note::change(kind, id, json!({ "by": by.to_string() }));
-        let mut changes = vec![note];
-        let whole = rows.first().is_some_and(|d| d.announcement.as_str() == id);
-        if whole && let Some(row) = self.announcement_row(&rows[0].announcement).await? {
-            let row = AnnouncementRow { withdrawn: Some(by.to_string()), ..row };
-            changes.push(Change::Announcement(Box::new(row)));
-        }
-        self.ledger.commit(by, changes).await?;
-        Ok(())
-    }
-
-    async fn announcement_row(&self, id: &AnnouncementId) -> Result<Option<AnnouncementRow>, LedgerError> {
-        let filter = Filter { announcement: Some(id.to_string()), max: 1, ..Filter::default() };
-        Ok(self.ledger.announcements(filter).await?.pop().map(|a| a.row))
-    }
-
-    /// Once the ledger has it, the gate in memory is needed only for those still in hand.
-    fn forget_withdrawn(&self, ids: &[DeliveryId]) {
-        let in_hand = lock(&self.in_hand);
-        let mut gate = lock(&self.gate);
-        for id in ids.iter().filter(|id| !in_hand.of.contains_key(id)) {
-            gate.withdrawn.remove(id);
-        }
-    }
-
-    /// Tries failed and expired deliveries again, now.
-    pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
-        let rows = self.all_of(id).await?;
-        let config = self.config();
-        if let Some(first) = rows.first().filter(|d| d.priority == Priority::Emergency) {
-            let content = self.content(&first.content).await?;
-            let needed = config.settings.emergency.persons(&content.body);
-            if lock(&self.gate).persons(&first.announcement, &first.content).len() < needed {
-                // Its hold ended with it, and its first word is old: who wants it now asks for it now.
-                return Err(ActError::Conflict(words!(
-                    "`{id}` 没有及时确认，已作罢；要发就重新发起",
-                    "`{id}` was given up for want of a second word: if it should go, ask for it anew"
-                )));
+            if let Some(hold) = self.brought_hold(&row) {
+                self.end_hold(by, &hold.id).await?;
             }
         }
-        let mut tried = Vec::new();
-        let wanted = |d: &&Delivery| {
-            matches!(d.state, State::Failed | State::Expired) && account.is_none_or(|a| a == d.account.as_str())
+        Ok(Withdrawn { id: id.to_owned(), cancelled, in_flight, taking_down, unchanged })
+    }
+
+    /// The announcement that this name means, by its own name or that of one of its occurrences, and its deliveries.
+    async fn named(&self, id: &str) -> Result<(AnnouncementRow, Vec<Delivery>), ActError> {
+        let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
+        let rows = self.ledger.deliveries(filter).await?;
+        let name = rows.first().map_or(id, |d| d.announcement.as_str());
+        let safe = shown(id);
+        let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
+        Ok((self.announced(name).await?.ok_or_else(none)?, rows))
+    }
+
+    /// Tries failed and expired deliveries again, now; never what was stopped, corrected, cleared, superseded or closed.
+    pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
+        let (row, _) = self.named(id).await?;
+        let _turn = match row.priority {
+            Priority::Emergency => Some(self.deciding.lock().await),
+            _ => None,
         };
-        for row in rows.iter().filter(wanted) {
-            let now = self.clock.now();
-            let content = self.content(&row.content).await?;
-            let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
+        let (row, rows) = self.named(id).await?;
+        self.may_be_tried_again(&row).await?;
+        let config = self.config();
+        let wanted: Vec<Delivery> = rows
+            .into_iter()
+            .filter(|d| {
+                matches!(d.state, State::Failed | State::Expired) && account.is_none_or(|a| a == d.account.as_str())
+            })
+            .collect();
+        let mut contents = std::collections::BTreeMap::new();
+        for d in &wanted {
+            contents.insert(d.content.clone(), self.content(&d.content).await?);
             // A person asks because something was mended: the credential is asked about again.
-            lock(&self.standings).remove(&row.account);
-            self.step(by, row, Event::TriedAgain { at: now, expires_at }, Vec::new()).await?;
-            lock(&self.gate).withdrawn.remove(&row.id);
-            lock(&self.panics).remove(&row.id);
-            tried.push(row.id);
+            self.memory.forget_credentials(Some(&d.account));
+            lock(&self.panics).remove(&d.id);
         }
-        if tried.is_empty() {
-            let said = words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired");
-            return Err(ActError::Conflict(said));
+        let again = |d: &Delivery| {
+            let may = matches!(d.state, State::Failed | State::Expired)
+                && d.desired == Desired::Published
+                && !config.city.is_resting(&d.account);
+            let at = self.clock.now();
+            let content = contents.get(&d.content).filter(|_| may)?;
+            let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
+            Some(Event::TriedAgain { at, expires_at })
+        };
+        let tried = self.step_all(by, &wanted, again).await;
+        let retrying = stepped(tried)?.len();
+        if retrying == 0 {
+            let stopped = wanted.iter().find_map(|d| Some((d.cause?, d.desired != Desired::Published)));
+            return Err(ActError::Conflict(match (wanted.first(), stopped) {
+                (Some(d), Some((cause, true))) => no_longer_wanted(id, cause, d),
+                (Some(d), _) => {
+                    let account = &d.account;
+                    words!(
+                        "账号 {account} 已停用，不再发送",
+                        "the account {account} is suspended or closed: nothing is sent"
+                    )
+                }
+                (None, _) => words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired"),
+            }));
         }
-        self.nudge(&tried);
-        if rows.iter().any(|d| d.priority == Priority::Emergency) {
+        if row.priority == Priority::Emergency {
             self.urge();
         }
-        Ok(Retrying { id: id.to_owned(), retrying: tried.len() })
+        Ok(Retrying { id: id.to_owned(), retrying })
     }
 
-    /// A person says what became of an `unknown` delivery.
-    pub async fn resolve(
-        self: &Arc<Self>,
-        by: &Actor,
-        id: DeliveryId,
-        published: Option<String>,
-    ) -> Result<answers::Delivery, ActError> {
-        let row = self.ledger.load(vec![id]).await?.into_iter().next();
-        let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
-        let event = match published {
-            Some(url) => {
-                let fine =
-                    (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace);
-                if !fine || url.len() > 500 {
-                    let said = Words::new("须为 http(s) 地址", "it has to be an http(s) address");
-                    return Err(ActError::Invalid("published".into(), said));
+    /// Refuses to publish again what somebody has ended since.
+    async fn may_be_tried_again(&self, row: &AnnouncementRow) -> Result<(), ActError> {
+        let id = &row.id;
+        if let Some(Withdrawal::Person(person)) = &row.withdrawn {
+            let said = words!(
+                "`{id}` 已由 {person} 取消；要发就换一个 id",
+                "`{id}` was cancelled by {person}; to publish it after all, give it another id"
+            );
+            return Err(ActError::Conflict(said));
+        }
+        if row.priority != Priority::Emergency {
+            return Ok(());
+        }
+        if let Some(ended) = &row.ended {
+            return Err(ActError::Conflict(match ended.how {
+                End::Corrected => words!("`{id}` 已更正，不再发送", "`{id}` was corrected; it is not sent again"),
+                End::AllClear => words!("`{id}` 已解除，不再发送", "`{id}` is over; it is not sent again"),
+            }));
+        }
+        let content = self.content(&row.content).await?;
+        let needed = self.config().settings.emergency.persons(&content.body);
+        if self.memory.persons(&row.id, &row.content).len() < needed {
+            // Its hold ended with it, and its first word is old: who wants it now asks for it now.
+            return Err(ActError::Conflict(words!(
+                "`{id}` 没有及时确认，已作罢；要发就重新发起",
+                "`{id}` was not confirmed in time; to publish it after all, send it again"
+            )));
+        }
+        if matches!(row.follows, None | Some((_, Part::Update))) {
+            let family = self.family(row).await?;
+            let newer = family.warnings().skip_while(|w| w.id != row.id).skip(1).filter(|w| w.ended.is_none());
+            for update in newer {
+                let said = self.content(&update.content).await?;
+                let have = self.memory.persons(&update.id, &update.content).len();
+                if have >= self.config().settings.emergency.persons(&said.body) {
+                    let new = &update.id;
+                    return Err(ActError::Conflict(words!(
+                        "`{id}` 已被 `{new}` 更新；补发：fabu retry {new}",
+                        "`{id}` was updated by `{new}`: fabu retry {new}"
+                    )));
                 }
-                let post_id = url.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned();
-                Event::SettledPublished { url: Some(url), post_id }
             }
-            None => Event::SettledNotPublished,
-        };
-        // In one commit with the correction or the all-clear that waits to know.
-        let after = super::send::written_by(self, by, &row, event).await?;
-        self.nudge(&[id]);
-        Ok(answers::Delivery::of(&after))
+        }
+        Ok(())
     }
 
     /// The answer to the mass-cancel guard.
@@ -252,13 +266,17 @@ impl Inner {
             let hash = &prune.hash;
             return Err(ActError::Conflict(words!("等待的是另一个计划 {hash}", "another plan is waiting: {hash}")));
         }
-        // The answer's name is the same in the trail and where the planner looks it up.
-        let word = if accept { "prune_accepted" } else { "prune_refused" };
-        let changes = vec![
-            Change::Meta { key: word.to_owned(), value: Some(prune.hash.clone()) },
-            Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })),
-        ];
-        self.ledger.commit(by, changes).await?;
+        let word = if accept { "prune_accepted" } else { planner::PRUNE_REFUSED };
+        let mut changes = if accept { planner::pruned(&prune) } else { planner::refused(&prune) };
+        changes.push(Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })));
+        match self.commit(by, changes).await {
+            Err(LedgerError::Conflict) => {
+                let said = Words::new("等待的已经变了，请重看", "what waits has changed meanwhile: look again");
+                return Err(ActError::Conflict(said));
+            }
+            done => done.map(|_| lock(&self.state).prune = None)?,
+        }
+        self.quiet().await;
         self.rescan_now().await;
         Ok(Pruned { plan: plan.to_owned(), accepted: accept, announcements: prune.announcements.len() })
     }
@@ -305,5 +323,37 @@ impl Inner {
             }
         }
         self.ask_rescan();
+    }
+}
+
+/// Those that took their step; what has become something else meanwhile is left to whoever changed it.
+pub(crate) fn stepped(done: Vec<Result<Delivery, StepError>>) -> Result<Vec<Delivery>, ActError> {
+    let mut went = Vec::new();
+    for row in done {
+        match row {
+            Ok(row) => went.push(row),
+            Err(StepError::Illegal(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(went)
+}
+
+/// Why a delivery is not sent again, whatever has become of it.
+pub(crate) fn no_longer_wanted(id: &str, cause: Cause, row: &Delivery) -> Words {
+    let account = &row.account;
+    match cause {
+        Cause::Superseded => {
+            words!(
+                "{account} 上的 `{id}` 已被取代，不再发送",
+                "`{id}` was superseded on {account}; it is not sent again"
+            )
+        }
+        Cause::Corrected => words!("`{id}` 已更正，不再发送", "`{id}` was corrected; it is not sent again"),
+        Cause::Cleared => words!("`{id}` 已解除，不再发送", "`{id}` is over; it is not sent again"),
+        Cause::Closed => {
+            words!("账号 {account} 已停用，不再发送", "the account {account} is suspended or closed: nothing is sent")
+        }
+        _ => words!("`{id}` 已取消，不再发送", "`{id}` was cancelled; it is not sent again"),
     }
 }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::core::accounts::{AccountId, PlatformName};
 use crate::core::announcement::{AnnouncementId, Body, ContentHash, Level, OccurrenceId, Part, Priority};
 use crate::core::change;
-use crate::core::delivery::{self, Class, State};
+use crate::core::delivery::{self, Cause, Class, State};
 use crate::core::gate::Hold;
 use crate::core::plan;
 use crate::core::policy::Kind;
@@ -89,6 +89,8 @@ pub struct Delivery {
     pub platform: String,
     pub unit: String,
     pub state: State,
+    /// Why it is held, or stopped.
+    pub cause: Option<Cause>,
     pub class: Option<Class>,
     pub reason: Option<Words>,
     /// The release instant.
@@ -359,12 +361,29 @@ pub struct Plan {
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Planned {
-    Add { announcement: AnnouncementId, occurrences: Vec<PlannedAt> },
-    Replace { announcement: AnnouncementId, occurrences: Vec<PlannedAt> },
-    Moved { announcement: AnnouncementId },
-    EditedAfterPublication { announcement: AnnouncementId, content: ContentHash },
-    Cancel { announcement: AnnouncementId, occurrences: Vec<OccurrenceId> },
-    Missed { occurrences: Vec<OccurrenceId> },
+    Add {
+        announcement: AnnouncementId,
+        occurrences: Vec<PlannedAt>,
+    },
+    Replace {
+        announcement: AnnouncementId,
+        occurrences: Vec<PlannedAt>,
+    },
+    Moved {
+        announcement: AnnouncementId,
+    },
+    EditedAfterPublication {
+        announcement: AnnouncementId,
+        content: ContentHash,
+    },
+    /// All of it where no occurrence is named.
+    Cancel {
+        announcement: AnnouncementId,
+        occurrences: Vec<OccurrenceId>,
+    },
+    Missed {
+        occurrences: Vec<OccurrenceId>,
+    },
 }
 
 #[derive(Serialize, ToSchema)]
@@ -383,6 +402,7 @@ impl Delivery {
             platform: d.account.platform().to_owned(),
             unit: d.account.unit().to_owned(),
             state: d.state,
+            cause: d.cause,
             class: d.class,
             reason: d.reason.clone(),
             at: d.at,
@@ -441,7 +461,8 @@ impl Planned {
             plan::Action::EditedAfterPublication(id, hash) => {
                 Planned::EditedAfterPublication { announcement: id.clone(), content: hash.clone() }
             }
-            plan::Action::Withdraw { id, occurrences, .. } => {
+            plan::Action::Withdraw(id) => Planned::Cancel { announcement: id.clone(), occurrences: Vec::new() },
+            plan::Action::Reschedule(id, occurrences) => {
                 Planned::Cancel { announcement: id.clone(), occurrences: occurrences.clone() }
             }
             plan::Action::Missed(occurrences) => Planned::Missed { occurrences: occurrences.clone() },

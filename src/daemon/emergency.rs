@@ -9,24 +9,24 @@ pub(crate) mod kin;
 mod tried;
 mod word;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use super::Inner;
 use super::acts::ActError;
 use super::answers::{Fate, HoldBegun, Persons, Preview, Shown, Taken};
+use super::memory::Reserved;
 use super::planner::{expiry, new_delivery};
-use super::{Inner, lock};
 use crate::clock::Time;
-use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, Follows, Image, Level, OccurrenceId, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Delivery, State};
+use crate::core::delivery::{Cause, Delivery, State};
 use crate::core::fit;
-use crate::core::gate::{Hold, Person};
+use crate::core::gate::Hold;
 use crate::core::words::Words;
 use crate::ledger::LedgerError;
 pub use closing::Closed;
@@ -37,9 +37,8 @@ use tried::{Tried, invalid};
 const NAMES: u32 = 5;
 /// A request asked again within this time gets the answer it got (R47).
 const ANSWERS_LAST: TimeDelta = TimeDelta::hours(24);
-/// How often a word, a correction or an all-clear is made anew when what it is about has changed meanwhile: in the
-/// middle of its release the rows change while they are read.
-const READ_AGAIN: u32 = 50;
+/// How often a word is given anew when what it is for has changed while it was read.
+const READ_AGAIN: u32 = 10;
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
@@ -159,62 +158,56 @@ impl Inner {
         keys: &[Key],
     ) -> Result<Taken, ActError> {
         let now = self.clock.now();
-        let Tried { id, content, level, hold, uncertain } = tried;
+        let Tried { id, content, level, hold, about } = tried;
         let (hash, config) = (content.hash(), self.config());
         let needed = config.settings.emergency.persons(&content.body);
         let is_confirmed = needed <= 1;
         let hold = hold.and_then(|hold| self.beginning(hold, is_confirmed, now));
-        let (mut changes, ended) = match &content.body.follows {
+        let mut consequences = match &content.body.follows {
             Some(follows) if is_confirmed => self.consequences(by, follows).await?,
-            _ => Default::default(),
+            _ => Vec::new(),
         };
         // No longer than it lasts itself.
         let confirm_by = now + config.settings.emergency.confirm_within;
         let confirm_by = expiry(&content.body, now, &config.settings.publish).map_or(confirm_by, |e| e.min(confirm_by));
         let names = if let Actor::Person { .. } = by { vec![by.to_string()] } else { Vec::new() };
-        let answer = Taken {
+        let mut answer = Taken {
             id: id.clone(),
             state: if is_confirmed { Fate::Releasing } else { Fate::AwaitingConfirm },
             deliveries: content.accounts.len(),
-            waiting: uncertain.len(),
+            waiting: 0,
+            stopped: 0,
             level,
             content_hash: hash.clone(),
             persons: Persons { needed, have: 1, names },
             confirm_by: (!is_confirmed).then_some(confirm_by),
             hold: hold.as_ref().map(|h| HoldBegun { id: h.id.clone(), until: h.until }),
         };
-        changes.insert(0, Change::Unused(id.clone()));
-        changes.extend(announced(&id, &content, &hash, now));
-        let Intents { armed, expected } = self.deliveries_of(
-            &id,
-            &content,
-            &hash,
-            &uncertain,
-            (!is_confirmed).then_some(confirm_by),
-            now,
-            &mut changes,
-        );
+        // The announcement first: its name is free, or nothing of this is written.
+        let mut changes: Vec<Change> = announced(&id, &content, &hash, now).into();
+        changes.append(&mut consequences);
+        let awaited = (!is_confirmed).then_some(confirm_by);
+        let Intents { armed, expected, reserved } =
+            self.deliveries_of(&id, &content, &hash, &about, awaited, now, &mut changes);
         changes.extend(hold.iter().cloned().map(Change::Hold));
         let body = json!({
             "level": level, "accounts": content.accounts.len(), "content_hash": hash, "persons": needed,
             "awaits_word": !is_confirmed, "armed": armed.len(), "text": content.body.text, "source": source, "follows": content.body.follows,
         });
         changes.push(Note::change("emergency", &id, body));
-        let mut word = None;
         if let Actor::Person { uid, name } = by {
             let (announcement, content) = (id.clone(), hash.clone());
             changes.push(Change::Confirmed { announcement, content, uid: *uid, name: name.clone() });
-            word = Some(Person { uid: *uid, name: name.clone() });
         }
         changes.extend(answered_with(by, keys, &json!(answer)));
         changes.extend(with);
-        // Routine falls silent before the first byte is written, and speaks again if nothing was.
-        let launches = self.commit_armed(by, changes, hold.as_ref(), armed).await?;
-        if let Some(person) = word {
-            lock(&self.gate).confirm(&id, &hash, person);
+        let (committed, launches) = self.commit_armed(by, changes, armed, reserved).await?;
+        if !about.is_empty() {
+            answer.deliveries = committed.added().count();
+            answer.waiting = committed.added().filter(|d| d.cause == Some(Cause::Undecided)).count();
         }
-        self.forget_holds(&ended);
-        let deliveries = content.accounts.len();
+        answer.stopped = committed.stepped().filter(|d| d.state == State::Cancelled).count();
+        let deliveries = answer.deliveries;
         self.remember(&hash, Arc::new(content));
         self.launch(launches);
         self.expect(expected, confirm_by);
@@ -231,20 +224,20 @@ impl Inner {
             Some(_) if !is_confirmed => None,
             Some(standing) => {
                 let until = standing.until.zip(hold.until).map(|(a, b)| a.max(b));
-                Some(Hold { until, ..standing })
+                Some(Hold { until, version: standing.version + 1, ..standing })
             }
         }
     }
 
-    /// Its deliveries: those whose intents are part of this commit, and those that wait for a word, or to know whether
-    /// they are needed.
+    /// Its deliveries: those whose intents are part of this commit, those that wait for a word, and those that are
+    /// decided on when it is written, by where the posts are that it is about.
     #[expect(clippy::too_many_arguments, reason = "the parts of one emergency, used here alone")]
     fn deliveries_of(
         self: &Arc<Self>,
         id: &AnnouncementId,
         content: &Content,
         hash: &ContentHash,
-        uncertain: &BTreeSet<AccountId>,
+        about: &[AnnouncementId],
         confirm_by: Option<Time>,
         now: Time,
         changes: &mut Vec<Change>,
@@ -256,33 +249,36 @@ impl Inner {
             let mut delivery = new_delivery(id, content.body.priority, hash, &occurrence, account, now, expires_at);
             delivery.id = self.ledger.new_id();
             let means = self.prepare_at_once(&mut delivery, content);
-            if uncertain.contains(account) {
+            if delivery.prepared.is_some() {
+                delivery.state = State::Ready;
+            }
+            if let Some(until) = confirm_by {
                 delivery.state = State::Held;
-                delivery.next_at = None;
-                delivery.reason = Some(Words::new(
-                    "所指的那条是否已发，尚不清楚",
-                    "whether the post it is about is there is not known yet",
-                ));
-            } else if let Some(until) = confirm_by {
-                delivery.state = State::Held;
+                delivery.cause = Some(Cause::Confirmation);
                 delivery.next_at = Some(until);
                 delivery.reason = Some(Words::new("等第二人确认", "waiting for the second person's word"));
                 intents.expected.push(delivery.clone());
-            } else if let Some(step) = means.and_then(|means| self.intent(&delivery, &means, now, changes)) {
+            } else if about.is_empty()
+                && let Some(step) = means.and_then(|means| self.intent(&delivery, &means, now, &mut intents.reserved))
+            {
                 delivery = step.row;
                 intents.armed.push(delivery.clone());
             }
-            changes.push(Change::Add(Box::new(delivery)));
+            changes.push(match about.is_empty() {
+                true => Change::Add(Box::new(delivery)),
+                false => Change::AddAbout(Box::new(delivery), about.to_vec()),
+            });
         }
         intents
     }
 }
 
-/// What of an emergency's deliveries goes now, and what is prepared while it waits.
+/// What of an emergency's deliveries goes now, what it costs, and what is prepared while it waits.
 #[derive(Default)]
 struct Intents {
     armed: Vec<Delivery>,
     expected: Vec<Delivery>,
+    reserved: Vec<Reserved>,
 }
 
 /// The content, its announcement, and the one occurrence it has.
@@ -302,6 +298,7 @@ fn announced(id: &AnnouncementId, content: &Content, hash: &ContentHash, now: Ti
         first_seen: now,
         follows: body.follows.as_ref().map(|f| (f.emergency.clone(), f.part)),
         ended: None,
+        version: 1,
     };
     [
         Change::Content(hash.clone(), Box::new(content.clone())),

@@ -1,34 +1,30 @@
 //! Holds (静默): routine is silent, and what was kept back never goes out unseen.
 //!
-//! A hold closes the gate in memory before it is written, so that no routine request begins after the
-//! answer (R5). Its end only opens the gate: what it kept back waits for a person's look, unless the
-//! configuration says `after_hold: resume`.
+//! A hold is in force when its commit is: the gate in memory follows the ledger, and the answer waits for requests whose
+//! permit was granted a moment before (R5). Its end only opens the gate: what it came over waits for a person's review,
+//! unless the configuration says `after_hold: resume`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::acts::ActError;
+use super::acts::{ActError, stepped};
 use super::answers::{HoldOver, Holding, Out, Unheld};
-use super::{Inner, StepError, lock};
+use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
-use crate::core::announcement::{AnnouncementId, Content, Priority};
+use crate::core::announcement::{AnnouncementId, Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, State};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
 use crate::core::words::{Words, shown, words};
-use crate::daemon::send::{held_expiry, verdict_of};
+use crate::daemon::send::{review, verdict_of};
 use crate::ledger::{Filter, LedgerError};
 
 /// What was kept back, at most so many at once.
 const MOST: usize = 100_000;
-/// From passing the gate to the first byte written.
-const LONGEST_WAY_OUT: Duration = Duration::from_millis(150);
 /// What is due within this time clashes with what goes now, and a hold that ends within it is told of.
 const SOON: TimeDelta = TimeDelta::minutes(10);
 /// For what shows how many a hold without an end keeps back.
@@ -65,52 +61,12 @@ impl Inner {
         Ok(accounts)
     }
 
-    /// Begins a hold, or gives the one of this name another end. When it returns nothing of routine begins any more.
+    /// Begins a hold. When it returns nothing of routine begins any more.
     pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Holding, ActError> {
-        self.commit_silent(by, vec![Change::Hold(hold.clone())], Some(&hold)).await?;
+        self.commit(by, vec![Change::Hold(hold.clone())]).await?;
         tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
-        self.silent().await;
+        self.quiet().await;
         self.kept_by(&hold).await
-    }
-
-    /// What passed the gate before it closed may not have reached the wire yet, on a busy machine for some tens of
-    /// milliseconds. Its answer proves that it has; a platform that does not answer is not waited for.
-    async fn silent(&self) {
-        let end = self.clock.mono().0 + LONGEST_WAY_OUT;
-        while self.passing.load(Ordering::SeqCst) > 0 && self.clock.mono().0 < end {
-            self.clock.sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    /// Closes the gate in memory; returns the hold of this name that stood before.
-    fn close_gate(&self, hold: &Hold) -> Option<Hold> {
-        let mut gate = lock(&self.gate);
-        let before = gate.holds.iter().position(|h| h.id == hold.id).map(|at| gate.holds.remove(at));
-        gate.holds.push(hold.clone());
-        before
-    }
-
-    /// Takes back what was not written, and nothing else: another hold may have been acknowledged meanwhile.
-    fn open_gate(&self, hold: &Hold, before: Option<Hold>) {
-        let mut gate = lock(&self.gate);
-        gate.holds.retain(|h| h != hold);
-        gate.holds.extend(before);
-    }
-
-    /// Commits what brings a hold, if it does: routine is silent before the first byte is written, and speaks again if
-    /// nothing was.
-    pub(crate) async fn commit_silent(
-        &self,
-        by: &Actor,
-        changes: Vec<Change>,
-        hold: Option<&Hold>,
-    ) -> Result<(), LedgerError> {
-        let before = hold.and_then(|hold| self.close_gate(hold));
-        let written = self.ledger.commit(by, changes).await;
-        if let (Err(_), Some(hold)) = (&written, hold) {
-            self.open_gate(hold, before);
-        }
-        written.map(|_| ())
     }
 
     /// What the answer to a hold says: how many it keeps back, what was out already, what is on the wire.
@@ -124,56 +80,61 @@ impl Inner {
 
     /// The holds that stand now.
     pub fn holds(&self) -> Vec<Hold> {
-        let now = self.clock.now();
-        lock(&self.gate).holds.iter().filter(|h| h.until.is_none_or(|until| until > now)).cloned().collect()
+        self.memory.holds(self.clock.now())
     }
 
     /// Ends a hold by its name.
     pub async fn end_hold(self: &Arc<Self>, by: &Actor, id: &str) -> Result<HoldOver, ActError> {
-        if !self.holds().iter().any(|h| h.id == id) {
-            let safe = shown(id);
-            return Err(ActError::NotFound(words!("没有静默 `{safe}`", "there is no hold `{safe}`")));
+        loop {
+            let Some(hold) = self.holds().into_iter().find(|h| h.id == id) else {
+                let safe = shown(id);
+                return Err(ActError::NotFound(words!("没有静默 `{safe}`", "there is no hold `{safe}`")));
+            };
+            match self.commit(by, vec![Change::end_of(&hold)]).await {
+                // It was given another end in this moment: it is that one which ends.
+                Err(LedgerError::Conflict) => {}
+                done => {
+                    done?;
+                    break;
+                }
+            }
         }
-        self.ledger.commit(by, vec![Change::HoldEnded(id.to_owned())]).await?;
-        lock(&self.gate).holds.retain(|h| h.id != id);
         tracing::warn!(hold = id, by = %by, "the hold is over");
         let released = self.after_hold().await?;
         Ok(HoldOver { id: id.to_owned(), released, waiting: self.held().await?.len() })
     }
 
-    /// What no hold keeps back any more goes on, or begins to wait for a person's look.
+    /// What no hold keeps back any more goes on, or begins to wait for a person's review.
     pub(crate) async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
         let (now, config) = (self.clock.now(), self.config());
-        let (free, _) = self.uncovered(self.held().await?, now).await?;
-        let resumes = config.settings.emergency.resume;
-        let event = |row: &Delivery| {
-            let content = &free[&row.id].1;
-            if resumes {
-                let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
-                return Event::GateOpen { at: now, expires_at };
+        let rows = self.held().await?;
+        let contents = self.contents_of(&rows).await?;
+        let decide = |row: &Delivery| {
+            let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
+            match verdict_of(self, row, content, now) {
+                Verdict::Go if config.settings.emergency.resume => {
+                    let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
+                    Some(Event::GateOpen { at: now, expires_at })
+                }
+                Verdict::Go | Verdict::Held { cause: Cause::Review, .. } if row.cause != Some(Cause::Review) => {
+                    Some(review(row, content))
+                }
+                _ => None,
             }
-            let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
-            Event::GateClosed { until: None, expires_at: held_expiry(row, &content.body), why }
         };
-        let done = self.step_all(&Actor::Daemon, free.values().map(|(row, _)| row), event).await;
-        self.nudge(&free.keys().copied().collect::<Vec<_>>());
-        let released = let_go(done)?.len();
-        Ok(if resumes { released } else { 0 })
+        let done = stepped(self.step_all(&Actor::Daemon, &rows, decide).await)?;
+        Ok(done.iter().filter(|row| row.state != State::Held).count())
     }
 
-    /// What no hold keeps back any more, with its words, and how many others one still does.
-    async fn uncovered(&self, rows: Vec<Delivery>, now: Time) -> Result<(Uncovered, usize), ActError> {
-        let (mut free, mut covered) = (BTreeMap::new(), 0);
+    /// The contents of these deliveries, read once.
+    async fn contents_of(&self, rows: &[Delivery]) -> Result<BTreeMap<ContentHash, Arc<Content>>, LedgerError> {
+        let mut contents = BTreeMap::new();
         for row in rows {
-            let content = self.content(&row.content).await?;
-            match verdict_of(self, &row, &content, now) {
-                Verdict::Go => {
-                    free.insert(row.id, (row, content));
-                }
-                _ => covered += 1,
+            if !contents.contains_key(&row.content) {
+                contents.insert(row.content.clone(), self.content(&row.content).await?);
             }
         }
-        Ok((free, covered))
+        Ok(contents)
     }
 
     /// Routine that is kept back, oldest first.
@@ -205,18 +166,12 @@ impl Inner {
 
     /// Writes down that a hold is over whose end has come: stepped back, the clock revives none.
     pub async fn end_past_holds(&self) {
-        let now = self.clock.now();
-        let is_past = |hold: &Hold| hold.until.is_some_and(|until| until <= now);
-        if !lock(&self.gate).holds.iter().any(is_past) {
-            return;
-        }
-        // An update of its emergency may give it another end in this moment.
-        let _turn = self.deciding.lock().await;
-        let past: Vec<String> = lock(&self.gate).holds.iter().filter(|h| is_past(h)).map(|h| h.id.clone()).collect();
-        let ended = past.iter().cloned().map(Change::HoldEnded).collect();
-        match self.ledger.commit(&Actor::Daemon, ended).await {
-            Ok(_) => lock(&self.gate).holds.retain(|h| !past.contains(&h.id)),
-            Err(error) => tracing::error!(%error, "the end of a hold was not recorded; it is tried again"),
+        for hold in self.memory.past_holds(self.clock.now()) {
+            match self.commit(&Actor::Daemon, vec![Change::end_of(&hold)]).await {
+                // An update of its emergency has given it another end in this moment.
+                Ok(_) | Err(LedgerError::Conflict) => {}
+                Err(error) => tracing::error!(%error, "the end of a hold was not recorded; it is tried again"),
+            }
         }
     }
 
@@ -253,36 +208,26 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         let (at, config) = (self.clock.now(), self.config());
-        let (free, covered) = self.uncovered(rows, at).await?;
-        let event = |row: &Delivery| {
-            let expires_at = super::planner::expiry(&free[&row.id].1.body, at, &config.settings.publish);
-            Event::GateOpen { at, expires_at }
+        let contents = self.contents_of(&rows).await?;
+        let holds = self.holds();
+        let is_covered = |row: &Delivery, content: &Content| {
+            content.body.hold_exempt.is_none() && holds.iter().any(|hold| hold.covers(&row.account, at))
         };
-        let released = let_go(self.step_all(by, free.values().map(|(row, _)| row), event).await)?;
+        let decide = |row: &Delivery| {
+            let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
+            let expires_at = super::planner::expiry(&content.body, at, &config.settings.publish);
+            let may = !is_covered(row, content) && !config.city.is_resting(&row.account);
+            may.then_some(Event::GateOpen { at, expires_at })
+        };
+        let released = stepped(self.step_all(by, &rows, decide).await)?;
+        let covered = rows.iter().filter(|row| is_covered(row, &contents[&row.content])).count();
         if released.is_empty() {
             let said =
                 Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
             return Err(ActError::Conflict(said));
         }
-        self.nudge(&released);
         Ok(Unheld { id: id.map(str::to_owned), released: released.len(), held: covered })
     }
-}
-
-/// Held rows that may go, with their words.
-type Uncovered = BTreeMap<DeliveryId, (Delivery, Arc<Content>)>;
-
-/// Those that took their step; what somebody else has changed meanwhile is left to them.
-fn let_go(done: Vec<Result<Delivery, StepError>>) -> Result<Vec<DeliveryId>, ActError> {
-    let mut went = Vec::new();
-    for row in done {
-        match row {
-            Ok(row) => went.push(row.id),
-            Err(StepError::Illegal(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(went)
 }
 
 /// When a hold would end; the words of a person or a configuration become an instant.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use super::{Inner, lock};
-use crate::core::change::Actor;
-use crate::core::change::{Change, Note};
+use super::Inner;
+use crate::core::change::{Actor, Change, Note};
+use crate::core::pacing::Budgets;
 use crate::ledger::Condition as LedgerState;
 
 /// A request asked again within a day gets the answer it got (R47); a day more is for clocks that differ.
@@ -45,7 +45,7 @@ async fn scheduled(inner: &Arc<Inner>) -> Result<(), JobSchedulerError> {
     };
     scheduler.add(Job::new_async("30 0 * * * *", each_hour)?).await?;
     scheduler.start().await?;
-    watch_the_clock(inner).await;
+    inner.stop.cancelled().await;
     scheduler.shutdown().await
 }
 
@@ -67,10 +67,9 @@ pub async fn every_minute(inner: &Inner) {
     }
     let now = inner.clock.now();
     let config = inner.config();
-    let budgets = lock(&inner.budgets);
     for platform in config.settings.platforms.values() {
         let used = config.city.accounts.keys().filter(|a| a.platform() == platform.name.as_str());
-        let most = used.map(|a| budgets.day_of(platform, a, now).0).max().unwrap_or(0);
+        let most = used.map(|a| inner.memory.day_of(platform, a, now).0).max().unwrap_or(0);
         inner.metrics.calls_used(platform.name.as_str(), most);
     }
 }
@@ -78,7 +77,7 @@ pub async fn every_minute(inner: &Inner) {
 /// What nobody will ask for is forgotten, and the chain's head is written down as a checkpoint.
 pub async fn every_hour(inner: &Inner) {
     let now = inner.clock.now();
-    let calls = lock(&inner.budgets).forget_before(now);
+    let calls = Budgets::over(now);
     if let Err(error) =
         inner.ledger.commit(&Actor::Daemon, vec![calls, Change::ForgetAnswers { before: now - ANSWERS }]).await
     {
@@ -86,31 +85,4 @@ pub async fn every_hour(inner: &Inner) {
     }
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "audit checkpoint");
-}
-
-/// Notices a wall clock that is stepped: scheduling follows it, and a jump is on record (R31).
-async fn watch_the_clock(inner: &Inner) {
-    const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
-    let (mut wall, mut mono) = (inner.clock.now(), inner.clock.mono());
-    loop {
-        tokio::select! {
-            biased;
-            () = inner.stop.cancelled() => return,
-            () = inner.clock.sleep(EVERY) => {}
-        }
-        let (now, then) = (inner.clock.now(), inner.clock.mono());
-        let passed = TimeDelta::from_std(then.0.saturating_sub(mono.0)).unwrap_or_default();
-        let jump = (now - wall) - passed;
-        if jump.abs() > TimeDelta::seconds(5) {
-            let seconds = jump.num_milliseconds() as f64 / 1000.0;
-            tracing::error!(seconds, "the wall clock was stepped");
-            let note: Change = Note::change("clock_stepped", "clock", serde_json::json!({ "seconds": seconds }));
-            if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
-                tracing::error!(%error, "the step was not recorded");
-            }
-            inner.ask_rescan();
-            inner.woken.notify_one();
-        }
-        (wall, mono) = (now, then);
-    }
 }

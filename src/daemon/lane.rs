@@ -16,16 +16,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::hands::{Driving, Hand, finished, spawn};
+use super::memory::Reserved;
 use super::prepare::{self, Means, use_of};
 use super::{Inner, lock, send};
 use crate::clock::Time;
 use crate::core::accounts::PlatformName;
 use crate::core::announcement::Content;
 use crate::core::change::{Actor, Change};
-use crate::core::delivery::{Delivery, Event, Step};
-use crate::core::gate::Hold;
+use crate::core::delivery::{Delivery, DeliveryId, Event, Step};
 use crate::core::policy::PlatformSettings;
-use crate::ledger::LedgerError;
+use crate::ledger::{Committed, LedgerError};
 use crate::platform::Lane;
 
 /// Routine steps aside no longer than this, whatever keeps an emergency from leaving.
@@ -128,17 +128,23 @@ impl Inner {
     }
 
     /// The intent of an emergency that can go this moment; what cannot — no budget, a pause, pictures to upload — is
-    /// left to go the way of all others. The calls it counts are added to `changes`.
-    pub(super) fn intent(&self, row: &Delivery, means: &Means, now: Time, changes: &mut Vec<Change>) -> Option<Step> {
-        if self.pause_of(&row.account, now).is_some() {
+    /// left to go the way of all others. The calls it costs are reserved until its commit is over.
+    pub(super) fn intent(
+        &self,
+        row: &Delivery,
+        means: &Means,
+        now: Time,
+        reserved: &mut Vec<Reserved>,
+    ) -> Option<Step> {
+        if self.pauses.left(&row.account, row.priority, self.clock.mono()).is_some() {
             return None;
         }
         let reserve = self.config().settings.emergency.reserve;
         let settings = means.platform.settings();
-        let counted = lock(&self.budgets).take(settings, &row.account, use_of(row), true, reserve, now).ok()?;
-        let baseline = lock(&self.newest).get(&row.account).cloned();
-        let step = self.computed(row, Event::Armed { slot: now, timeout: means.timeout, baseline }).ok()?;
-        changes.extend(counted);
+        let calls = self.memory.reserve(settings, &row.account, use_of(row), true, reserve, now).ok()?;
+        let baseline = self.memory.newest(&row.account);
+        let step = self.computed(row, Event::Armed { slot: now, baseline }).ok()?;
+        reserved.push(calls);
         Some(step)
     }
 
@@ -149,20 +155,24 @@ impl Inner {
         rows.into_iter().map(launch).collect()
     }
 
-    /// Commits intents with the hold that comes with them, if one does; they are to be launched, or were not written.
+    /// Commits intents with all that belongs to them; they are to be launched, or were not written.
     pub(super) async fn commit_armed(
         self: &Arc<Self>,
         by: &Actor,
-        changes: Vec<Change>,
-        hold: Option<&Hold>,
+        mut changes: Vec<Change>,
         armed: Vec<Delivery>,
-    ) -> Result<Vec<Launch>, LedgerError> {
+        reserved: Vec<Reserved>,
+    ) -> Result<(Committed, Vec<Launch>), LedgerError> {
+        changes.extend(reserved.iter().flat_map(Reserved::changes));
+        let own: Vec<DeliveryId> = armed.iter().map(|row| row.id).collect();
         let launches = self.take_in_hand(armed);
-        let written = self.commit_silent(by, changes, hold).await;
-        if written.is_err() {
-            self.let_go(&launches);
+        match self.commit_own(by, changes, &own).await {
+            Ok(committed) => Ok((committed, launches)),
+            Err(error) => {
+                self.let_go(&launches);
+                Err(error)
+            }
         }
-        written.map(|()| launches)
     }
 
     fn let_go(&self, launches: &[Launch]) {
@@ -196,7 +206,7 @@ impl Inner {
             *entry = (entry.0.max(n), entry.1.max(until));
         }
         drop(wanted);
-        let unprepared = rows.into_iter().filter(|row| row.prepared.is_none());
+        let unprepared = rows.into_iter().filter(|row| row.prepared.is_none() || row.doubted.is_some());
         let errands: Vec<Errand> = unprepared.map(|row| Errand::Prepare(Box::new(row))).collect();
         if !errands.is_empty() {
             // Without a receiver the daemon has stopped; after its start they are found waiting.
@@ -286,10 +296,8 @@ fn is_used(config: &super::config::Config, settings: &PlatformSettings) -> bool 
 /// Uses as many connections at once, so that as many are there.
 async fn warm(inner: &Inner, settings: &PlatformSettings, connections: u32) {
     let reserve = inner.config().settings.emergency.reserve;
-    let (connections, counted) = lock(&inner.budgets).warmed(settings, connections, reserve, inner.clock.now());
-    if let Some(counted) = counted
-        && let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![counted]).await
-    {
+    let (connections, calls) = inner.memory.reserve_warm(settings, connections, reserve, inner.clock.now());
+    if let Err(error) = inner.count(calls).await {
         tracing::warn!(%error, platform = %settings.name, "no connection is warmed: the ledger does not count it");
         return;
     }

@@ -7,27 +7,31 @@
 pub mod acts;
 pub mod alerts;
 pub mod answers;
+pub mod barrier;
 pub mod config;
-pub mod doorway;
 pub mod emergency;
 pub mod hands;
 pub mod holds;
 pub mod jobs;
 pub mod lane;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
+pub mod pauses;
 pub mod planner;
 pub mod prepare;
 pub mod recover;
 pub mod release;
+pub mod resolve;
 pub mod send;
 pub mod settle;
 pub mod status;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -38,14 +42,15 @@ use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
-use crate::core::gate::Gate;
-use crate::core::pacing::Budgets;
-use crate::core::words::Words;
-use crate::ledger::{Ledger, LedgerError, Trust};
+use crate::ledger::{Committed, Ledger, LedgerError, Trust};
 use crate::platform::Http;
 use config::{Config, Env};
 use hands::InHand;
+use memory::{Memory, Reserved};
+use pauses::Pauses;
 
+/// From a granted permit to the first byte written, on a busy machine.
+const LONGEST_WAY_OUT: Duration = Duration::from_millis(150);
 /// Steps of many rows that wait for the ledger at once.
 const AT_ONCE: usize = 256;
 /// Contents kept in memory; the others are read again.
@@ -77,17 +82,12 @@ pub struct Inner {
     pub notices: notify::Notices,
     pub(crate) env: Env,
     config: RwLock<Arc<Config>>,
-    pub gate: Mutex<Gate>,
-    pub budgets: Mutex<Budgets>,
+    /// When this process began: what was due by then, another one may have sent.
+    pub started: Time,
+    /// What is kept of the ledger, by following its commits.
+    pub memory: Arc<Memory>,
     instants: Arc<release::Instants>,
-    /// Accounts and platforms that have to wait, and until when.
-    pauses: Mutex<BTreeMap<String, Time>>,
-    /// When a credential was last seen, and why it was bad if it was.
-    standings: Mutex<BTreeMap<AccountId, (Time, Option<Words>)>>,
-    /// The newest post known of each account, as the ledger has it: looking starts above it.
-    newest: Mutex<BTreeMap<AccountId, String>>,
-    /// The newest receipts of each account: no post is two deliveries' receipt.
-    recent: Mutex<BTreeMap<AccountId, std::collections::VecDeque<String>>>,
+    pub pauses: Pauses,
     in_hand: Mutex<InHand>,
     contents: Mutex<BTreeMap<ContentHash, Arc<Content>>>,
     preparing: Mutex<BTreeMap<String, Arc<Semaphore>>>,
@@ -104,7 +104,7 @@ pub struct Inner {
     pub state: Mutex<status::Noted>,
     /// Something may have come due sooner than the loop thinks.
     woken: Notify,
-    /// Requests that passed the gate and have no answer yet.
+    /// Requests whose permit was granted and that have no answer yet.
     pub(crate) passing: AtomicUsize,
     /// An emergency is in the ledger and has nobody who sends it yet.
     urged: Notify,
@@ -118,13 +118,8 @@ impl Daemon {
     /// Recovers, reads the queue once, and begins the loop. Returns when the first reading is planned.
     pub async fn start(world: World) -> Result<Daemon, LedgerError> {
         let now = world.clock.now();
-        let gate = world.ledger.gate(now).await?;
-        let mut budgets = Budgets::default();
-        for (key, window, calls) in world.ledger.budgets().await? {
-            budgets.load(key, window, calls);
-        }
-        let accounts = world.ledger.accounts().await?;
-        let newest = accounts.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
+        let memory = Memory::new(world.clock.clone(), world.ledger.snapshot().await?);
+        world.ledger.follow(memory.clone());
         let (way, launched) = lane::Way::new();
         let inner = Arc::new(Inner {
             clock: world.clock,
@@ -135,13 +130,10 @@ impl Daemon {
             notices: notify::Notices::default(),
             env: world.env,
             config: RwLock::new(Arc::new(world.config)),
-            gate: Mutex::new(gate),
-            budgets: Mutex::new(budgets),
+            started: now,
+            memory,
             instants: Arc::default(),
-            pauses: Mutex::default(),
-            standings: Mutex::default(),
-            newest: Mutex::new(newest),
-            recent: Mutex::default(),
+            pauses: Pauses::default(),
             in_hand: Mutex::default(),
             contents: Mutex::default(),
             preparing: Mutex::default(),
@@ -164,13 +156,14 @@ impl Daemon {
         recover::recover(&inner, &world.trust).await?;
         let mut tasks = JoinSet::new();
         if !inner.config().direct {
-            let mut planner = planner::Planner::new(inner.clone(), world.trust != Trust::Whole);
+            let mut planner = planner::Planner::new(inner.clone());
             planner.scan(true).await;
             tasks.spawn(planner.run());
         }
         tasks.spawn(hands::run(inner.clone()));
         tasks.spawn(lane::run(inner.clone(), launched));
         tasks.spawn(notify::run(inner.clone(), told_to));
+        tasks.spawn(recover::watch_the_clock(inner.clone()));
         Ok(Daemon { inner, tasks })
     }
 
@@ -201,9 +194,9 @@ impl Inner {
     }
 
     pub(crate) fn replace_config(&self, config: Config) {
+        self.http.limit(&config.connections());
         *self.config.write().expect("nothing panics while it holds the configuration") = Arc::new(config);
-        // New secrets may be good where the old ones were not.
-        lock(&self.standings).clear();
+        self.memory.forget_credentials(None);
         lock(&self.preparing).clear();
     }
 
@@ -222,8 +215,35 @@ impl Inner {
         self.rescan.notify_one();
     }
 
-    /// Steps a delivery and writes it, with whatever belongs to the same moment. When another change came
-    /// first the row is read again and the event tried on what it has become.
+    /// Commits, and wakes whoever drives a delivery that was changed by it.
+    pub(crate) async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError> {
+        self.commit_own(by, changes, &[]).await
+    }
+
+    /// The same for whoever drives some of those deliveries: these are not taken away from them.
+    pub(crate) async fn commit_own(
+        &self,
+        by: &Actor,
+        changes: Vec<Change>,
+        own: &[DeliveryId],
+    ) -> Result<Committed, LedgerError> {
+        let committed = self.ledger.commit(by, changes).await?;
+        let others = committed.stepped().map(|row| row.id).filter(|id| !own.contains(id));
+        self.wake(&others.collect::<Vec<_>>());
+        Ok(committed)
+    }
+
+    /// Commits calls that are about to be made.
+    pub(crate) async fn count(&self, calls: Reserved) -> Result<(), LedgerError> {
+        let changes: Vec<Change> = calls.changes().collect();
+        if !changes.is_empty() {
+            self.ledger.commit(&Actor::Daemon, changes).await?;
+        }
+        Ok(())
+    }
+
+    /// Steps a delivery and writes it, with whatever belongs to the same moment. When another change came first that is
+    /// a conflict: the event was decided on the row as it was.
     pub(crate) async fn step(
         &self,
         by: &Actor,
@@ -231,40 +251,41 @@ impl Inner {
         event: Event,
         with: Vec<Change>,
     ) -> Result<Delivery, StepError> {
-        let mut row = row.clone();
-        loop {
-            let stepped = self.computed(&row, event.clone())?;
-            let after = stepped.row.clone();
-            let mut changes = vec![Change::Step(Box::new(stepped))];
-            changes.extend(with.iter().cloned());
-            match self.ledger.commit(by, changes).await {
-                Ok(_) => return Ok(after),
-                Err(LedgerError::Conflict) => {
-                    let found = self.reload(row.id).await?;
-                    // What was prepared of the old words is nothing to the new ones.
-                    if event.is_of_words() && found.content != row.content {
-                        return Err(Illegal { state: found.state, event: event.name() }.into());
-                    }
-                    row = found;
-                }
-                Err(error) => return Err(StepError::Ledger(error)),
-            }
-        }
+        let stepped = self.computed(row, event)?;
+        let after = stepped.row.clone();
+        let mut changes = vec![Change::Step(Box::new(stepped))];
+        changes.extend(with);
+        self.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
+        Ok(after)
     }
 
-    /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits.
-    pub(crate) async fn step_all<'a>(
+    /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another
+    /// change came first, the row is read again and decided on again; `None` of the decision leaves it alone.
+    pub(crate) async fn step_all(
         &self,
         by: &Actor,
-        rows: impl Iterator<Item = &'a Delivery>,
-        event: impl Fn(&Delivery) -> Event,
+        rows: &[Delivery],
+        decide: impl Fn(&Delivery) -> Option<Event>,
     ) -> Vec<Result<Delivery, StepError>> {
-        let rows: Vec<(&Delivery, Event)> = rows.map(|row| (row, event(row))).collect();
+        let one = async |row: &Delivery| {
+            let mut row = row.clone();
+            loop {
+                let event = decide(&row)?;
+                match self.step(by, &row, event, Vec::new()).await {
+                    Err(StepError::Ledger(LedgerError::Conflict)) => match self.reload(row.id).await {
+                        Ok(found) => row = found,
+                        Err(error) => return Some(Err(error)),
+                    },
+                    done => return Some(done),
+                }
+            }
+        };
         let mut done = Vec::with_capacity(rows.len());
         for part in rows.chunks(AT_ONCE) {
-            let steps: Vec<_> = part.iter().map(|(row, event)| self.step(by, row, event.clone(), Vec::new())).collect();
-            done.extend(futures_util::future::join_all(steps).await);
+            done.extend(futures_util::future::join_all(part.iter().map(one)).await.into_iter().flatten());
         }
+        let changed: Vec<DeliveryId> = done.iter().flatten().map(|row| row.id).collect();
+        self.wake(&changed);
         done
     }
 
@@ -297,7 +318,10 @@ impl Inner {
     }
 
     /// Deliveries somebody changed: whoever drives them lets go, and the loop takes the new row.
-    pub(crate) fn nudge(&self, ids: &[DeliveryId]) {
+    fn wake(&self, ids: &[DeliveryId]) {
+        if ids.is_empty() {
+            return;
+        }
         let in_hand = lock(&self.in_hand);
         for id in ids {
             if let Some(hand) = in_hand.of.get(id) {
@@ -308,28 +332,18 @@ impl Inner {
         self.woken.notify_one();
     }
 
+    /// Waits until requests whose permit was granted a moment ago have reached the wire, as their answers prove; a
+    /// platform that does not answer is not waited for. What is committed before is then obeyed by everything.
+    pub(crate) async fn quiet(&self) {
+        let end = self.clock.mono().0 + LONGEST_WAY_OUT;
+        while self.passing.load(Ordering::SeqCst) > 0 && self.clock.mono().0 < end {
+            self.clock.sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// The loop takes emergencies at once, whatever else it has in hand.
     pub(crate) fn urge(&self) {
         self.urged.notify_one();
-    }
-
-    /// Until when this account, or its platform, has to wait.
-    pub(crate) fn pause_of(&self, account: &AccountId, now: Time) -> Option<Time> {
-        let pauses = lock(&self.pauses);
-        [account.as_str(), account.platform()]
-            .iter()
-            .filter_map(|k| pauses.get(*k))
-            .max()
-            .filter(|t| **t > now)
-            .copied()
-    }
-
-    pub(crate) fn pause(&self, key: &str, until: Time) {
-        let mut pauses = lock(&self.pauses);
-        let now = self.clock.now();
-        pauses.retain(|_, t| *t > now);
-        let at = pauses.entry(key.to_owned()).or_insert(until);
-        *at = (*at).max(until);
     }
 
     /// Half of a platform's connections are for preparing.

@@ -1,9 +1,11 @@
 //! The queue folder against the ledger: reads, compares, commits.
 //!
 //! Reading is the expensive part and happens beside the loop. What `core::plan` decides becomes
-//! changes here, one announcement a commit, so that one that meets a conflict is planned again alone.
+//! changes here, one announcement a commit, so that one that meets a conflict is planned again alone. A commit names
+//! the versions of all it was decided on: what a person, a release or another post has done meanwhile is never
+//! written over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -11,10 +13,11 @@ use serde_json::json;
 
 use super::{Inner, answers, lock};
 use crate::clock::Time;
-use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority};
-use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
-use crate::core::plan::{self, Action, Known, Plan};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
+use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
+use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan, Prune};
 use crate::core::words::{Words, words};
 use crate::input::folder::{self, Named, Reading};
 use crate::input::queue::Context;
@@ -28,15 +31,18 @@ const COMPARED: TimeDelta = TimeDelta::hours(49);
 /// What is superseded may have left the queue; it is known by name for this long.
 const SUPERSEDED: TimeDelta = TimeDelta::days(60);
 
+/// Under these names the ledger keeps the prune that waits for a person, and the one that a person has refused.
+const PRUNE: &str = "prune";
+pub const PRUNE_REFUSED: &str = "prune_refused";
+
 /// What has its hour is in the ledger however far that is; a look shows all of it, repeats a day ahead.
 const WRITTEN_AHEAD: TimeDelta = TimeDelta::days(3660);
 
 pub struct Planner {
     inner: Arc<Inner>,
     signature: Option<Arc<str>>,
-    /// The first reading into a ledger that is new, restored or cut: what it does not know of and is due
-    /// at once, or was due before, is looked for before it is sent.
-    is_doubted: bool,
+    /// No reading of the folder has been planned yet since the start.
+    is_first: bool,
     last_planned: Option<Time>,
 }
 
@@ -55,8 +61,8 @@ pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading
 }
 
 impl Planner {
-    pub fn new(inner: Arc<Inner>, is_doubted: bool) -> Planner {
-        Planner { inner, signature: None, is_doubted, last_planned: None }
+    pub fn new(inner: Arc<Inner>) -> Planner {
+        Planner { inner, signature: None, is_first: true, last_planned: None }
     }
 
     pub async fn run(mut self) {
@@ -85,10 +91,10 @@ impl Planner {
             return;
         }
         match self.plan(now).await {
-            Ok(()) => {
+            Ok(is_whole) => {
                 self.signature = signature;
                 self.last_planned = Some(now);
-                self.is_doubted = false;
+                self.is_first &= !is_whole;
             }
             Err(error) => {
                 tracing::error!(%error, "the queue was not planned; it is read again");
@@ -98,23 +104,25 @@ impl Planner {
         inner.rescanned.send_modify(|n| *n += 1);
     }
 
-    async fn plan(&self, now: Time) -> Result<(), LedgerError> {
+    /// Whether the folder was there, and all it says is in the ledger.
+    async fn plan(&self, now: Time) -> Result<bool, LedgerError> {
         let inner = &self.inner;
         let config = inner.config();
         let reading = inner.read_queue(now).await?;
         let ids = reading.desired.announcements.keys().cloned().collect();
         let known = inner.ledger.known(ids, now - COMPARED).await?;
-        let accepted = inner.ledger.meta("prune_accepted").await?;
-        let refused = inner.ledger.meta("prune_refused").await?;
-        let rules = plan::Rules {
-            publish: &config.settings.publish,
-            zone: config.settings.zone,
-            accepted: accepted.as_deref(),
-            refused: refused.as_deref(),
-        };
+        let refused = inner.ledger.meta(PRUNE_REFUSED).await?;
+        let rules =
+            plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: refused.as_deref() };
         let plan = plan::plan(&reading.desired, &known, now, &rules);
         self.note(&reading, &plan).await?;
-        self.carry_out(&plan, &reading.desired.announcements, &known, now).await
+        if refused.is_some() && !plan.is_refused {
+            // What was refused is not asked for any more: a refusal, like a consent, is used once.
+            let forgotten = Change::Meta { key: PRUNE_REFUSED.to_owned(), value: None };
+            inner.ledger.commit(&Actor::Queue, vec![forgotten]).await?;
+        }
+        let is_carried_out = self.carry_out(&plan, &reading.desired.announcements, &known, now).await?;
+        Ok(is_carried_out && !reading.desired.folder_gone)
     }
 
     /// What a person sees of this reading.
@@ -153,9 +161,9 @@ impl Planner {
         let before = lock(&self.inner.state).prune.clone();
         if before != plan.blocked {
             lock(&self.inner.state).prune.clone_from(&plan.blocked);
-            let waiting = plan.blocked.as_ref().map(|p| json!({ "hash": p.hash, "announcements": p.announcements }));
+            let waiting = plan.blocked.as_ref().map(waiting);
             let mut changes =
-                vec![Change::Meta { key: "prune".to_owned(), value: waiting.as_ref().map(ToString::to_string) }];
+                vec![Change::Meta { key: PRUNE.to_owned(), value: waiting.as_ref().map(ToString::to_string) }];
             if let Some(body) = waiting {
                 tracing::error!(
                     announcements = plan.blocked.as_ref().map_or(0, |p| p.announcements.len()),
@@ -168,63 +176,76 @@ impl Planner {
         Ok(())
     }
 
+    /// Whether all of it was written; what met another change is asked for again.
     async fn carry_out(
         &self,
         plan: &Plan,
         desired: &BTreeMap<AnnouncementId, Announcement>,
         known: &Known,
         now: Time,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
+        let mut is_whole = true;
         for action in &plan.actions {
-            let (changes, touched) = match action {
+            let row = |id: &AnnouncementId| known.announcements[id].row.clone();
+            let next = |row: AnnouncementRow| {
+                Change::Announcement(Box::new(AnnouncementRow { version: row.version + 1, ..row }))
+            };
+            let changes = match action {
                 Action::Put { id, occurrences, is_new, planned_to } => {
-                    let row = known.announcements.get(id).map(|k| &k.row);
-                    self.put(&desired[id], row, occurrences, (*is_new, *planned_to), now).await?
+                    let known = known.announcements.get(id);
+                    self.put(&desired[id], known, occurrences, (*is_new, *planned_to), now).await?
                 }
                 Action::Moved(id) => {
-                    let (announcement, row) = (&desired[id], &known.announcements[id].row);
-                    let moved = AnnouncementRow {
-                        file: announcement.file.clone(),
-                        line: announcement.line as i64,
-                        ..row.clone()
-                    };
-                    (vec![Change::Announcement(Box::new(moved))], Vec::new())
+                    let (file, line) = (desired[id].file.clone(), desired[id].line as i64);
+                    vec![next(AnnouncementRow { file, line, ..row(id) })]
                 }
                 Action::EditedAfterPublication(id, hash) => {
-                    let row = AnnouncementRow { edited: Some(hash.clone()), ..known.announcements[id].row.clone() };
                     tracing::warn!(announcement = %id, "edited after publication: what is out stays as it is");
-                    let note = Note::change("edited_after_publication", id, json!({ "content": hash }));
-                    (vec![Change::Announcement(Box::new(row)), note], Vec::new())
+                    let edited = AnnouncementRow { edited: Some(hash.clone()), ..row(id) };
+                    vec![next(edited), Note::change("edited_after_publication", id, json!({ "content": hash }))]
                 }
-                Action::Withdraw { id, occurrences, whole } => {
-                    let row = whole.then(|| &known.announcements[id].row);
-                    self.withdraw(id, row, occurrences).await?
+                Action::Withdraw(id) => {
+                    let gone = AnnouncementRow { withdrawn: Some(Withdrawal::Queue), ..row(id) };
+                    vec![next(gone), removed(vec![id.clone()]), Note::change("withdrawn", id, json!({ "by": "queue" }))]
+                }
+                Action::Reschedule(id, occurrences) => {
+                    let of = |occurrence: &OccurrenceId| {
+                        let why = Words::new("不再有这个时刻", "it no longer has this hour");
+                        let (posts, occurrence) = (vec![id.clone()], Some(occurrence.clone()));
+                        let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Rescheduled);
+                        Change::Stop(Box::new(Stop { posts, occurrence, account: None, reach, desired, cause, why }))
+                    };
+                    occurrences.iter().map(of).collect()
                 }
                 Action::Missed(occurrences) => self.missed(occurrences).await?,
             };
             if changes.is_empty() {
                 continue;
             }
-            match self.inner.ledger.commit(&Actor::Queue, changes).await {
-                Ok(_) => self.inner.nudge(&touched),
+            match self.inner.commit(&Actor::Queue, changes).await {
+                Ok(_) => {}
                 // Something moved meanwhile: it is compared again at the next look.
-                Err(LedgerError::Conflict) => self.inner.ask_rescan(),
+                Err(LedgerError::Conflict) => {
+                    is_whole = false;
+                    self.inner.ask_rescan();
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     async fn put(
         &self,
         announcement: &Announcement,
-        before: Option<&AnnouncementRow>,
+        known: Option<&KnownAnnouncement>,
         occurrences: &[(OccurrenceId, Time)],
         (is_new, planned_to): (bool, Option<Time>),
         now: Time,
-    ) -> Result<(Vec<Change>, Vec<DeliveryId>), LedgerError> {
+    ) -> Result<Vec<Change>, LedgerError> {
         let content = &announcement.content;
         let hash = content.hash();
+        let before = known.map(|k| &k.row);
         let row = AnnouncementRow {
             id: announcement.id.clone(),
             file: announcement.file.clone(),
@@ -238,19 +259,19 @@ impl Planner {
             withdrawn: None,
             first_seen: before.map_or(now, |b| b.first_seen),
             follows: None,
-            ended: None,
+            ended: before.and_then(|b| b.ended.clone()),
+            version: before.map_or(1, |b| b.version + 1),
         };
         let mut changes =
             vec![Change::Content(hash.clone(), Box::new(content.clone())), Change::Announcement(Box::new(row))];
-        let mut touched = Vec::new();
         for (occurrence, release) in occurrences {
-            changes.push(Change::Occurrence {
-                id: occurrence.clone(),
-                announcement: announcement.id.clone(),
-                content: hash.clone(),
-                release: *release,
-            });
-            self.deliveries(announcement, &hash, occurrence, *release, now, &mut changes, &mut touched).await?;
+            let has_begun =
+                self.occurrence(announcement, known, &hash, (occurrence, *release), now, &mut changes).await?;
+            if has_begun && planned_to.is_none() {
+                // Its release has begun since it was compared: then it was edited after publication.
+                self.inner.ask_rescan();
+                return Ok(Vec::new());
+            }
         }
         if is_new || before.is_some_and(|b| b.content != hash) {
             let kind = if is_new { "announced" } else { "replaced" };
@@ -266,102 +287,98 @@ impl Planner {
                 changes.push(Note::change("emergency", &announcement.id, body));
             }
         }
-        Ok((changes, touched))
+        Ok(changes)
     }
 
-    /// New rows for accounts that have none, an edit for those that can still change, a withdrawal for
-    /// those the announcement no longer names.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one occurrence, used here alone")]
-    async fn deliveries(
+    /// New rows for accounts that have none, an edit for those that can still change, a withdrawal for those the
+    /// announcement no longer names; nothing at all, and `true`, once its release has begun.
+    async fn occurrence(
         &self,
         announcement: &Announcement,
+        known: Option<&KnownAnnouncement>,
         hash: &ContentHash,
-        occurrence: &OccurrenceId,
-        release: Time,
+        (occurrence, release): (&OccurrenceId, Time),
         now: Time,
         changes: &mut Vec<Change>,
-        touched: &mut Vec<DeliveryId>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
         let inner = &self.inner;
-        let content = &announcement.content;
-        let expires_at = expiry(&content.body, release, &inner.config().settings.publish);
+        let (content, config) = (&announcement.content, inner.config());
         let existing = inner.ledger.of_occurrence(occurrence.clone()).await?;
+        if existing.iter().any(Delivery::has_begun) {
+            return Ok(true);
+        }
+        changes.push(Change::Occurrence {
+            id: occurrence.clone(),
+            announcement: announcement.id.clone(),
+            content: hash.clone(),
+            release,
+        });
+        let expires_at = expiry(&content.body, release, &config.settings.publish);
+        let is_doubted = self.is_doubted(announcement, release);
         for d in &existing {
             let event = if !content.accounts.contains(&d.account) {
-                Event::Withdrawn(Wish::Stop, Words::new("不再发给这个账号", "no longer sent to this account"))
-            } else if d.content == *hash && d.at == release && d.state.is_pending() {
+                let (cause, why) = match config.city.is_resting(&d.account) {
+                    true => (Cause::Closed, Words::new("账号已停用", "its account is suspended or closed")),
+                    false => (Cause::Unaddressed, Words::new("不再发给这个账号", "no longer sent to this account")),
+                };
+                Event::Withdrawn { desired: Desired::Stopped, cause, why }
+            } else if d.content == *hash && d.at == release && d.is_pending() {
+                changes.push(Change::Expect(d.id, d.fence));
                 continue;
             } else {
-                Event::Edited { content: hash.clone(), at: release, expires_at }
+                let (content, priority) = (hash.clone(), content.body.priority);
+                Event::Edited(Edit { content, priority, at: release, expires_at, is_doubted })
             };
-            // What cannot be changed any more is left as it is.
-            if let Ok(step) = inner.computed(d, event) {
-                lock(&inner.gate).withdrawn.remove(&d.id);
-                touched.push(d.id);
-                changes.push(Change::Step(Box::new(step)));
-            }
+            changes.push(match inner.computed(d, event) {
+                Ok(step) => Change::Step(Box::new(step)),
+                // It cannot be changed any more, and that was decided on what it is now.
+                Err(_) => Change::Expect(d.id, d.fence),
+            });
         }
-        let has: std::collections::BTreeSet<_> = existing.iter().map(|d| &d.account).collect();
+        let has: BTreeSet<_> = existing.iter().map(|d| &d.account).collect();
         let missed = expires_at.is_some_and(|e| e < now);
         if missed && existing.is_empty() {
             let (id, at) = (&announcement.id, release.to_rfc3339());
             tracing::warn!(announcement = %id, at, "already past when first seen, and not published");
             changes.push(Note::change("missed", occurrence, json!({ "at": at })));
         }
-        for account in content.accounts.iter().filter(|a| !has.contains(a)) {
+        let is_overtaken = |account: &AccountId| known.is_some_and(|k| k.superseded.contains(account));
+        for account in content.accounts.iter().filter(|a| !has.contains(a) && !is_overtaken(a)) {
             let mut d =
                 new_delivery(&announcement.id, content.body.priority, hash, occurrence, account, release, expires_at);
             if missed {
                 d.state = State::Expired;
                 d.next_at = None;
                 d.reason = Some(Words::new("首次读到时已经过时", "already past when it was first seen"));
-            } else if self.is_doubted && release <= now + TimeDelta::seconds(2) {
-                // A new ledger knows nothing of what went out before: it looks first.
+            } else if is_doubted {
                 d.state = State::Unknown;
-                d.never_armed = true;
-                d.asked_until = Some(now);
+                (d.doubted, d.one_look) = (Some(hash.clone()), true);
                 d.next_at = Some(now);
-                d.reason = Some(Words::new("新账本，先查是否已发", "a new ledger: looking whether it is out already"));
+                d.reason = Some(Words::new(
+                    "启动时首次读到，先查是否已发",
+                    "first read at a start: looking whether it is out already",
+                ));
             }
             changes.push(Change::Add(Box::new(d)));
         }
-        Ok(())
+        Ok(false)
     }
 
-    async fn withdraw(
-        &self,
-        id: &AnnouncementId,
-        row: Option<&AnnouncementRow>,
-        occurrences: &[OccurrenceId],
-    ) -> Result<(Vec<Change>, Vec<DeliveryId>), LedgerError> {
+    /// Whether another process may have published it before this one began, for all this ledger knows: its instant was
+    /// over by then, or it goes as soon as it is read and was there to be read.
+    fn is_doubted(&self, announcement: &Announcement, release: Time) -> bool {
+        let started = self.inner.started;
+        let goes_at_once = announcement.content.body.timing == Timing::Now;
+        release <= started || goes_at_once && (self.is_first || announcement.saved.is_none_or(|at| at <= started))
+    }
+
+    async fn missed(&self, occurrences: &[OccurrenceId]) -> Result<Vec<Change>, LedgerError> {
         let mut changes = Vec::new();
-        let mut touched = Vec::new();
         for occurrence in occurrences {
             for d in self.inner.ledger.of_occurrence(occurrence.clone()).await? {
-                let why = Words::new("已从队列删去", "removed from the queue");
-                if d.state.is_pending()
-                    && let Ok(step) = self.inner.computed(&d, Event::Withdrawn(Wish::Stop, why))
+                if d.state != State::Held
+                    && let Ok(step) = self.inner.computed(&d, Event::Expired)
                 {
-                    touched.push(d.id);
-                    changes.push(Change::Step(Box::new(step)));
-                }
-            }
-        }
-        if let Some(row) = row {
-            let gone = AnnouncementRow { withdrawn: Some("queue".to_owned()), ..row.clone() };
-            changes.push(Change::Announcement(Box::new(gone)));
-            changes.push(Note::change("withdrawn", id, json!({ "by": "queue" })));
-        }
-        Ok((changes, touched))
-    }
-
-    async fn missed(&self, occurrences: &[OccurrenceId]) -> Result<(Vec<Change>, Vec<DeliveryId>), LedgerError> {
-        let mut changes = Vec::new();
-        let mut touched = Vec::new();
-        for occurrence in occurrences {
-            for d in self.inner.ledger.of_occurrence(occurrence.clone()).await? {
-                if let Ok(step) = self.inner.computed(&d, Event::Expired) {
-                    touched.push(d.id);
                     changes.push(Change::Step(Box::new(step)));
                     self.inner.metrics.missed();
                 }
@@ -369,8 +386,43 @@ impl Planner {
             let body = json!({ "why": words!("停机时错过，只补最新的一次", "missed while away; only the newest is caught up").en });
             changes.push(Note::change("missed", occurrence, body));
         }
-        Ok((changes, touched))
+        Ok(changes)
     }
+}
+
+/// Stops what has not begun of announcements that are gone from the queue.
+fn removed(posts: Vec<AnnouncementId>) -> Change {
+    let why = Words::new("已从队列删去", "removed from the queue");
+    let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Absent);
+    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
+}
+
+/// What a person's refusal does: what is gone stays in force, and is not asked about again as long as it is gone.
+pub fn refused(prune: &Prune) -> Vec<Change> {
+    vec![
+        Change::ExpectMeta(PRUNE.to_owned(), Some(waiting(prune).to_string())),
+        Change::Meta { key: PRUNE.to_owned(), value: None },
+        Change::Meta { key: PRUNE_REFUSED.to_owned(), value: Some(prune.hash.clone()) },
+    ]
+}
+
+/// As the ledger keeps it.
+fn waiting(prune: &Prune) -> serde_json::Value {
+    json!({ "hash": prune.hash, "announcements": prune.announcements })
+}
+
+/// What a person's consent to a prune does, all at once. A consent is for what is waiting now, and is used with this.
+pub fn pruned(prune: &Prune) -> Vec<Change> {
+    let mut changes = vec![
+        Change::ExpectMeta(PRUNE.to_owned(), Some(waiting(prune).to_string())),
+        Change::Meta { key: PRUNE.to_owned(), value: None },
+        removed(prune.announcements.clone()),
+    ];
+    for id in &prune.announcements {
+        changes.push(Change::Withdrawn(id.clone(), Withdrawal::Queue));
+        changes.push(Note::change("withdrawn", id, json!({ "by": "queue" })));
+    }
+    changes
 }
 
 impl Inner {
@@ -392,12 +444,7 @@ impl Inner {
         let reading = self.read_queue(now).await?;
         let ids = reading.desired.announcements.keys().cloned().collect();
         let known = self.ledger.known(ids, now - COMPARED).await?;
-        let rules = plan::Rules {
-            publish: &config.settings.publish,
-            zone: config.settings.zone,
-            accepted: None,
-            refused: None,
-        };
+        let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: None };
         let plan = plan::plan(&reading.desired, &known, now, &rules);
         let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {
@@ -435,13 +482,16 @@ pub(crate) fn new_delivery(
         next_at: Some(release),
         at: release,
         expires_at,
-        wish: Wish::Out,
+        cause: None,
+        desired: Desired::Published,
         attempt: 0,
         looks: 0,
-        asked_until: None,
+        misses: 0,
         begun_at: None,
         called_duplicate: false,
-        never_armed: false,
+        doubted: None,
+        one_look: false,
+        needs_person: false,
         prepared: None,
         receipt: None,
         class: None,

@@ -4,32 +4,34 @@
 //! Nothing here can be seen by a reader, and all of it may be repeated freely.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Driven, expired, note_failure, outcome_name, postponed, publish, stepped, waited};
-use super::{Inner, StepError, lock};
+use super::send::{Driven, is_expired, note_failure, outcome_name, paused, publish, stepped, waited};
+use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Class, Delivery, Event, Failure, Scope};
+use crate::core::delivery::{Class, Delivery, Event, Failure, Scope, State};
 use crate::core::fit;
 use crate::core::pacing::Use;
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, words};
 use crate::input::images;
-use crate::platform::{Call, Lane, Picture, Platform, Post};
+use crate::ledger::LedgerError;
+use crate::platform::{Call, Lane, Picture, Platform, Post, Standing};
 
 /// A credential seen good within this time is not asked about again.
-const SEEN_GOOD: TimeDelta = TimeDelta::hours(1);
+const SEEN_GOOD: Duration = Duration::from_secs(3600);
 /// One seen bad is not asked about again for this long (R29): a person has to renew it.
-const SEEN_BAD: TimeDelta = TimeDelta::minutes(10);
+const SEEN_BAD: Duration = Duration::from_secs(600);
 
 pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let now = inner.clock.now();
-    if expired(row, now) {
+    if is_expired(row, now) {
         inner.metrics.missed();
         return stepped(inner, row, Event::Expired).await;
     }
@@ -39,8 +41,8 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if !waited(inner, begin, nudged).await {
         return Ok(None);
     }
-    if let Some(until) = inner.pause_of(&row.account, inner.clock.now()) {
-        return postponed(inner, row, until).await;
+    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+        return paused(inner, row, left).await;
     }
     match prepared(inner, row).await {
         // Its instant has come: it is armed as it is, and what was prepared is written with the intent.
@@ -58,7 +60,17 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
 
 /// What waits for a person's word is prepared, so that the word costs no more than the sending. What cannot be prepared
 /// now is when it goes.
-pub async fn meanwhile(inner: Arc<Inner>, row: Box<Delivery>) {
+pub async fn meanwhile(inner: Arc<Inner>, mut row: Box<Delivery>) {
+    if row.doubted.is_some() {
+        match settle::vouched(&inner, &row).await {
+            Ok(Some(known)) if known.doubted.is_none() && known.state == State::Held => *row = known,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, account = %row.account, "it was not looked for while it waits");
+                return;
+            }
+        }
+    }
     let prepared = match prepared(&inner, &row).await {
         Ok(prepared) => prepared,
         Err(failure) => {
@@ -66,9 +78,11 @@ pub async fn meanwhile(inner: Arc<Inner>, row: Box<Delivery>) {
             return;
         }
     };
+    // A word that is given in this moment finds the row as it read it.
+    let _turn = inner.deciding.lock().await;
     match inner.step(&Actor::Daemon, &row, Event::Prepared(prepared), Vec::new()).await {
         // Its word came first, or it is given up.
-        Ok(_) | Err(StepError::Illegal(_)) => {}
+        Ok(_) | Err(StepError::Illegal(_) | StepError::Ledger(LedgerError::Conflict)) => {}
         Err(error) => tracing::warn!(%error, account = %row.account, "what waits for a word is not prepared"),
     }
 }
@@ -102,6 +116,7 @@ impl Means {
         let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
         Call {
             http: &*inner.http,
+            barrier: None,
             clock: &inner.clock,
             lane,
             account: &self.account,
@@ -140,21 +155,12 @@ async fn content(inner: &Inner, row: &Delivery) -> Result<Arc<Content>, Failure>
 async fn spend(inner: &Inner, row: &Delivery, means: &Means, publishes: bool) -> Result<(), Failure> {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
-    let taken =
-        lock(&inner.budgets).take(means.platform.settings(), &row.account, use_of(row), publishes, reserve, now);
-    match taken {
-        Ok(changes) if changes.is_empty() => Ok(()),
-        Ok(changes) => {
-            let written = inner.ledger.commit(&Actor::Daemon, changes).await;
-            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
-        }
+    match inner.memory.reserve(means.platform.settings(), &row.account, use_of(row), publishes, reserve, now) {
+        Ok(calls) => inner.count(calls).await.map_err(|e| Failure::NotSent(Words::same(e.to_string()))),
         Err(next) => {
             let wait = (next - now).to_std().unwrap_or_default();
-            Err(Failure::Later(
-                wait,
-                Scope::Account,
-                Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up"),
-            ))
+            let why = Words::new("当日或本小时限额已用完", "the budget of this hour or day is used up");
+            Err(Failure::Later(wait, Scope::Account, why))
         }
     }
 }
@@ -164,75 +170,60 @@ pub fn use_of(row: &Delivery) -> Use {
 }
 
 /// What was seen of the credential lately, if that is still to be relied on.
-fn seen_standing(inner: &Inner, row: &Delivery) -> Option<Result<(), Failure>> {
-    let now = inner.clock.now();
-    match lock(&inner.standings).get(&row.account) {
-        Some((seen, None)) if now - *seen < SEEN_GOOD => Some(Ok(())),
-        Some((seen, Some(said))) if now - *seen < SEEN_BAD => {
-            Some(Err(Failure::Credential(Scope::Account, said.clone())))
-        }
+fn seen_credential(inner: &Inner, row: &Delivery) -> Option<Result<(), Failure>> {
+    match inner.memory.credential(&row.account)? {
+        (ago, None) if ago < SEEN_GOOD => Some(Ok(())),
+        (ago, Some(said)) if ago < SEEN_BAD => Some(Err(Failure::Credential(Scope::Account, said))),
         _ => None,
     }
 }
 
 /// What the ledger keeps of a credential that does not work.
-pub fn bad_standing(account: &crate::core::accounts::AccountId, said: &Words) -> Vec<Change> {
+pub fn bad_credential(account: &crate::core::accounts::AccountId, said: &Words) -> Vec<Change> {
     let body = serde_json::json!({ "account": account, "reason": said });
     vec![
-        Change::Standing { account: account.clone(), good: false, words: said.en.clone(), uid: None, expires: None },
+        Change::Credential { account: account.clone(), bad: Some(said.clone()), uid: None, expires: None },
         Note::change("credential", account, body),
     ]
 }
 
 /// Asks whether the credential works, unless that was seen within the hour.
 async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
-    if let Some(seen) = seen_standing(inner, row) {
+    if let Some(seen) = seen_credential(inner, row) {
         return seen;
     }
     // One asks for all that are prepared for this account at once; the others take its answer.
     let turn = inner.looking(&row.account);
     let _turn = turn.lock().await;
-    if let Some(seen) = seen_standing(inner, row) {
+    if let Some(seen) = seen_credential(inner, row) {
         return seen;
     }
-    let now = inner.clock.now();
     // With no budget left for asking, the post itself will tell.
     if spend(inner, row, means, false).await.is_err() {
         return Ok(());
     }
     let answer = means.platform.check(&means.call(inner, row)).await;
     inner.metrics.request(row.account.platform(), "check", outcome_name(answer.as_ref().err()));
-    match answer {
+    let (changes, answer) = match answer {
         Ok(standing) => {
-            lock(&inner.standings).insert(row.account.clone(), (now, None));
             if let Some(expires) = standing.expires {
-                inner.metrics.token_left(row.account.platform(), (expires - now).num_seconds());
+                let left = (expires - inner.clock.now()).num_seconds();
+                inner.metrics.token_left(row.account.platform(), left);
             }
-            let change = Change::Standing {
-                account: row.account.clone(),
-                good: true,
-                words: String::new(),
-                uid: standing.uid,
-                expires: standing.expires,
-            };
-            let written = inner.ledger.commit(&Actor::Daemon, vec![change]).await;
-            written.map(|_| ()).map_err(|e| Failure::NotSent(Words::same(e.to_string())))
+            let Standing { uid, expires } = standing;
+            (vec![Change::Credential { account: row.account.clone(), bad: None, uid, expires }], Ok(()))
         }
         Err(Failure::Credential(scope, said)) => {
-            lock(&inner.standings).insert(row.account.clone(), (now, Some(said.clone())));
             tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
-            let changes = bad_standing(&row.account, &said);
-            inner
-                .ledger
-                .commit(&Actor::Daemon, changes)
-                .await
-                .map_err(|e| Failure::NotSent(Words::same(e.to_string())))?;
-            Err(Failure::Credential(scope, said))
+            (bad_credential(&row.account, &said), Err(Failure::Credential(scope, said)))
         }
         // Only a plain "no" stops the post; a check that got no answer says nothing about the credential.
-        Err(failure @ (Failure::NotSent(_) | Failure::Later(..))) => Err(failure),
-        Err(_) => Ok(()),
-    }
+        Err(failure @ (Failure::NotSent(_) | Failure::Later(..))) => return Err(failure),
+        Err(_) => return Ok(()),
+    };
+    let written = inner.commit(&Actor::Daemon, changes).await;
+    written.map_err(|e| Failure::NotSent(Words::same(e.to_string())))?;
+    answer
 }
 
 /// The text fitted and the pictures read again: their bytes must be the ones that were signed off.

@@ -1,17 +1,20 @@
-//! What is found at start, and what is done with it; and deliveries whose task panicked.
+//! What is found at start, and what is done with it; a wall clock that is stepped; deliveries whose task panicked.
 //!
-//! Only `sending` needs a hand: its request may have gone out, so it becomes `unknown` and is read
-//! back, never sent again on a guess. Every other state simply comes due. A ledger that is new,
-//! restored or cut cannot tell what went out, so all that was due by now is doubted.
+//! A row that is `sending` may have had its request: it becomes `unknown` and is read back, never sent again on a guess.
+//! And what was due before this process began, another one may have sent that this ledger does not know of: the ledger
+//! may be a copy of yesterday's. So it is looked for once before it is sent. If the ledger is known to be older than
+//! it was, another process may have been sending a moment ago, and absence is believed only after the settling time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::json;
 
-use super::{Inner, lock, settle};
+use super::{Inner, lock};
 use crate::core::announcement::Priority;
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, State};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
 use crate::ledger::{Filter, LedgerError, Trust};
 
@@ -21,30 +24,38 @@ const MOST_WAITING: usize = 100_000;
 const AT_ONCE: usize = 1000;
 
 pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerError> {
-    let now = inner.clock.now();
-    let gone = || Words::new("进程在发送时中断", "the process ended while it was being sent");
+    let now = inner.started;
     let sending = inner.ledger.in_state(State::Sending, crate::clock::from_micros(i64::MAX)).await?;
     let found = sending.len();
-    write(inner, sending, |_| Event::OwnerGone(gone())).await?;
+    write(inner, sending, |row| {
+        let why = Words::new("进程在发送时中断", "the process ended while it was being sent");
+        // The platform may be at work on its request as long as it would have had to answer.
+        let left = inner.config().settings_of(&row.account).map_or(Duration::ZERO, |s| s.timeout);
+        Event::OwnerGone { why, left }
+    })
+    .await?;
+    let is_whole = !matches!(trust, Trust::Behind { .. });
     if let Trust::Behind { ledger, marker } = trust {
         tracing::error!(
             ledger,
             marker,
             "the ledger knows less than the mark beside it; what was due is looked for first"
         );
-        let why = || {
-            Words::new(
-                "账本比标记旧，先查是否已发",
-                "the ledger is older than its mark: looking whether it is out already",
-            )
-        };
-        for state in [State::Scheduled, State::Ready, State::Retrying, State::Held] {
-            let due = inner.ledger.in_state(state, now).await?;
-            write(inner, due, |_| Event::Doubted(why())).await?;
-        }
         let note = Note::change("ledger_behind", "ledger", json!({ "ledger": ledger, "mark": marker }));
         inner.ledger.commit(&Actor::Daemon, vec![note]).await?;
     }
+    let why = || match is_whole {
+        true => Words::new(
+            "启动前已到时刻，先查是否已发",
+            "it came due before this start: looking whether it is out already",
+        ),
+        false => Words::new(
+            "账本比标记旧，先查是否已发",
+            "the ledger is older than its mark: looking whether it is out already",
+        ),
+    };
+    let due = inner.ledger.overdue(now).await?;
+    write(inner, due, |_| Event::Doubted { why: why(), one_look: is_whole }).await?;
     // What waits for a word goes on being prepared for it.
     let filter = Filter {
         priority: Some(Priority::Emergency),
@@ -53,7 +64,7 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
         ..Filter::default()
     };
     let mut waiting = inner.ledger.deliveries(filter).await?;
-    waiting.retain(|d| d.next_at.is_some_and(|until| until > now));
+    waiting.retain(|d| d.cause == Some(Cause::Confirmation) && d.next_at.is_some_and(|until| until > now));
     if let Some(until) = waiting.iter().filter_map(|d| d.next_at).max() {
         inner.expect(waiting, until);
     }
@@ -76,6 +87,48 @@ async fn write(inner: &Inner, rows: Vec<Delivery>, event: impl Fn(&Delivery) -> 
     Ok(())
 }
 
+/// Notices a wall clock that is stepped. Instants of release follow it; what waits for a length of time (a try, a look)
+/// goes on waiting for the same length. A jump is on record (R31).
+pub async fn watch_the_clock(inner: Arc<Inner>) {
+    const EVERY: Duration = Duration::from_secs(1);
+    let (mut wall, mut mono) = (inner.clock.now(), inner.clock.mono());
+    loop {
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => return,
+            () = inner.clock.sleep(EVERY) => {}
+        }
+        let (now, then) = (inner.clock.now(), inner.clock.mono());
+        let passed = TimeDelta::from_std(then.0.saturating_sub(mono.0)).unwrap_or_default();
+        let jump = (now - wall) - passed;
+        if jump.abs() > TimeDelta::seconds(5) {
+            stepped_by(&inner, jump).await;
+        }
+        (wall, mono) = (now, then);
+    }
+}
+
+async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
+    let seconds = jump.num_milliseconds() as f64 / 1000.0;
+    tracing::error!(seconds, "the wall clock was stepped");
+    let note: Change = Note::change("clock_stepped", "clock", json!({ "seconds": seconds }));
+    if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
+        tracing::error!(%error, "the step was not recorded");
+    }
+    match inner.ledger.waiting().await {
+        Ok(rows) => {
+            let moved = |row: &Delivery| row.next_at.is_some().then_some(Event::ClockStepped(jump));
+            let failed = inner.step_all(&Actor::Daemon, &rows, moved).await;
+            for error in failed.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "a wait was not moved with the clock");
+            }
+        }
+        Err(error) => tracing::error!(%error, "what waits was not moved with the clock"),
+    }
+    inner.ask_rescan();
+    inner.woken.notify_one();
+}
+
 /// A delivery whose task panicked: once sending had begun its fate is unknown; before that it is tried
 /// once more, and then set aside with the reason, so that one poisoned input is no loop (R26).
 pub async fn panicked(inner: &Arc<Inner>, id: DeliveryId) {
@@ -89,19 +142,19 @@ pub async fn panicked(inner: &Arc<Inner>, id: DeliveryId) {
     tracing::error!(delivery = id.0, account = %row.account, count, "a delivery made its task panic");
     let why = Words::new("处理时内部出错，已搁置", "an internal error while it was handled; it is set aside");
     let event = match row.state {
-        State::Sending => Event::OwnerGone(why),
+        State::Sending => Event::OwnerGone {
+            why,
+            left: inner.config().settings_of(&row.account).map_or(Duration::ZERO, |s| s.timeout),
+        },
         State::Scheduled | State::Ready | State::Held | State::Retrying if count >= 2 => Event::SetAside(why),
-        State::Unknown | State::Accepted => Event::Unseen(why),
+        State::Unknown | State::Accepted => Event::Unseen { why, waited: inner.memory.waited(id) },
         State::Published => Event::NotTakenDown(Failure::NotSent(why)),
         // Prepared again, it fails there if it is the text that does it.
-        State::Ready | State::Retrying => {
-            Event::Edited { content: row.content.clone(), at: row.at, expires_at: row.expires_at }
-        }
+        State::Ready | State::Retrying => Event::Unprepared(why),
         // It is due still.
         _ => return,
     };
-    match inner.step(&Actor::Daemon, &row, event, Vec::new()).await {
-        Ok(after) => settle::alarm(inner, Some(&after)).await,
-        Err(error) => tracing::error!(%error, "it could not be set aside"),
+    if let Err(error) = super::send::written_with(inner, &row, event, Vec::new()).await {
+        tracing::error!(%error, "it could not be set aside");
     }
 }

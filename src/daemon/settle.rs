@@ -1,39 +1,39 @@
-//! Read-back and take-down: what is not known is looked for, what was superseded is taken down.
+//! Read-back and take-down: a post of unknown outcome is looked for, a superseded or deleted one is taken down.
+//!
+//! Also what an outcome means for other posts on its account; it is part of the outcome's own commit, so that neither
+//! can be without the other.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::prepare::{Means, key};
-use super::send::{note_failure, outcome_name, waited, written};
-use super::{Inner, StepError, lock};
-use crate::core::announcement::{Priority, Timing};
-use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, State, Wish};
+use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
+use super::{Inner, StepError};
+use crate::core::announcement::{AnnouncementId, Content, Part, Priority, Timing};
+use crate::core::change::{Change, Note};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Reach, State, Stop};
 use crate::core::fit;
 use crate::core::pacing::Use;
 use crate::core::words::{Words, words};
-use crate::ledger::Filter;
+use crate::ledger::{Filter, LedgerError};
 use crate::platform::{Look, Wanted};
-
-type Driven = Result<Option<Delivery>, StepError>;
 
 /// Takes a call out of the share that is kept for settling; when there is none, the row waits.
 async fn paid(inner: &Inner, row: &Delivery, means: &Means) -> Option<Driven> {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
     let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
-    let taken = lock(&inner.budgets).take(means.platform.settings(), &row.account, use_, false, reserve, now);
-    let until = match taken {
-        Ok(changes) if changes.is_empty() => return None,
-        Ok(changes) => match inner.ledger.commit(&Actor::Daemon, changes).await {
-            Ok(_) => return None,
-            Err(error) => return Some(Err(StepError::Ledger(error))),
-        },
-        Err(next) => next,
-    };
-    let why = Words::new("没有查询限额，等下一时段", "no budget is left for looking; waiting for the next window");
-    Some(inner.step(&Actor::Daemon, row, Event::Postponed { until, why }, Vec::new()).await.map(Some))
+    match inner.memory.reserve(means.platform.settings(), &row.account, use_, false, reserve, now) {
+        Ok(calls) => inner.count(calls).await.err().map(|error| Err(StepError::Ledger(error))),
+        Err(until) => {
+            let why =
+                Words::new("没有查询限额，等下一时段", "no budget is left for looking; waiting for the next window");
+            Some(stepped(inner, row, Event::Postponed { until, why }).await)
+        }
+    }
 }
 
 /// Looks for the post of an `unknown` or `accepted` delivery.
@@ -42,78 +42,110 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     if !waited(inner, at, nudged).await {
         return Ok(None);
     }
+    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+        return paused(inner, row, left).await;
+    }
     let means = match Means::of(inner, row) {
         Ok(means) => means,
-        Err(failure) => return unseen(inner, row, failure.words().clone()).await,
+        Err(failure) => {
+            let unseen = Event::Unseen { why: failure.words().clone(), waited: inner.memory.waited(row.id) };
+            return written_with(inner, row, unseen, Vec::new()).await;
+        }
     };
-    if let Some(until) = inner.pause_of(&row.account, inner.clock.now()) {
-        let why = Words::new("平台让等一等", "the platform asked to wait");
-        return inner.step(&Actor::Daemon, row, Event::Postponed { until, why }, Vec::new()).await.map(Some);
-    }
     if let Some(postponed) = paid(inner, row, &means).await {
         return postponed;
     }
+    let (event, with) = looked(inner, row, &means).await?;
+    written_with(inner, row, event, with).await
+}
+
+/// What a read of the account's timeline says about a delivery, and what it means for others.
+pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result<(Event, Vec<Change>), StepError> {
     let turn = inner.looking(&row.account);
     let _turn = turn.lock().await;
-    let wanted = wanted(inner, row).await?;
-    let answer = means.platform.find(&means.call(inner, row), &wanted).await;
-    inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
-    let event = match answer {
-        Ok(Look::Found(receipt)) => Event::Found(receipt),
-        Ok(Look::Absent) => Event::Absent,
-        Ok(Look::SendAgain) if row.wish == Wish::Out && row.expires_at.is_none_or(|e| e > inner.clock.now()) => {
-            Event::Absent
+    // What the read can have shown is what was there when it began.
+    let waited = inner.memory.waited(row.id);
+    let mut with = Vec::new();
+    let mut found = None;
+    for wanted in wanted(inner, row).await? {
+        let answer = means.platform.find(&means.call(inner, row), &wanted).await;
+        inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
+        let event = match answer {
+            Ok(Look::Found(receipt)) => Event::Found(receipt),
+            Ok(Look::Absent) => Event::Absent { waited },
+            Ok(Look::SendAgain)
+                if row.desired == Desired::Published && row.expires_at.is_none_or(|e| e > inner.clock.now()) =>
+            {
+                Event::Absent { waited }
+            }
+            // Not to be sent any more, and so not to be asked that way: whether it is out, a person has to see.
+            Ok(Look::SendAgain) => {
+                let why = Words::new(
+                    "只能重发才知道，而它已撤回或过期",
+                    "only sending again would tell, and it is withdrawn or expired",
+                );
+                Event::Unseen { why, waited }
+            }
+            Ok(Look::Unproven(why)) => Event::Unseen { why, waited },
+            Ok(Look::TurnedDown(class, why)) => Event::TurnedDown(class, why),
+            Err(failure) => {
+                with.extend(note_failure(inner, row, &failure));
+                Event::Unseen { why: failure.words().clone(), waited }
+            }
+        };
+        let is_absent = matches!(event, Event::Absent { .. });
+        found = Some(event);
+        if !is_absent {
+            break;
         }
-        // Not to be sent any more, and so not to be asked that way: whether it is out, a person has to see.
-        Ok(Look::SendAgain) => Event::Unseen(Words::new(
-            "只能重发才知道，而它已撤回或过期",
-            "only sending again would tell, and it is withdrawn or expired",
-        )),
-        Ok(Look::Unproven(why)) => Event::Unseen(why),
-        Ok(Look::TurnedDown(class, why)) if row.state == State::Accepted => Event::TurnedDown(class, why),
-        Ok(Look::TurnedDown(_, why)) => Event::Unseen(why),
-        Err(failure) => {
-            // What it means for others is kept in memory; the row keeps the words.
-            note_failure(inner, row, &failure);
-            Event::Unseen(failure.words().clone())
-        }
-    };
+    }
+    let event = found.expect("something is looked for");
     tracing::info!(account = %row.account, occurrence = %row.occurrence, looks = row.looks, found = event.name(), "looked");
-    let after = written(inner, row, event).await?;
-    alarm(inner, after.as_ref()).await;
-    Ok(after)
+    Ok((event, with))
 }
 
-async fn unseen(inner: &Arc<Inner>, row: &Delivery, why: Words) -> Driven {
-    let after = inner.step(&Actor::Daemon, row, Event::Unseen(why), Vec::new()).await?;
-    alarm(inner, Some(&after)).await;
-    Ok(Some(after))
-}
-
-/// The looks are spent and nothing is proved: a person is needed, and is told.
-pub(super) async fn alarm(inner: &Inner, row: Option<&Delivery>) {
-    let Some(row) = row.filter(|r| r.state == State::Unknown && r.next_at.is_none()) else { return };
-    inner.metrics.needs_person();
-    let (account, announcement) = (&row.account, &row.announcement);
-    tracing::error!(%account, %announcement, "nobody can tell whether it was published; settle it with `fabu resolve`");
-    let body = serde_json::json!({ "delivery": row.id, "account": account, "announcement": announcement });
-    let note = Note::change("needs_person", &row.occurrence, body);
-    if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
-        tracing::error!(%error, "the alarm was not recorded");
+/// Looks once for a held delivery that the ledger cannot vouch for, so that its release need not wait for that.
+pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
+    let means = match Means::of(inner, row) {
+        Ok(means) => means,
+        Err(_) => return Ok(None),
+    };
+    if let Some(postponed) = paid(inner, row, &means).await {
+        return postponed;
+    }
+    match looked(inner, row, &means).await? {
+        (event @ (Event::Found(_) | Event::Absent { .. }), with) => written_with(inner, row, event, with).await,
+        _ => Ok(None),
     }
 }
 
-async fn wanted(inner: &Inner, row: &Delivery) -> Result<Wanted, StepError> {
-    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+/// What is looked for: its own text, and that of the version which may have gone out before this ledger knew.
+async fn wanted(inner: &Inner, row: &Delivery) -> Result<Vec<Wanted>, StepError> {
+    let mut all = Vec::new();
+    let older = row.doubted.as_ref().filter(|hash| **hash != row.content);
+    for hash in std::iter::once(&row.content).chain(older) {
+        let content = inner.content(hash).await.map_err(StepError::Ledger)?;
+        let prepared = row.prepared.as_ref().filter(|_| *hash == row.content);
+        all.push(wanted_of(inner, row, &content, prepared.map(|p| &**p)).await?);
+    }
+    Ok(all)
+}
+
+async fn wanted_of(
+    inner: &Inner,
+    row: &Delivery,
+    content: &Content,
+    prepared: Option<&crate::core::delivery::Prepared>,
+) -> Result<Wanted, StepError> {
     let platform = row.account.platform();
-    let taken = inner.ledger.taken(row.account.clone()).await.map_err(StepError::Ledger)?;
-    let prepared = row.prepared.as_ref();
+    let sent = row.begun_at.unwrap_or(row.at);
+    let receipts = inner.ledger.receipts(row.account.clone(), row.id, sent).await.map_err(StepError::Ledger)?;
     let computed = || fit::full_text(content.body.text_for(platform), content.body.link.as_deref());
-    // What was to go "at once" when the ledger was lost may have gone any time within the day before.
-    let day = chrono::TimeDelta::days(1);
-    let since = match (row.never_armed, &content.body.timing) {
-        (true, Timing::Now) => row.at - day,
-        _ => row.at.min(row.begun_at.unwrap_or(row.at)),
+    // What was to go "at once" before this ledger knew of it may have gone any time within the day before.
+    let day = TimeDelta::days(1);
+    let since = match (&row.doubted, &content.body.timing) {
+        (Some(_), Timing::Now) => row.at - day,
+        _ => row.at.min(sent),
     };
     Ok(Wanted {
         text: prepared.map_or_else(computed, |p| p.text.clone()),
@@ -123,17 +155,26 @@ async fn wanted(inner: &Inner, row: &Delivery) -> Result<Wanted, StepError> {
         media: prepared.map(|p| p.media.clone()).unwrap_or_default(),
         since,
         above: prepared.and_then(|p| p.baseline.clone()),
-        taken,
+        taken: receipts.taken,
+        standing: receipts.standing,
     })
 }
 
-/// Takes down a published post somebody no longer wants there, until the platform confirms.
+/// Whether the platform has named the post of a delivery it has accepted.
+pub fn has_post(row: &Delivery) -> bool {
+    row.receipt.as_ref().is_some_and(|receipt| !receipt.post_id.is_empty())
+}
+
+/// Takes down a post that is not to stand any more, until the platform confirms.
 pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let Some(at) = row.next_at else { return Ok(None) };
     if !waited(inner, at, nudged).await {
         return Ok(None);
     }
     let Some(receipt) = row.receipt.as_ref() else { return Ok(None) };
+    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+        return paused(inner, row, left).await;
+    }
     let outcome = match Means::of(inner, row) {
         Err(failure) => Err(failure),
         Ok(means) => {
@@ -145,108 +186,89 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
             answer
         }
     };
-    let event = match outcome {
-        Ok(()) => Event::TakenDown,
+    let (event, with) = match outcome {
+        Ok(()) => (Event::TakenDown, Vec::new()),
         Err(failure) => {
-            note_failure(inner, row, &failure);
+            let with = note_failure(inner, row, &failure);
             tracing::warn!(account = %row.account, occurrence = %row.occurrence, reason = failure.words().en, "not taken down yet");
-            Event::NotTakenDown(match failure {
+            let failure = match failure {
                 // An answer that says nothing is asked for again like one that never came.
                 Failure::Unclear(why) => Failure::NotSent(why),
                 other => other,
-            })
+            };
+            (Event::NotTakenDown(failure), with)
         }
     };
-    written(inner, row, event).await
+    written_with(inner, row, event, with).await
 }
 
-/// Steps of what a newly published delivery supersedes on its account.
-#[derive(Default)]
-pub struct Superseded {
-    pub changes: Vec<Change>,
-    pub ids: Vec<DeliveryId>,
+/// What an outcome means besides: for the posts it takes the place of, for those that wait to know of it, for a person.
+/// An error here is an error of the outcome: it is written when this can be read.
+pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
+    let mut changes = Vec::new();
+    let is_out = after.state == State::Published && before.state != State::Published;
+    if is_out && after.desired == Desired::Published {
+        changes.extend(superseded(inner, after).await?);
+    }
+    let is_known = matches!(
+        after.state,
+        State::Published | State::Accepted | State::Cancelled | State::Expired | State::Failed | State::Retrying
+    );
+    if is_known && after.state != before.state && after.priority == Priority::Emergency {
+        changes.push(Change::Decide(after.account.clone()));
+    }
+    if after.needs_person && !before.needs_person {
+        let (account, announcement) = (&after.account, &after.announcement);
+        let body = serde_json::json!({ "delivery": after.id, "account": account, "announcement": announcement });
+        changes.push(Note::change("needs_person", &after.occurrence, body));
+    }
+    Ok(changes)
 }
 
-/// Account by account, once the new post is out there: the old one goes, or is cancelled.
-pub async fn supersede(inner: &Inner, row: &Delivery) -> Superseded {
-    let mut superseded = Superseded::default();
-    if row.state != State::Published || row.wish != Wish::Out {
-        return superseded;
+/// Said aloud when it is on disk.
+pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
+    if after.needs_person && !before.needs_person {
+        inner.metrics.needs_person();
+        let (account, announcement) = (&after.account, &after.announcement);
+        tracing::error!(
+            %account, %announcement,
+            "it is not known whether it was published; fabu goes on looking, and a person can settle it with `fabu resolve`"
+        );
     }
-    let Ok(content) = inner.content(&row.content).await else { return superseded };
-    for old in content.body.replaced() {
-        let filter = Filter {
-            announcement: Some(old.to_string()),
-            account: Some(row.account.to_string()),
-            max: 1000,
-            ..Filter::default()
-        };
-        let found = match inner.ledger.deliveries(filter).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::error!(%error, "what is superseded cannot be read");
-                return superseded;
-            }
-        };
-        // Of a repeat only the newest post is the one that is wrong now; older days stay.
-        let newest_out = found.iter().filter(|d| d.state == State::Published).map(|d| d.id).max();
-        let new = &row.announcement;
-        for d in found {
-            if d.wish == Wish::Gone || d.state == State::Published && Some(d.id) != newest_out {
-                continue;
-            }
-            let why = words!("被 {new} 取代", "superseded by {new}");
-            if let Ok(step) = inner.computed(&d, Event::Withdrawn(Wish::Gone, why)) {
-                lock(&inner.gate).withdrawn.insert(d.id);
-                superseded.ids.push(d.id);
-                superseded.changes.push(Change::Step(Box::new(step)));
-            }
-        }
-    }
-    superseded
 }
 
-/// A correction or an all-clear that waits to know of a post on its account: it goes when the post turns out to be
-/// there, and is dropped when not.
-pub async fn last_word(inner: &Inner, about: &Delivery) -> Superseded {
-    let mut waiting = Superseded::default();
-    let is_there = match about.state {
-        State::Published => true,
-        State::Cancelled | State::Expired | State::Failed => false,
-        _ => return waiting,
-    };
-    if about.wish == Wish::Out || about.priority != Priority::Emergency {
-        return waiting;
+/// Account by account, once the new post is out there: the old one goes, or is cancelled, and nothing more of it is
+/// planned there.
+async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, LedgerError> {
+    let content = inner.content(&row.content).await?;
+    let posts: Vec<AnnouncementId> = replaced(inner, &content).await?.into_iter().collect();
+    if posts.is_empty() {
+        return Ok(Vec::new());
     }
-    let filter = Filter {
-        account: Some(about.account.to_string()),
-        states: vec![State::Held],
-        priority: Some(Priority::Emergency),
-        max: 1000,
-        ..Filter::default()
+    let (account, new) = (Some(row.account.clone()), &row.announcement);
+    let (cause, why) = match content.body.part() {
+        Some(Part::Correction) => (Cause::Corrected, words!("由 {new} 更正", "corrected by {new}")),
+        _ => (Cause::Superseded, words!("被 {new} 取代", "superseded by {new}")),
     };
-    let held = match inner.ledger.deliveries(filter).await {
-        Ok(held) => held,
-        Err(error) => {
-            tracing::error!(%error, "the last word that waits cannot be read");
-            return waiting;
-        }
-    };
-    for row in held.into_iter().filter(|d| d.next_at.is_none()) {
-        let Ok(content) = inner.content(&row.content).await else { continue };
-        if !content.body.follows.as_ref().is_some_and(|f| f.posts.contains(&about.announcement)) {
+    let (occurrence, reach, desired) = (None, Reach::Newest, Desired::Removed);
+    let stop = Stop { posts: posts.clone(), occurrence, account, reach, desired, cause, why };
+    let superseded = Change::Superseded { posts, account: row.account.clone(), by: row.announcement.clone() };
+    Ok(vec![Change::Stop(Box::new(stop)), superseded])
+}
+
+/// The posts it takes the place of, and those that these would have replaced: one that was late on an account, and is
+/// overtaken there, has not replaced anything itself.
+async fn replaced(inner: &Inner, content: &Content) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
+    let mut found: BTreeSet<AnnouncementId> = BTreeSet::new();
+    let mut left: VecDeque<AnnouncementId> = content.body.replaced().into_iter().cloned().collect();
+    while let Some(id) = left.pop_front() {
+        if !found.insert(id.clone()) {
             continue;
         }
-        let event = if is_there {
-            Event::GateOpen { at: inner.clock.now(), expires_at: row.expires_at }
-        } else {
-            let why = Words::new("所指的那条没有发出", "the post it is about never went out");
-            Event::Withdrawn(Wish::Stop, why)
-        };
-        if let Ok(step) = inner.computed(&row, event) {
-            waiting.ids.push(row.id);
-            waiting.changes.push(Change::Step(Box::new(step)));
-        }
+        let filter = Filter { announcement: Some(id.to_string()), max: 1, ..Filter::default() };
+        let Some(announced) = inner.ledger.announcements(filter).await?.pop() else { continue };
+        let content = inner.content(&announced.row.content).await?;
+        left.extend(content.body.replaced().into_iter().cloned());
     }
-    waiting
+    Ok(found)
 }

@@ -12,7 +12,7 @@ use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{AnnouncementRow, End};
-use crate::core::delivery::{Delivery, State};
+use crate::core::delivery::{Cause, Delivery, State};
 use crate::core::plan::Prune;
 use crate::input::Fault;
 use crate::ledger::{Announced, Condition, LedgerError, OccurrenceSummary};
@@ -118,7 +118,7 @@ impl answers::Announcement {
             supersedes: row.supersedes,
             edited_after_publication: row.edited.is_some(),
             ended: row.ended,
-            withdrawn_by: row.withdrawn,
+            withdrawn_by: row.withdrawn.map(|by| by.as_str().to_owned()),
             first_seen: row.first_seen,
             occurrences: announced.occurrences.iter().map(answers::Occurrence::of).collect(),
         }
@@ -151,7 +151,7 @@ impl Inner {
         }
         let content = self.content(&row.content).await?;
         let needed = self.config().settings.emergency.persons(&content.body);
-        let lacks_word = lock(&self.gate).persons(&row.id, &row.content).len() < needed;
+        let lacks_word = self.memory.persons(&row.id, &row.content).len() < needed;
         Ok(match state {
             Fate::Held | Fate::Scheduled if lacks_word => Fate::AwaitingConfirm,
             _ if row.ended.as_ref().is_some_and(|e| e.how == End::Corrected) => Fate::Corrected,
@@ -242,7 +242,7 @@ impl Inner {
         let names = self.names_of(&row);
         let persons =
             Persons { needed: self.config().settings.emergency.persons(&content.body), have: names.len(), names };
-        let waits = |d: &Delivery| (d.state == State::Held).then_some(d.next_at).flatten();
+        let waits = |d: &Delivery| d.next_at.filter(|_| d.cause == Some(Cause::Confirmation));
         Ok(answers::Emergency {
             part: content.body.part(),
             emergency: root,
@@ -267,8 +267,9 @@ impl Inner {
         let counts = self.ledger.counts().await?;
         let recent = self.ledger.occurrences(now - TimeDelta::hours(2), now).await?;
         let coming = self.ledger.occurrences(now, now + TimeDelta::hours(24)).await?;
-        let waiting = self.ledger.in_state(State::Unknown, now).await?;
-        let person = waiting.iter().filter(|d| d.next_at.is_none()).take(50);
+        let mut waiting = self.ledger.in_state(State::Unknown, now).await?;
+        waiting.extend(self.ledger.in_state(State::Accepted, now).await?);
+        let person = waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(50);
         let accounts = self.ledger.accounts().await?;
         let bad = accounts
             .into_iter()
@@ -276,10 +277,9 @@ impl Inner {
             .map(|(account, row)| answers::BadCredential { account, words: row.words, seen: row.seen });
         let config = self.config();
         let budgets = {
-            let budgets = lock(&self.budgets);
             let fullest = config.settings.platforms.values().filter_map(|p| {
                 let used = config.city.accounts.keys().filter(|a| a.platform() == p.name.as_str());
-                let (used, account) = used.map(|a| (budgets.day_of(p, a, now).0, a)).max()?;
+                let (used, account) = used.map(|a| (self.memory.day_of(p, a, now).0, a)).max()?;
                 let (platform, account, limit) = (p.name.clone(), account.clone(), p.limits.account_per_day);
                 Some(answers::Budget { platform, account, used, limit })
             });

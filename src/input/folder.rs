@@ -61,6 +61,10 @@ pub fn read(context: &Context<'_>, known: &Named) -> Reading {
         }
         reading.faults.append(&mut read.faults);
         reading.desired.standing.append(&mut read.standing);
+        let saved = saved(&path);
+        for entry in &mut read.announcements {
+            entry.announcement.saved = saved;
+        }
         entries.append(&mut read.announcements);
         if entries.len() > MOST_ANNOUNCEMENTS {
             let said = words!(
@@ -75,6 +79,14 @@ pub fn read(context: &Context<'_>, known: &Named) -> Reading {
     across(entries, &mut reading, known);
     super::sort(&mut reading.faults);
     reading
+}
+
+/// When the contents of a file were last changed.
+fn saved(path: &Path) -> Option<crate::clock::Time> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    let micros = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000);
+    Some(crate::clock::from_micros(micros(meta.mtime(), meta.mtime_nsec())))
 }
 
 /// R26: what makes the reader panic costs its own file, and nothing of what that file had said before is withdrawn.

@@ -183,7 +183,7 @@ impl Reader<'_> {
         };
         self.fits(&body, &accounts);
         let line = self.source.place(self.node.span.start).line;
-        Some(Announcement { id, file: file.to_owned(), line, content: Content { body, accounts } })
+        Some(Announcement { id, file: file.to_owned(), line, saved: None, content: Content { body, accounts } })
     }
 
     fn id(&mut self, raw: &RawAnnouncement) -> Option<AnnouncementId> {

@@ -1,7 +1,8 @@
 //! The durable record, which is the truth.
 //!
-//! What `commit` returned is on disk. A commit is all or nothing, and is refused when a row it steps
-//! is no longer the one the step was computed from: then the caller reads again and decides again.
+//! What `commit` returned is on disk. A commit is all or nothing, and is refused when anything it was decided on is no
+//! longer what was read: then the caller reads again and decides again. What is kept in memory of the ledger follows
+//! its commits (`Follower`), and is changed by nothing else.
 
 mod intake;
 pub mod marker;
@@ -9,13 +10,16 @@ mod opening;
 pub mod read;
 mod room;
 pub mod rows;
+mod rules;
 pub mod sqlite;
 pub mod write;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use serde::Serialize;
 
 use crate::clock::Time;
@@ -107,6 +111,14 @@ pub struct AccountRow {
     pub seen: Option<Time>,
 }
 
+/// Posts of an account that are receipts, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipts {
+    pub taken: Vec<String>,
+    /// Those from before that time that stand there still, as far as the ledger knows.
+    pub standing: Vec<String>,
+}
+
 /// What a hold finds of routine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KeptBack {
@@ -142,12 +154,64 @@ pub enum Condition {
     Failing,
 }
 
+/// Holds that are over are remembered this long: what they came over is older than anything that is still to go out.
+pub const HOLDS_KEPT: TimeDelta = TimeDelta::days(60);
+
+/// A commit that is on disk.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The newest event.
+    pub seq: Seq,
+    /// What was written, each order replaced by the steps it made.
+    pub changes: Vec<Change>,
+}
+
+impl Committed {
+    /// The deliveries it stepped, as they are now.
+    pub fn stepped(&self) -> impl Iterator<Item = &Delivery> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Step(step) => Some(&step.row),
+            _ => None,
+        })
+    }
+
+    /// The deliveries it added.
+    pub fn added(&self) -> impl Iterator<Item = &Delivery> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Add(row) => Some(&**row),
+            _ => None,
+        })
+    }
+}
+
+/// What is kept in memory of a ledger, read at once.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub gate: Gate,
+    /// Calls by key and window.
+    pub budgets: Vec<(String, i64, u32)>,
+    pub newest: BTreeMap<AccountId, String>,
+    /// Deliveries that are `sending`, with their fences.
+    pub sending: Vec<(DeliveryId, i64)>,
+}
+
+/// Is told of every commit: in the order of the commits, and before anybody is answered.
+pub trait Follower: Send + Sync {
+    fn committed(&self, changes: &[Change], at: Time);
+    /// What was told so far is not what the ledger has: a commit that failed as it seemed is there all the same.
+    fn replaced(&self, snapshot: Snapshot);
+}
+
 #[async_trait]
 pub trait Ledger: Send + Sync {
     fn condition(&self) -> Condition;
     /// An id that no delivery has or will get: for one that has to be known before its commit.
     fn new_id(&self) -> DeliveryId;
-    async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
+    /// Returns when all of it is on disk, and its follower has been told; on an error nothing is, as far as is known.
+    async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError>;
+    /// Whoever keeps something of the ledger in memory; there is one.
+    fn follow(&self, follower: Arc<dyn Follower>);
+    async fn snapshot(&self) -> Result<Snapshot, LedgerError>;
     /// What the planner compares with: these announcements, and all that have anything pending.
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError>;
     /// Names of the announcements first seen since then.
@@ -162,6 +226,10 @@ pub trait Ledger: Send + Sync {
     async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError>;
     async fn load(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>, LedgerError>;
     async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError>;
+    /// Deliveries that wait for a length of time: to be tried again, looked for, taken down.
+    async fn waiting(&self) -> Result<Vec<Delivery>, LedgerError>;
+    /// Deliveries that are to be sent and whose instant is over.
+    async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError>;
     async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError>;
     async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError>;
     async fn announcements(&self, filter: Filter) -> Result<Vec<Announced>, LedgerError>;
@@ -173,11 +241,10 @@ pub trait Ledger: Send + Sync {
     /// The newest sequence number; waits until it is greater than `than`.
     async fn newer(&self, than: Seq) -> Seq;
     fn head(&self) -> (Seq, String);
-    async fn gate(&self, now: Time) -> Result<Gate, LedgerError>;
-    async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError>;
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError>;
-    /// Post ids of this account that are receipts already, newest first.
-    async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError>;
+    /// Posts of this account that are the receipts of other deliveries than this one; of those that stand, the ones
+    /// from before that time.
+    async fn receipts(&self, account: AccountId, except: DeliveryId, before: Time) -> Result<Receipts, LedgerError>;
     /// How many routine deliveries a hold until then finds on these accounts (`None`: on all), and where they stand.
     async fn kept_back(&self, until: Time, accounts: Option<BTreeSet<AccountId>>) -> Result<KeptBack, LedgerError>;
     /// Holds that have not been ended, also those whose end has come.

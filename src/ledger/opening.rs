@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (4, include_str!("migrations/0004_words.sql")),
     (5, include_str!("migrations/0005_intake.sql")),
     (6, include_str!("migrations/0006_families.sql")),
+    (7, include_str!("migrations/0007_causes.sql")),
 ];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;

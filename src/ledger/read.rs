@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_fr
 use sha2::{Digest as _, Sha256};
 
 use super::rows::{self, micros, time};
-use super::{AccountRow, Announced, AttemptRow, Due, Filter, KeptBack, OccurrenceSummary};
+use super::{
+    AccountRow, Announced, AttemptRow, Due, Filter, HOLDS_KEPT, KeptBack, OccurrenceSummary, Receipts, Snapshot,
+};
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Priority};
@@ -20,7 +22,7 @@ type Sql<T> = rusqlite::Result<T>;
 
 const PRIORITIES: [Priority; 3] = [Priority::Emergency, Priority::Important, Priority::Routine];
 
-fn list<T>(
+pub fn list<T>(
     db: &Connection,
     sql: &str,
     values: impl rusqlite::Params,
@@ -62,9 +64,14 @@ pub fn next_due(db: &Connection, after: Time) -> Sql<Option<Time>> {
     Ok(next)
 }
 
-fn delivery_list(db: &Connection, rest: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
+/// The statement for whole deliveries, oldest first.
+pub fn deliveries_where(condition: &str) -> String {
     let columns = &*rows::DELIVERY;
-    list(db, &format!("SELECT id, {columns} FROM deliveries {rest}"), params_from_iter(values), rows::delivery)
+    format!("SELECT id, {columns} FROM deliveries WHERE {condition} ORDER BY id")
+}
+
+fn delivery_list(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
+    list(db, &deliveries_where(condition), params_from_iter(values), rows::delivery)
 }
 
 pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
@@ -78,13 +85,30 @@ pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
 }
 
 pub fn of_occurrence(db: &Connection, id: &OccurrenceId) -> Sql<Vec<Delivery>> {
-    delivery_list(db, "WHERE occurrence = $1 ORDER BY id", &[Box::new(id.0.clone())])
+    delivery_list(db, "occurrence = $1", &[Box::new(id.0.clone())])
 }
 
 pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery>> {
     // The state is part of the text: only so does SQLite know that the index of the unsettled serves.
-    let rest = format!("WHERE state = '{}' AND at <= $1 ORDER BY id", state.as_str());
-    delivery_list(db, &rest, &[Box::new(micros(before))])
+    let condition = format!("state = '{}' AND at <= $1", state.as_str());
+    delivery_list(db, &condition, &[Box::new(micros(before))])
+}
+
+/// Deliveries that wait for a length of time: to be tried again, looked for, taken down.
+pub fn waiting(db: &Connection) -> Sql<Vec<Delivery>> {
+    let states = "state IN ('retrying', 'unknown', 'accepted', 'published')";
+    delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])
+}
+
+/// Deliveries that are to be sent and whose instant is over. Found by their occurrences: of those that are pending there
+/// may be a hundred thousand whose hour is far.
+pub fn overdue(db: &Connection, now: Time) -> Sql<Vec<Delivery>> {
+    let pending = "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN
+                   (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held')))
+                   AND state IN ('scheduled', 'ready', 'held') AND at <= $1";
+    let mut found = delivery_list(db, pending, &[Box::new(micros(now))])?;
+    found.extend(in_state(db, State::Retrying, now)?);
+    Ok(found)
 }
 
 /// A body is what its name says, or it is none: nobody has signed off what a disk has made of it.
@@ -110,40 +134,69 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         [],
         |r| r.get(0),
     )?);
+    let doubted = "SELECT DISTINCT announcement FROM deliveries WHERE state = 'unknown' AND doubted IS NOT NULL";
+    wanted.extend(list(db, doubted, [], |r| r.get::<_, Arc<str>>(0))?);
     for id in wanted {
         let Some(row) = db.prepare_cached(&one)?.query_row([&id], rows::announcement).optional()? else { continue };
         // A repeat has one occurrence a day for years; only those that can still matter are compared.
         let from = if row.planned_to.is_some() { micros(since) } else { i64::MIN };
         let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
-        let rows: Vec<(Arc<str>, i64, Option<String>, i64)> = list(
+        type Counted = (Arc<str>, i64, bool, Option<String>, i64);
+        let rows: Vec<Counted> = list(
             db,
-            "SELECT o.id, o.release, d.state, count(d.id) FROM occurrences o
+            "SELECT o.id, o.release, o.stopped IS NOT NULL, d.state, count(d.id) FROM occurrences o
              LEFT JOIN deliveries d ON d.occurrence = o.id
              WHERE o.announcement = $1 AND o.release >= $2 GROUP BY o.id, d.state",
             params![id, from],
-            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
+            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)),
         )?;
-        for (occurrence, release, state, count) in rows {
+        for (occurrence, release, is_stopped, state, count) in rows {
+            let state = state.as_deref().and_then(State::parse);
+            // Of these the state alone does not say whether they were sent, or tried.
+            let untried = match state {
+                Some(State::Failed | State::Unknown) => untried(db, &occurrence, state)?,
+                _ => 0,
+            };
             let known = occurrences.entry(OccurrenceId(occurrence)).or_insert(KnownOccurrence {
                 release: from_micros(release),
+                is_stopped,
                 pending: 0,
                 held: 0,
                 ended: 0,
                 out: 0,
             });
-            let count = count as u32;
-            let state = state.as_deref().and_then(State::parse);
+            let (count, untried) = (count as u32, untried as u32);
             known.held += if state == Some(State::Held) { count } else { 0 };
             match state {
                 Some(state) if state.is_pending() => known.pending += count,
                 Some(State::Cancelled | State::Expired) => known.ended += count,
-                Some(_) => known.out += count,
-                None => {}
+                Some(State::Unknown) => known.pending += untried,
+                Some(State::Failed) => known.ended += untried,
+                Some(_) | None => {}
             }
+            let is_begun = state.is_some_and(|s| !s.is_pending() && !matches!(s, State::Cancelled | State::Expired));
+            known.out += if is_begun { count - untried } else { 0 };
         }
-        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences });
+        let accounts = list(db, "SELECT account FROM superseded WHERE announcement = $1", [&id], |r| r.get(0))?;
+        let superseded = accounts.into_iter().map(AccountId).collect();
+        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded });
     }
     Ok(known)
+}
+
+/// How many of an occurrence's failed or unknown deliveries no request of this ledger's was made for
+/// (`Delivery::has_begun` says the same of one).
+fn untried(db: &Connection, occurrence: &str, state: Option<State>) -> Sql<i64> {
+    let sql = match state {
+        Some(State::Failed) => {
+            "SELECT count(*) FROM deliveries WHERE occurrence = $1 AND state = 'failed' AND attempt = 0"
+        }
+        _ => {
+            "SELECT count(*) FROM deliveries WHERE occurrence = $1 AND state = 'unknown' AND attempt = 0
+             AND doubted IS NOT NULL"
+        }
+    };
+    db.prepare_cached(sql)?.query_row([occurrence], |r| r.get(0))
 }
 
 pub fn names(db: &Connection, since: Time) -> Sql<BTreeSet<AnnouncementId>> {
@@ -265,8 +318,8 @@ pub fn deliveries(db: &Connection, filter: &Filter) -> Sql<Vec<Delivery>> {
         conditions.push(format!("state IN ({})", marks.join(", ")));
     }
     values.push(Box::new(filter.max as i64));
-    let rest = format!("WHERE {} ORDER BY id LIMIT ${}", conditions.join(" AND "), values.len());
-    delivery_list(db, &rest, &values)
+    let sql = format!("{} LIMIT ${}", deliveries_where(&conditions.join(" AND ")), values.len());
+    list(db, &sql, params_from_iter(&values), rows::delivery)
 }
 
 pub fn attempts(db: &Connection, id: DeliveryId) -> Sql<Vec<AttemptRow>> {
@@ -307,10 +360,23 @@ pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
     )
 }
 
-pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
-    let mut gate = Gate { holds: holds(db)?, ..Gate::default() };
+/// What is kept in memory of the ledger.
+pub fn snapshot(db: &Connection, now: Time) -> Sql<Snapshot> {
+    let sending = list(db, "SELECT id, fence FROM deliveries WHERE state = 'sending'", [], |r| {
+        Ok((DeliveryId(r.get(0)?), r.get(1)?))
+    })?;
+    let newest = accounts(db)?.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
+    Ok(Snapshot { gate: gate(db, now)?, budgets: budgets(db)?, newest, sending })
+}
+
+fn gate(db: &Connection, now: Time) -> Sql<Gate> {
+    let holds = holds(db, "ended IS NULL OR ended >= $1", now - HOLDS_KEPT)?;
+    let mut gate = Gate { holds, ..Gate::default() };
+    gate.forget_before(now - HOLDS_KEPT);
     // One whose end has passed never revives, whatever the clock does afterwards.
-    gate.holds.retain(|h| h.until.is_none_or(|until| until > now));
+    for hold in gate.holds.iter_mut().filter(|h| h.ended.is_none()) {
+        hold.ended = hold.until.filter(|until| *until <= now);
+    }
     let confirms: Vec<(AnnouncementId, ContentHash, Person)> =
         list(db, "SELECT announcement, content, uid, name FROM confirms ORDER BY at", [], |r| {
             let person = Person { uid: r.get(2)?, name: r.get(3)? };
@@ -322,22 +388,30 @@ pub fn gate(db: &Connection, now: Time) -> Sql<Gate> {
     Ok(gate)
 }
 
-pub fn holds(db: &Connection) -> Sql<Vec<Hold>> {
-    list(
-        db,
-        "SELECT id, reason, until, accounts, owner, begun FROM holds WHERE ended IS NULL ORDER BY begun, id",
-        [],
-        |r| {
-            Ok(Hold {
-                id: r.get(0)?,
-                reason: r.get(1)?,
-                until: time(r, 2)?,
-                accounts: rows::json(r, 3)?,
-                owner: r.get(4)?,
-                begun: from_micros(r.get(5)?),
-            })
-        },
-    )
+/// Holds that have not been ended, also those whose end has come.
+pub fn open_holds(db: &Connection) -> Sql<Vec<Hold>> {
+    holds(db, "ended IS NULL AND $1 = $1", Time::UNIX_EPOCH)
+}
+
+fn holds(db: &Connection, condition: &str, since: Time) -> Sql<Vec<Hold>> {
+    let sql = format!(
+        "SELECT id, reason, until, accounts, owner, begun, post, ended, version FROM holds WHERE {condition}
+         ORDER BY begun, id"
+    );
+    list(db, &sql, [micros(since)], |r| {
+        let post: Option<Arc<str>> = r.get(6)?;
+        Ok(Hold {
+            id: r.get(0)?,
+            reason: r.get(1)?,
+            until: time(r, 2)?,
+            accounts: rows::json(r, 3)?,
+            owner: r.get(4)?,
+            begun: from_micros(r.get(5)?),
+            post: post.map(AnnouncementId),
+            ended: time(r, 7)?,
+            version: r.get(8)?,
+        })
+    })
 }
 
 pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTreeSet<AccountId>>) -> Sql<KeptBack> {
@@ -408,15 +482,16 @@ pub fn accounts(db: &Connection) -> Sql<BTreeMap<AccountId, AccountRow>> {
     Ok(list(db, ACCOUNT, [], account_row)?.into_iter().collect())
 }
 
-pub fn taken(db: &Connection, account: &AccountId) -> Sql<Vec<String>> {
+pub fn receipts(db: &Connection, account: &AccountId, except: DeliveryId, before: Time) -> Sql<Receipts> {
     // A look sees seventy posts at most; more receipts of one account cannot be on it.
-    list(
-        db,
-        "SELECT post_id FROM deliveries WHERE account = $1 AND state IN ('published', 'deleted', 'accepted')
-         AND post_id IS NOT NULL ORDER BY id DESC LIMIT 200",
-        [&account.0],
-        |r| r.get(0),
-    )
+    // One that is to be taken down may be gone already. (SQLite numbers `$n` in the order in which they first stand.)
+    let sql = "SELECT post_id, state = 'published' AND desired < 2 AND coalesce(begun_at < $1, 0) FROM deliveries
+        WHERE account = $2 AND state IN ('published', 'deleted', 'accepted') AND post_id IS NOT NULL AND id <> $3
+        ORDER BY id DESC LIMIT 200";
+    let posts: Vec<(String, bool)> =
+        list(db, sql, params![micros(before), account.0, except.0], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    let standing = posts.iter().filter(|(_, stands)| *stands).map(|(id, _)| id.clone()).collect();
+    Ok(Receipts { taken: posts.into_iter().map(|(id, _)| id).collect(), standing })
 }
 
 pub fn meta(db: &Connection, key: &str) -> Sql<Option<String>> {

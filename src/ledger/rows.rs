@@ -9,23 +9,26 @@ use rusqlite::{Row, Statement, ToSql};
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, ContentHash, OccurrenceId, Part, Priority};
-use crate::core::change::AnnouncementRow;
-use crate::core::delivery::{Class, Delivery, DeliveryId, State, Wish};
+use crate::core::change::{AnnouncementRow, Withdrawal};
+use crate::core::delivery::{Cause, Class, Delivery, DeliveryId, Desired, State};
 
 /// The columns of a delivery after its id: those that name it and never change, then those a step may change.
-pub const FIXED: [&str; 4] = ["occurrence", "announcement", "account", "priority"];
-pub const STEPPED: [&str; 20] = [
+pub const FIXED: [&str; 3] = ["occurrence", "announcement", "account"];
+pub const STEPPED: [&str; 23] = [
+    "priority",
     "content",
     "state",
+    "cause",
+    "desired",
     "next_at",
     "at",
     "expires_at",
-    "wish",
     "attempt",
     "looks",
-    "asked_until",
+    "misses",
     "begun_at",
     "flags",
+    "doubted",
     "receipt",
     "post_id",
     "class",
@@ -44,10 +47,11 @@ const SUMMED: usize = FIXED.len() + STEPPED.len() - OF_PREPARED - 1;
 /// All of them, as `delivery` reads them behind the id.
 pub static DELIVERY: LazyLock<String> = LazyLock::new(|| [FIXED.join(", "), STEPPED.join(", ")].join(", "));
 
-pub const ANNOUNCEMENT: &str = "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen, follows, part, ended";
+pub const ANNOUNCEMENT: &str = "id, file, line, content, body, edited, priority, supersedes, planned_to, withdrawn, first_seen, follows, part, ended, version";
 
 const DUPLICATE: i64 = 1;
-const NEVER_ARMED: i64 = 2;
+const ONE_LOOK: i64 = 2;
+const NEEDS_PERSON: i64 = 4;
 
 pub fn micros(time: Time) -> i64 {
     time.timestamp_micros()
@@ -58,8 +62,7 @@ pub fn bind_fixed(statement: &mut Statement<'_>, d: &Delivery) -> rusqlite::Resu
     statement.raw_bind_parameter(1, &d.occurrence.0)?;
     statement.raw_bind_parameter(2, &d.announcement.0)?;
     statement.raw_bind_parameter(3, &d.account.0)?;
-    statement.raw_bind_parameter(4, priority_number(d.priority))?;
-    Ok(5)
+    Ok(4)
 }
 
 /// Binds the values of `STEPPED` from `first` on, `prepared` only if it is to be written; returns the next number.
@@ -103,7 +106,8 @@ fn with_summed<T>(
     d: &Delivery,
     take: impl FnOnce(&[&dyn ToSql; SUMMED]) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let flags = if d.called_duplicate { DUPLICATE } else { 0 } | if d.never_armed { NEVER_ARMED } else { 0 };
+    let flag = |is_set: bool, flag: i64| if is_set { flag } else { 0 };
+    let flags = flag(d.called_duplicate, DUPLICATE) | flag(d.one_look, ONE_LOOK) | flag(d.needs_person, NEEDS_PERSON);
     let post_id = d.receipt.as_ref().map(|r| r.post_id.as_str()).filter(|id| !id.is_empty());
     take(&[
         &d.occurrence.0,
@@ -112,15 +116,17 @@ fn with_summed<T>(
         &priority_number(d.priority),
         &d.content.0,
         &d.state.as_str(),
+        &d.cause.map(Cause::as_str),
+        &desired_number(d.desired),
         &d.next_at.map(micros),
         &micros(d.at),
         &d.expires_at.map(micros),
-        &wish_number(d.wish),
         &d.attempt,
         &d.looks,
-        &d.asked_until.map(micros),
+        &d.misses,
         &d.begun_at.map(micros),
         &flags,
+        &d.doubted.as_ref().map(|hash| &hash.0),
         &d.receipt.as_ref().map(to_json),
         &post_id,
         &d.class.map(Class::as_str),
@@ -173,11 +179,14 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// Reads `id, DELIVERY`.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     checked(row, 1..=SUMMED, SUMMED + 1)?;
-    checked(row, 23..=23, 24)?;
+    checked(row, SUMMED + 2..=SUMMED + 2, SUMMED + 3)?;
     let state: String = row.get(6)?;
-    let flags: i64 = row.get(15)?;
-    let class: Option<String> = row.get(18)?;
-    let lateness: Option<i64> = row.get(20)?;
+    let cause: Option<String> = row.get(7)?;
+    let flags: i64 = row.get(16)?;
+    let doubted: Option<Arc<str>> = row.get(17)?;
+    let class: Option<String> = row.get(20)?;
+    let lateness: Option<i64> = row.get(22)?;
+    let cause = cause.map(|c| Cause::parse(&c).ok_or_else(|| odd(7, "an unknown cause"))).transpose()?;
     Ok(Delivery {
         id: DeliveryId(row.get(0)?),
         occurrence: OccurrenceId(row.get(1)?),
@@ -186,22 +195,25 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         priority: priority_of(row.get(4)?),
         content: ContentHash(row.get(5)?),
         state: State::parse(&state).ok_or_else(|| odd(6, "an unknown state"))?,
-        next_at: time(row, 7)?,
-        at: from_micros(row.get(8)?),
-        expires_at: time(row, 9)?,
-        wish: wish_of(row.get(10)?),
-        attempt: row.get(11)?,
-        looks: row.get(12)?,
-        asked_until: time(row, 13)?,
-        begun_at: time(row, 14)?,
+        cause,
+        desired: desired_of(row.get(8)?),
+        next_at: time(row, 9)?,
+        at: from_micros(row.get(10)?),
+        expires_at: time(row, 11)?,
+        attempt: row.get(12)?,
+        looks: row.get(13)?,
+        misses: row.get(14)?,
+        begun_at: time(row, 15)?,
         called_duplicate: flags & DUPLICATE != 0,
-        never_armed: flags & NEVER_ARMED != 0,
-        prepared: json(row, 23)?,
-        receipt: json(row, 16)?,
+        doubted: doubted.map(ContentHash),
+        one_look: flags & ONE_LOOK != 0,
+        needs_person: flags & NEEDS_PERSON != 0,
+        prepared: json(row, SUMMED + 2)?,
+        receipt: json(row, 18)?,
         class: class.and_then(|c| Class::parse(&c)),
-        reason: json(row, 19)?,
+        reason: json(row, 21)?,
         lateness_ms: lateness.map(|us| us as f64 / 1000.0),
-        fence: row.get(21)?,
+        fence: row.get(23)?,
     })
 }
 
@@ -220,10 +232,11 @@ pub fn announcement(row: &Row<'_>) -> rusqlite::Result<AnnouncementRow> {
         priority: priority_of(row.get(6)?),
         supersedes: supersedes.map(AnnouncementId),
         planned_to: time(row, 8)?,
-        withdrawn: row.get(9)?,
+        withdrawn: row.get::<_, Option<String>>(9)?.map(Withdrawal::parse),
         first_seen: from_micros(row.get(10)?),
         follows: follows.zip(part.as_deref().and_then(Part::parse)).map(|(id, part)| (AnnouncementId(id), part)),
         ended: json(row, 13)?,
+        version: row.get(14)?,
     })
 }
 
@@ -258,18 +271,18 @@ pub fn priority_of(number: i64) -> Priority {
     }
 }
 
-fn wish_number(wish: Wish) -> i64 {
-    match wish {
-        Wish::Out => 0,
-        Wish::Stop => 1,
-        Wish::Gone => 2,
+fn desired_number(desired: Desired) -> i64 {
+    match desired {
+        Desired::Published => 0,
+        Desired::Stopped => 1,
+        Desired::Removed => 2,
     }
 }
 
-fn wish_of(number: i64) -> Wish {
+fn desired_of(number: i64) -> Desired {
     match number {
-        0 => Wish::Out,
-        1 => Wish::Stop,
-        _ => Wish::Gone,
+        0 => Desired::Published,
+        1 => Desired::Stopped,
+        _ => Desired::Removed,
     }
 }

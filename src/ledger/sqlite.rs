@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,17 +15,17 @@ use super::marker::{self, Marker};
 use super::opening::{connect, look_at, make_folder, migrate, verify_tail};
 use super::room::Room;
 use super::write::wrong;
-use super::writer::{Request, Taken, Writer, run};
+use super::writer::{Followed, Request, Taken, Writer, run};
 use super::{
-    AccountRow, Announced, AttemptRow, Condition, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary, Trust,
-    read,
+    AccountRow, Announced, AttemptRow, Committed, Condition, Due, Filter, Follower, KeptBack, Ledger, LedgerError,
+    OccurrenceSummary, Receipts, Snapshot, Trust, read,
 };
 use crate::clock::{Clock, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, AnnouncementRow, Change, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
-use crate::core::gate::{Gate, Hold};
+use crate::core::gate::Hold;
 use crate::core::plan::Known;
 
 /// Commits that may wait for the writer; more wait to be taken.
@@ -48,6 +48,7 @@ pub struct Sqlite {
     wanted: Arc<Notify>,
     condition: watch::Receiver<Condition>,
     next_id: AtomicI64,
+    follower: Followed,
     trust: Trust,
 }
 
@@ -71,9 +72,9 @@ impl Sqlite {
             )));
         }
         let mut db = connect(path, false)?;
-        migrate(&mut db)?;
-        // What was acknowledged in the last instant before a crash.
+        // What was acknowledged in the last instant before a crash: by the columns it was acknowledged with.
         intake::carry_out(&mut db)?;
+        migrate(&mut db)?;
         let head = verify_tail(&db)?;
         let last: Option<i64> = db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
         let trust = match &marked {
@@ -92,6 +93,7 @@ impl Sqlite {
         let room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
         let (told, condition) = watch::channel(Condition::default());
         let wanted = Arc::new(Notify::new());
+        let follower = Followed::default();
         let work = Writer {
             path: own,
             db,
@@ -103,6 +105,8 @@ impl Sqlite {
             wanted: wanted.clone(),
             room,
             condition: told,
+            follower: follower.clone(),
+            replaced: None,
         };
         tokio::spawn(run(work, requests, head_tx));
         Ok(Sqlite {
@@ -116,6 +120,7 @@ impl Sqlite {
             wanted,
             condition,
             next_id: AtomicI64::new(last.unwrap_or(0) + 1),
+            follower,
             trust,
         })
     }
@@ -199,9 +204,18 @@ impl Ledger for Sqlite {
         DeliveryId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    async fn commit(&self, by: &Actor, mut changes: Vec<Change>) -> Result<Seq, LedgerError> {
+    fn follow(&self, follower: Arc<dyn Follower>) {
+        *self.follower.lock().unwrap_or_else(PoisonError::into_inner) = Some(follower);
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        let now = self.clock.now();
+        self.read(move |db| read::snapshot(db, now)).await
+    }
+
+    async fn commit(&self, by: &Actor, mut changes: Vec<Change>) -> Result<Committed, LedgerError> {
         for change in &mut changes {
-            if let Change::Add(delivery) = change
+            if let Change::Add(delivery) | Change::AddAbout(delivery, _) = change
                 && delivery.id == DeliveryId::NONE
             {
                 delivery.id = self.new_id();
@@ -245,6 +259,14 @@ impl Ledger for Sqlite {
 
     async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError> {
         self.read(move |db| read::of_occurrence(db, &id)).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(read::waiting).await
+    }
+
+    async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::overdue(db, now)).await
     }
 
     async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError> {
@@ -293,20 +315,12 @@ impl Ledger for Sqlite {
         self.head.borrow().clone()
     }
 
-    async fn gate(&self, now: Time) -> Result<Gate, LedgerError> {
-        self.read(move |db| read::gate(db, now)).await
-    }
-
-    async fn budgets(&self) -> Result<Vec<(String, i64, u32)>, LedgerError> {
-        self.read(read::budgets).await
-    }
-
     async fn accounts(&self) -> Result<BTreeMap<AccountId, AccountRow>, LedgerError> {
         self.read(read::accounts).await
     }
 
-    async fn taken(&self, account: AccountId) -> Result<Vec<String>, LedgerError> {
-        self.read(move |db| read::taken(db, &account)).await
+    async fn receipts(&self, account: AccountId, except: DeliveryId, before: Time) -> Result<Receipts, LedgerError> {
+        self.read(move |db| read::receipts(db, &account, except, before)).await
     }
 
     async fn kept_back(&self, until: Time, accounts: Option<BTreeSet<AccountId>>) -> Result<KeptBack, LedgerError> {
@@ -315,7 +329,7 @@ impl Ledger for Sqlite {
     }
 
     async fn holds(&self) -> Result<Vec<Hold>, LedgerError> {
-        self.read(read::holds).await
+        self.read(read::open_holds).await
     }
 
     async fn answered(&self, uid: u32, key: &str, since: Time) -> Result<Option<(String, String)>, LedgerError> {

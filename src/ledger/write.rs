@@ -1,18 +1,23 @@
-//! What each change writes; runs inside the writer's transaction, a savepoint a commit.
+//! What each change writes; runs inside the writer's transaction.
+//!
+//! A commit's guards are looked at before anything of it is written, so that a conflict leaves nothing to undo; the
+//! fence of a delivery is looked at by the statement that steps it, and only a commit of several steps needs a savepoint.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use serde::Serialize;
 
 use super::LedgerError;
 use super::intake::Intake;
 use super::rows::{self, micros};
+use super::rules;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq};
-use crate::core::delivery::{Class, Delivery, DeliveryId, Outcome, State, Step};
+use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq, Withdrawal};
+use crate::core::delivery::{Cause, Class, Delivery, DeliveryId, Outcome, State, Step};
+use crate::core::gate::Hold;
 use crate::core::pacing::DAY;
 use crate::core::words::Words;
 
@@ -57,13 +62,16 @@ impl Tally {
     }
 }
 
-/// Whether a commit that meets a conflict would leave nothing to undo: only its first change can meet one.
-pub fn conflicts_first(changes: &[Change]) -> bool {
-    changes.iter().skip(1).all(|c| !matches!(c, Change::Step(_) | Change::Unused(_)))
+/// Whether a commit that meets a conflict may leave something to undo: only its first step finds everything untouched.
+pub fn needs_savepoint(changes: &[Change]) -> bool {
+    let is_step = |c: &&Change| matches!(c, Change::Step(_));
+    let is_written = |c: &&Change| !matches!(c, Change::Expect(..) | Change::ExpectMeta(..));
+    let steps = changes.iter().filter(is_step).count();
+    steps > 1 || steps == 1 && !changes.iter().find(is_written).is_some_and(|c| is_step(&c))
 }
 
-/// Writes one commit; on an error the caller rolls its savepoint back. With an `intake` its new deliveries and its
-/// calls go there.
+/// Writes one commit; on an error the caller rolls it back. With an `intake` its new deliveries and its calls go
+/// there. Returns the changes with each order replaced by the steps it made, where there are any orders.
 pub fn apply(
     db: &Connection,
     head: &mut Head,
@@ -72,16 +80,60 @@ pub fn apply(
     by: &Actor,
     changes: &[Change],
     now: Time,
-) -> Result<(), LedgerError> {
+) -> Result<Option<Vec<Change>>, LedgerError> {
+    for change in changes {
+        guard(db, change, now)?;
+    }
+    let has_orders = changes.iter().any(rules::is_order);
+    let mut carried_out = has_orders.then(|| Vec::with_capacity(changes.len()));
     for change in changes {
         match (&mut intake, change) {
             (Some(intake), Change::Add(delivery)) => intake.add(delivery)?,
             (Some(intake), Change::Spend { key, window, calls }) => intake.spend(key, *window, *calls),
+            (_, order) if rules::is_order(order) => {
+                let made = rules::made_of(db, order, now)?;
+                for change in &made {
+                    one(db, head, tally, by, change, now)?;
+                }
+                carried_out.get_or_insert_default().extend(made);
+                continue;
+            }
             _ => one(db, head, tally, by, change, now)?,
         }
+        if let Some(all) = &mut carried_out {
+            all.push(change.clone());
+        }
     }
-    Ok(())
+    Ok(carried_out)
 }
+
+/// Refuses a change that was decided on something else than what is there.
+fn guard(db: &Connection, change: &Change, now: Time) -> Result<(), LedgerError> {
+    let number = |sql: &str, values: &[&dyn ToSql]| -> Result<Option<i64>, LedgerError> {
+        let mut statement = db.prepare_cached(sql).map_err(wrong)?;
+        statement.query_row(values, |r| r.get(0)).optional().map_err(wrong)
+    };
+    let is_as_it_was = match change {
+        Change::Announcement(row) => {
+            let version = number("SELECT version FROM announcements WHERE id = $1", &[&row.id.0])?;
+            version.unwrap_or(0) == row.version - 1
+        }
+        Change::Expect(id, fence) => number("SELECT fence FROM deliveries WHERE id = $1", &[&id.0])? == Some(*fence),
+        Change::ExpectMeta(key, value) => super::read::meta(db, key).map_err(wrong)? == *value,
+        Change::Hold(hold) if hold.version == 1 => {
+            let standing = "SELECT 1 FROM holds WHERE id = $1 AND ended IS NULL AND (until IS NULL OR until > $2)";
+            number(standing, &[&hold.id, &micros(now)])?.is_none()
+        }
+        Change::Hold(Hold { id, begun, version, .. }) => {
+            number(HOLD_VERSION, &[id, &micros(*begun)])? == Some(version - 1)
+        }
+        Change::HoldEnded { id, begun, version } => number(HOLD_VERSION, &[id, &micros(*begun)])? == Some(*version),
+        _ => true,
+    };
+    if is_as_it_was { Ok(()) } else { Err(LedgerError::Conflict) }
+}
+
+const HOLD_VERSION: &str = "SELECT version FROM holds WHERE id = $1 AND begun = $2 AND ended IS NULL";
 
 fn one(
     db: &Connection,
@@ -94,18 +146,23 @@ fn one(
     match change {
         Change::Content(hash, content) => {
             let body = serde_json::to_string(content).expect("a content has only text keys");
-            exec(db, "INSERT OR IGNORE INTO contents (hash, body) VALUES ($1, $2)", params![hash.0, body])?;
+            let sql = "INSERT INTO contents (hash, body) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING";
+            exec(db, sql, params![hash.0, body])?;
         }
         Change::Announcement(row) => announcement(db, row)?,
-        Change::Unused(id) => {
-            let there = db.prepare_cached("SELECT 1 FROM announcements WHERE id = $1");
-            if there.and_then(|mut s| s.exists([&id.0])).map_err(wrong)? {
-                return Err(LedgerError::Conflict);
-            }
+        Change::Expect(..) | Change::ExpectMeta(..) => {}
+        Change::Withdrawn(id, by_whom) => {
+            let sql = "UPDATE announcements SET withdrawn = $1, version = version + 1 WHERE id = $2";
+            exec(db, sql, params![by_whom.as_str(), id.0])?;
+        }
+        Change::OccurrenceStopped(id, announcement, person) => {
+            exec(db, "UPDATE occurrences SET stopped = $1 WHERE id = $2", params![person, id.0])?;
+            exec(db, "UPDATE announcements SET version = version + 1 WHERE id = $1", [&announcement.0])?;
         }
         Change::Ended(id, ended) => {
             let ended = ended.as_ref().map(|e| serde_json::to_string(e).expect("an end has only text keys"));
-            exec(db, "UPDATE announcements SET ended = $1 WHERE id = $2", params![ended, id.0])?;
+            let sql = "UPDATE announcements SET ended = $1, version = version + 1 WHERE id = $2";
+            exec(db, sql, params![ended, id.0])?;
         }
         Change::Occurrence { id, announcement, content, release } => {
             exec(
@@ -122,6 +179,17 @@ fn one(
         }
         Change::Add(delivery) => add(db, tally, delivery, now)?,
         Change::Step(step) => self::step(db, head, tally, by, step, now)?,
+        Change::AddAbout(..) | Change::Stop(_) | Change::Decide(_) => {
+            unreachable!("an order is replaced by what it makes")
+        }
+        Change::Superseded { posts, account, by: newer } => {
+            for post in posts {
+                let sql = "INSERT INTO superseded (announcement, account, newer) VALUES ($1, $2, $3)
+                           ON CONFLICT (announcement, account) DO NOTHING";
+                exec(db, sql, params![post.0, account.0, newer.0])?;
+                exec(db, "UPDATE announcements SET version = version + 1 WHERE id = $1", [&post.0])?;
+            }
+        }
         Change::Spend { key, window, calls } => spend(db, key, *window, *calls)?,
         Change::ForgetCalls { hour, day } => exec(
             db,
@@ -137,38 +205,53 @@ fn one(
                 params![account.0, post_id],
             )?;
         }
-        Change::Standing { account, good, words, uid, expires } => {
+        Change::Credential { account, bad, uid, expires } => {
+            let words = bad.as_ref().map_or("", |words| words.en.as_str());
             exec(
                 db,
                 "INSERT INTO accounts (account, good, words, uid, expires, seen) VALUES ($1, $2, $3, $4, $5, $6)
                  ON CONFLICT (account) DO UPDATE SET good = excluded.good, words = excluded.words,
                  uid = coalesce(excluded.uid, uid), expires = coalesce(excluded.expires, expires), seen = excluded.seen",
-                params![account.0, good, words, uid, expires.map(micros), micros(now)],
+                params![account.0, bad.is_none(), words, uid, expires.map(micros), micros(now)],
             )?;
         }
         Change::Meta { key, value: Some(value) } => {
-            exec(db, "INSERT OR REPLACE INTO meta (key, value) VALUES ($1, $2)", params![key, value])?;
+            let sql = "INSERT INTO meta (key, value) VALUES ($1, $2)
+                       ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+            exec(db, sql, params![key, value])?;
         }
         Change::Meta { key, value: None } => exec(db, "DELETE FROM meta WHERE key = $1", params![key])?,
         Change::Hold(hold) => {
             let accounts = hold.accounts.as_ref().map(|a| serde_json::to_string(a).expect("names are text"));
             exec(
                 db,
-                "INSERT INTO holds (id, reason, until, accounts, owner, begun) VALUES ($1, $2, $3, $4, $5, $6)
-                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, reason = excluded.reason,
-                 accounts = excluded.accounts, owner = excluded.owner, begun = excluded.begun, ended = NULL",
-                params![hold.id, hold.reason, hold.until.map(micros), accounts, hold.owner, micros(hold.begun)],
+                "INSERT INTO holds (id, reason, until, accounts, owner, begun, post, version)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                 ON CONFLICT (id, begun) DO UPDATE SET until = excluded.until, reason = excluded.reason,
+                 accounts = excluded.accounts, owner = excluded.owner, post = excluded.post, version = excluded.version",
+                params![
+                    hold.id,
+                    hold.reason,
+                    hold.until.map(micros),
+                    accounts,
+                    hold.owner,
+                    micros(hold.begun),
+                    hold.post.as_ref().map(|id| &id.0),
+                    hold.version
+                ],
             )?;
             event(db, head, by, "hold", &hold.id, hold, now)?;
         }
-        Change::HoldEnded(id) => {
-            exec(db, "UPDATE holds SET ended = $1 WHERE id = $2 AND ended IS NULL", params![micros(now), id])?;
+        Change::HoldEnded { id, begun, .. } => {
+            let sql = "UPDATE holds SET ended = $1, version = version + 1 WHERE id = $2 AND begun = $3";
+            exec(db, sql, params![micros(now), id, micros(*begun)])?;
             event(db, head, by, "hold_ended", id, &serde_json::json!({}), now)?;
         }
         Change::Confirmed { announcement, content, uid, name } => {
             exec(
                 db,
-                "INSERT OR IGNORE INTO confirms (announcement, content, uid, name, at) VALUES ($1, $2, $3, $4, $5)",
+                "INSERT INTO confirms (announcement, content, uid, name, at) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (announcement, content, uid) DO NOTHING",
                 params![announcement.0, content.0, uid, name, micros(now)],
             )?;
             let body = serde_json::json!({ "content_hash": content, "uid": uid, "name": name });
@@ -176,7 +259,8 @@ fn one(
         }
         Change::Answered { uid, key, hash, answer } => exec(
             db,
-            "INSERT OR REPLACE INTO requests (uid, key, hash, answer, at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO requests (uid, key, hash, answer, at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (uid, key) DO UPDATE SET hash = excluded.hash, answer = excluded.answer, at = excluded.at",
             params![uid, key, hash, answer, micros(now)],
         )?,
         Change::Note(Note { kind, subject, body }) => event(db, head, by, kind, subject, body, now)?,
@@ -194,12 +278,16 @@ pub fn spend(db: &Connection, key: &str, window: i64, calls: u32) -> Result<(), 
 }
 
 fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerError> {
-    let columns = rows::ANNOUNCEMENT;
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let columns: Vec<&str> = rows::ANNOUNCEMENT.split(", ").collect();
+        let marks: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let set: Vec<String> = columns[1..].iter().map(|c| format!("{c} = excluded.{c}")).collect();
+        let (columns, marks, set) = (rows::ANNOUNCEMENT, marks.join(", "), set.join(", "));
+        format!("INSERT INTO announcements ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {set}")
+    });
     exec(
         db,
-        &format!(
-            "INSERT OR REPLACE INTO announcements ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-        ),
+        &SQL,
         params![
             row.id.0,
             row.file,
@@ -210,11 +298,12 @@ fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerErro
             rows::priority_number(row.priority),
             row.supersedes.as_ref().map(|s| &s.0),
             row.planned_to.map(micros),
-            row.withdrawn,
+            row.withdrawn.as_ref().map(Withdrawal::as_str),
             micros(row.first_seen),
             row.follows.as_ref().map(|(emergency, _)| &emergency.0),
             row.follows.as_ref().map(|(_, part)| part.as_str()),
             row.ended.as_ref().map(|e| serde_json::to_string(e).expect("an end has only text keys")),
+            row.version,
         ],
     )
 }
@@ -247,6 +336,10 @@ struct Moved<'a> {
     to: State,
     event: &'static str,
     attempt: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    needs_person: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<Class>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -295,6 +388,8 @@ fn step(
         to: row.state,
         event: step.event,
         attempt: row.attempt,
+        cause: row.cause,
+        needs_person: row.needs_person,
         class: row.class,
         reason: row.reason.as_ref(),
         url: receipt.and_then(|r| r.url.as_deref()),

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -19,7 +19,7 @@ use super::marker::Marker;
 use super::opening::{connect, verify_tail};
 use super::room::Room;
 use super::write::{self, Head, Tally, wrong};
-use super::{Condition, LedgerError};
+use super::{Committed, Condition, Follower, LedgerError, Snapshot, read};
 use crate::clock::{Clock, Time};
 use crate::core::change::{Actor, Change, Seq};
 use crate::core::delivery::Outcome;
@@ -33,10 +33,21 @@ const LATER: Duration = Duration::from_millis(30);
 /// Between tries to make rows of a record when the ledger does not take them.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Whoever follows the commits, once there is somebody.
+pub type Followed = Arc<Mutex<Option<Arc<dyn Follower>>>>;
+
 pub struct Request {
     pub by: Actor,
     pub changes: Vec<Change>,
-    pub reply: oneshot::Sender<Result<Seq, LedgerError>>,
+    pub reply: oneshot::Sender<Result<Committed, LedgerError>>,
+}
+
+/// A commit of a batch that is on disk.
+struct Written {
+    seq: Seq,
+    at: Time,
+    /// Its changes, where they are not those that were asked for.
+    carried_out: Option<Vec<Change>>,
 }
 
 /// What readers have to know: how many records were taken in, and whether rows are still to be made of one.
@@ -60,6 +71,9 @@ pub struct Writer {
     pub wanted: Arc<Notify>,
     pub room: Room,
     pub condition: watch::Sender<Condition>,
+    pub follower: Followed,
+    /// What the follower has to know after the ledger was opened again and held more than it had been told.
+    pub replaced: Option<Snapshot>,
 }
 
 pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
@@ -95,8 +109,8 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         let batch: Vec<Request> = if is_urgent { std::mem::take(&mut urgent) } else { waiting.drain(..).collect() };
         folding.changed += batch.iter().map(|request| request.changes.len()).sum::<usize>();
         let work = move || {
-            // What steps a row needs it to be there; another emergency does not, and waits for nothing.
-            let steps = |r: &Request| r.changes.iter().any(|change| matches!(change, Change::Step(_)));
+            // What is about rows needs them to be there; another emergency does not, and waits for nothing.
+            let steps = |r: &Request| r.changes.iter().any(is_about_rows);
             if writer.taken.borrow().is_owing && (!is_urgent || batch.iter().any(steps)) {
                 writer.carry_out();
             }
@@ -108,6 +122,18 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
             return folding.ended().await;
         };
         writer = back;
+        // Before anybody is answered, and in the order of the commits.
+        let follower = writer.follower.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(follower) = follower {
+            if let Some(snapshot) = writer.replaced.take() {
+                follower.replaced(snapshot);
+            }
+            for (request, result) in batch.iter().zip(&results) {
+                if let Ok(written) = result {
+                    follower.committed(written.carried_out.as_ref().unwrap_or(&request.changes), written.at);
+                }
+            }
+        }
         head.send_if_modified(|(seq, hash)| {
             let is_new = *seq != writer.head.seq;
             if is_new {
@@ -117,8 +143,9 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
         });
         let mut batch = batch.into_iter();
         for (request, result) in batch.by_ref().take(results.len()).zip(results) {
+            let committed = |w: Written| Committed { seq: w.seq, changes: w.carried_out.unwrap_or(request.changes) };
             // One that no longer waits was dropped with its task; its commit stands all the same.
-            drop(request.reply.send(result));
+            drop(request.reply.send(result.map(committed)));
         }
         // Those an emergency stepped in front of.
         for request in batch.rev() {
@@ -164,7 +191,7 @@ impl Folding {
 
 impl Writer {
     /// Writes a batch, or as much of its beginning as there are results.
-    fn write(&mut self, batch: &[Request], is_urgent: bool) -> Vec<Result<Seq, LedgerError>> {
+    fn write(&mut self, batch: &[Request], is_urgent: bool) -> Vec<Result<Written, LedgerError>> {
         let refused = |error: &LedgerError| match error {
             LedgerError::NoSpace => LedgerError::NoSpace,
             LedgerError::Broken(why) => LedgerError::Broken(why.clone()),
@@ -192,7 +219,11 @@ impl Writer {
         }
     }
 
-    fn written(&mut self, batch: &[Request], is_urgent: bool) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
+    fn written(
+        &mut self,
+        batch: &[Request],
+        is_urgent: bool,
+    ) -> Result<Vec<Result<Written, LedgerError>>, LedgerError> {
         if self.db.is_none() {
             self.reopen()?;
         }
@@ -250,11 +281,17 @@ impl Writer {
 
     /// After a failed commit the page cache is not believed: what counts is what a new connection reads (R22).
     fn reopen(&mut self) -> Result<(), LedgerError> {
-        let db = connect(&self.path, false)?;
+        let mut db = connect(&self.path, false)?;
+        if self.taken.borrow().is_owing {
+            intake::carry_out(&mut db)?;
+            self.taken.send_modify(|taken| taken.is_owing = false);
+        }
         let head = verify_tail(&db)?;
         if head.seq < self.head.seq {
             return Err(LedgerError::Broken(format!("it lost records after {}", head.seq)));
         }
+        // Not every commit leaves a record: what is in memory is compared with nothing, and read again.
+        self.replaced = Some(read::snapshot(&db, self.clock.now()).map_err(wrong)?);
         self.head = head;
         self.db = Some(db);
         Ok(())
@@ -276,7 +313,7 @@ struct Ways<'a> {
 /// Whether something new begins with a commit: an announcement, a delivery, a request.
 fn begins(changes: &[Change]) -> bool {
     changes.iter().any(|change| match change {
-        Change::Add(_) | Change::Announcement(_) => true,
+        Change::Add(_) | Change::AddAbout(..) | Change::Announcement(_) => true,
         Change::Step(step) => step.attempt == Some(Outcome::Armed),
         _ => false,
     })
@@ -289,7 +326,7 @@ fn transact(
     head: &mut Head,
     batch: &[Request],
     ways: Ways<'_>,
-) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
+) -> Result<Vec<Result<Written, LedgerError>>, LedgerError> {
     say(db, "BEGIN IMMEDIATE")?;
     match all(db, head, batch, ways).and_then(|results| say(db, "COMMIT").map(|()| results)) {
         Ok(results) => Ok(results),
@@ -310,7 +347,7 @@ fn all(
     head: &mut Head,
     batch: &[Request],
     ways: Ways<'_>,
-) -> Result<Vec<Result<Seq, LedgerError>>, LedgerError> {
+) -> Result<Vec<Result<Written, LedgerError>>, LedgerError> {
     let mut results = Vec::with_capacity(batch.len());
     let mut tally = Tally::default();
     for Request { by, changes, .. } in batch {
@@ -323,11 +360,11 @@ fn all(
         }
         let mut intake = (ways.takes_in && Intake::suits(changes)).then(Intake::default);
         let mut apply = |head: &mut Head, tally: &mut Tally| {
-            write::apply(db, head, tally, intake.as_mut(), by, changes, ways.now)?;
+            let carried_out = write::apply(db, head, tally, intake.as_mut(), by, changes, ways.now)?;
             intake.take().map_or(Ok(()), |intake| intake.write(db))?;
-            Ok(head.seq)
+            Ok(Written { seq: head.seq, at: ways.now, carried_out })
         };
-        if write::conflicts_first(changes) {
+        if !write::needs_savepoint(changes) {
             match apply(head, &mut tally) {
                 Err(error) if !matches!(error, LedgerError::Conflict) => return Err(error),
                 result => results.push(result),
@@ -337,9 +374,9 @@ fn all(
         let before = (head.clone(), tally.clone());
         say(db, "SAVEPOINT one")?;
         match apply(head, &mut tally) {
-            Ok(seq) => {
+            Ok(written) => {
                 say(db, "RELEASE one")?;
-                results.push(Ok(seq));
+                results.push(Ok(written));
             }
             Err(LedgerError::Conflict) => {
                 say(db, "ROLLBACK TO one")?;
@@ -352,4 +389,9 @@ fn all(
     }
     tally.write(db)?;
     Ok(results)
+}
+
+/// Whether a change is made of deliveries that are there already.
+fn is_about_rows(change: &Change) -> bool {
+    matches!(change, Change::Step(_) | Change::Expect(..)) || super::rules::is_order(change)
 }

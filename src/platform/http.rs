@@ -2,16 +2,21 @@
 //!
 //! In production it is reqwest over rustls: no redirects, no proxy from the environment, no retry of
 //! its own, certificates always verified, answers bounded. In a simulation it is the sandbox's router.
+//!
+//! A request that can be seen comes with a `Permit`, which is asked when a connection is there and the next thing is the
+//! first byte: neither a queue for connections nor the opening of one can come between the last check and the wire.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{Request, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 
@@ -35,6 +40,12 @@ pub enum Lost {
     AfterSend(String),
 }
 
+/// Permission to begin one request.
+pub trait Permit: Send + Sync {
+    /// Asked once, right before the first byte; after a `false` nothing of the request is sent.
+    fn is_granted(&self) -> bool;
+}
+
 #[async_trait]
 pub trait Http: Send + Sync {
     /// Sends one request to a platform. `timeout` bounds the whole exchange, the answer's body included.
@@ -46,28 +57,39 @@ pub trait Http: Send + Sync {
         timeout: Duration,
     ) -> Result<Response<Bytes>, Lost>;
 
-    /// Waits until one more request of this platform may be under way, and keeps its place. Whoever has to look
-    /// at the clock before the first byte looks when it has this, or what it saw would be old by then.
-    async fn room<'net>(&'net self, _platform: &str, _lane: Lane) -> Room<'net> {
+    /// Waits until one more request of this platform may be under way, and keeps its place.
+    async fn room(&self, _platform: &str, _lane: Lane) -> Room {
         Room::default()
     }
 
-    /// As `send`, of a request that has its room.
+    /// As `send`, of a request that has its room, and that may need a permit.
     async fn send_in_room(
         &self,
         platform: &str,
         lane: Lane,
         request: Request<Bytes>,
         timeout: Duration,
+        permit: Option<Arc<dyn Permit>>,
     ) -> Result<Response<Bytes>, Lost> {
+        if permit.is_some_and(|permit| !permit.is_granted()) {
+            return Err(withheld());
+        }
         self.send(platform, lane, request, timeout).await
     }
+
+    /// How many requests of each platform may be under way at once, from now on.
+    fn limit(&self, _connections: &BTreeMap<String, u32>) {}
+}
+
+/// Nothing was sent: its permit was refused.
+fn withheld() -> Lost {
+    Lost::BeforeSend("not permitted any more".to_owned())
 }
 
 /// A place among a platform's requests under way.
 #[derive(Debug, Default)]
-pub struct Room<'net> {
-    _place: Option<SemaphorePermit<'net>>,
+pub struct Room {
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What a method of `Http` returns, as `async_trait` writes it.
@@ -77,8 +99,13 @@ type Sending<'sending> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Los
 pub struct Net {
     clock: Clock,
     clients: BTreeMap<Lane, reqwest::Client>,
-    /// How many requests of a platform may be under way at once, lane by lane.
-    lanes: BTreeMap<String, BTreeMap<Lane, Semaphore>>,
+    lanes: Mutex<BTreeMap<(String, Lane), AtOnce>>,
+}
+
+/// How many requests of a platform may be under way at once on a lane.
+struct AtOnce {
+    most: u32,
+    places: Arc<Semaphore>,
 }
 
 impl Net {
@@ -86,14 +113,12 @@ impl Net {
     pub fn new(clock: Clock, connections: &BTreeMap<String, u32>) -> Result<Net, reqwest::Error> {
         let tls = tls();
         let mut clients = BTreeMap::new();
-        let mut lanes: BTreeMap<String, BTreeMap<Lane, Semaphore>> = BTreeMap::new();
-        for lane in [Lane::Routine, Lane::Emergency] {
+        for lane in LANES {
             clients.insert(lane, client(&tls)?);
-            for (platform, most) in connections {
-                lanes.entry(platform.clone()).or_default().insert(lane, Semaphore::new(*most as usize));
-            }
         }
-        Ok(Net { clock, clients, lanes })
+        let net = Net { clock, clients, lanes: Mutex::default() };
+        net.limit(connections);
+        Ok(net)
     }
 
     async fn exchange(client: &reqwest::Client, request: reqwest::Request) -> Result<Response<Bytes>, Lost> {
@@ -133,28 +158,92 @@ impl Net {
         room: Option<&str>,
         request: Request<Bytes>,
         timeout: Duration,
+        permit: Option<Arc<dyn Permit>>,
     ) -> impl Future<Output = Result<Response<Bytes>, Lost>> + Send {
-        let request = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()));
-        let (client, at_once) = (&self.clients[&lane], room.and_then(|platform| self.semaphore(platform, lane)));
+        let bytes = request.body().clone();
+        let mut built = reqwest::Request::try_from(request).map_err(|e| Lost::BeforeSend(e.without_url().to_string()));
+        let asked = permit.map(|permit| Arc::new(Asked { permit, answer: Mutex::new(None) }));
+        if let (Ok(request), Some(asked)) = (&mut built, &asked) {
+            *request.body_mut() = Some(reqwest::Body::wrap(Permitted { bytes: Some(bytes), asked: asked.clone() }));
+        }
+        let (client, at_once) = (&self.clients[&lane], room.and_then(|platform| self.places(platform, lane)));
         async move {
-            let request = request?;
+            let request = built?;
             let _room = taken(at_once).await;
-            match self.clock.timeout(timeout, Net::exchange(client, request)).await {
-                Some(answer) => answer,
-                None => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
+            let answer = self.clock.timeout(timeout, Net::exchange(client, request)).await;
+            match (answer, asked.as_deref().map(Asked::answer)) {
+                (_, Some(Some(false))) => Err(withheld()),
+                // No connection came about in all that time, and the request is gone with this future.
+                (None, Some(None)) => {
+                    Err(Lost::BeforeSend(format!("no connection within {} s", timeout.as_secs_f32())))
+                }
+                (Some(answer), _) => answer,
+                (None, _) => Err(Lost::AfterSend(format!("no whole answer within {} s", timeout.as_secs_f32()))),
             }
         }
     }
 
-    fn semaphore(&self, platform: &str, lane: Lane) -> Option<&Semaphore> {
-        self.lanes.get(platform).and_then(|lanes| lanes.get(&lane))
+    fn places(&self, platform: &str, lane: Lane) -> Option<Arc<Semaphore>> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&(platform.to_owned(), lane)).map(|at_once| at_once.places.clone())
     }
 }
 
-async fn taken(at_once: Option<&Semaphore>) -> Room<'_> {
-    match at_once {
-        Some(lane) => Room { _place: lane.acquire().await.ok() },
+const LANES: [Lane; 2] = [Lane::Routine, Lane::Emergency];
+
+async fn taken(places: Option<Arc<Semaphore>>) -> Room {
+    match places {
+        Some(places) => Room { _place: places.acquire_owned().await.ok() },
         None => Room::default(),
+    }
+}
+
+/// A permit, and what it answered when it was asked.
+struct Asked {
+    permit: Arc<dyn Permit>,
+    answer: Mutex<Option<bool>>,
+}
+
+impl Asked {
+    fn answer(&self) -> Option<bool> {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self) -> bool {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        *answer.get_or_insert_with(|| self.permit.is_granted())
+    }
+}
+
+/// The body of a request that needs a permit. hyper asks a body for its bytes when the request has its connection and
+/// its head lies in the buffer, and writes the buffer after that: a body that fails here leaves nothing on the wire.
+struct Permitted {
+    bytes: Option<Bytes>,
+    asked: Arc<Asked>,
+}
+
+impl http_body::Body for Permitted {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
+        Poll::Ready(Some(match self.asked.ask() {
+            true => Ok(http_body::Frame::data(bytes)),
+            false => Err(std::io::Error::other("not permitted")),
+        }))
+    }
+
+    /// Not even one without bytes has ended before it was asked.
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }
 
@@ -171,20 +260,20 @@ impl Http for Net {
         'name: 'sending,
         Self: 'sending,
     {
-        Box::pin(self.sending(lane, Some(platform), request, timeout))
+        Box::pin(self.sending(lane, Some(platform), request, timeout, None))
     }
 
     fn room<'net, 'name, 'sending>(
         &'net self,
         platform: &'name str,
         lane: Lane,
-    ) -> Pin<Box<dyn Future<Output = Room<'net>> + Send + 'sending>>
+    ) -> Pin<Box<dyn Future<Output = Room> + Send + 'sending>>
     where
         'net: 'sending,
         'name: 'sending,
         Self: 'sending,
     {
-        Box::pin(taken(self.semaphore(platform, lane)))
+        Box::pin(taken(self.places(platform, lane)))
     }
 
     fn send_in_room<'net, 'name, 'sending>(
@@ -193,13 +282,30 @@ impl Http for Net {
         lane: Lane,
         request: Request<Bytes>,
         timeout: Duration,
+        permit: Option<Arc<dyn Permit>>,
     ) -> Sending<'sending>
     where
         'net: 'sending,
         'name: 'sending,
         Self: 'sending,
     {
-        Box::pin(self.sending(lane, None, request, timeout))
+        Box::pin(self.sending(lane, None, request, timeout, permit))
+    }
+
+    fn limit(&self, connections: &BTreeMap<String, u32>) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (platform, most) in connections {
+            for lane in LANES {
+                let at_once = lanes
+                    .entry((platform.clone(), lane))
+                    .or_insert_with(|| AtOnce { most: 0, places: Arc::new(Semaphore::new(0)) });
+                // Requests under way keep their places: fewer are there as soon as those have ended.
+                let fewer = at_once.most.saturating_sub(*most) as usize;
+                let kept = fewer - at_once.places.forget_permits(fewer);
+                at_once.places.add_permits(most.saturating_sub(at_once.most) as usize);
+                at_once.most = *most + kept as u32;
+            }
+        }
     }
 }
 

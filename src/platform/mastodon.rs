@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
 
+use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, exchange, in_path, sane_id, sane_url, text_of};
 use super::timeline::{self, Shown, text_of_html};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
@@ -182,7 +183,8 @@ impl Platform for Mastodon {
         for key in ["visibility", "language"] {
             fields.extend(self.settings.text(key).map(|value| (key.to_owned(), value.to_owned())));
         }
-        let ask = Ask::post(self.url("v1/statuses")).form(fields).header("idempotency-key", post.key.as_str());
+        let ask =
+            Ask::post(self.url("v1/statuses")).form(fields).header("idempotency-key", post.key.as_str()).visible();
         let (reply, json) = self.ask(call, ask, false).await?;
         let Some(shown) = shown(&json) else { return Err(reply.unclear(call)) };
         Ok(Receipt {
@@ -206,7 +208,35 @@ impl Platform for Mastodon {
         let listed: Option<Vec<Shown>> = statuses.iter().map(shown).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        Ok(timeline::look(&listed, wanted, true, PAGE, skew))
+        let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
+        let is_whole = listed.len() < PAGE && !has_next;
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+    }
+
+    /// `https://host/@name/ID`, `…/users/name/statuses/ID`, and the same behind `web` or `deck`.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
+        let address = Address::read(url)?;
+        let id = match address.parts().as_slice() {
+            [.., "statuses", id] => Some(*id),
+            [.., name, id] if name.starts_with('@') => Some(*id),
+            _ => None,
+        };
+        let id = id.and_then(|id| sane_id(id.to_owned()));
+        let example = format!("{}/@shanghaifabu/115123456789012345", self.settings.base_url);
+        let Some(id) = id else { return Err(unreadable(self.settings.name.as_str(), &example)) };
+        let ask = Ask::get(self.url(&format!("v1/statuses/{}", in_path(&id))));
+        let (reply, json) = match self.ask(call, ask, false).await {
+            Ok(answer) => answer,
+            Err(refused) if refused.status == Some(404) => return Ok(None),
+            Err(refused) => return Err(refused.into()),
+        };
+        let own = self.verify(call).await?;
+        let author = json.get("account").and_then(|account| text_of(account, "id"));
+        match author {
+            Some(author) if author == own => Ok(Some(shown(&json).ok_or_else(|| reply.unclear(call))?)),
+            Some(_) => Err(of_another(call.account.id.as_str())),
+            None => Err(reply.unclear(call)),
+        }
     }
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {

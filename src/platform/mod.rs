@@ -4,6 +4,7 @@
 //! a post visible; whatever can be done earlier belongs in `prepare`. Each adapter keeps its table of
 //! error codes beside its requests: a code's class is found in the file named after the `api`.
 
+mod address;
 pub mod http;
 pub mod mastodon;
 pub mod reply;
@@ -28,11 +29,15 @@ use crate::core::delivery::{Failure, Prepared, Receipt};
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
 use crate::core::words::Words;
-pub use http::{Http, Lane, Lost, Room};
+pub use http::{Http, Lane, Lost, Permit, Room};
+pub use timeline::Shown;
 
 /// What one operation needs besides its subject.
 pub struct Call<'a> {
     pub http: &'a dyn Http,
+    /// The way for the one request of `publish` that can be seen: it waits there for its instant, and for its permit.
+    /// Whatever comes before it (a token, an upload) goes by `http`.
+    pub barrier: Option<&'a dyn Http>,
     pub clock: &'a Clock,
     pub lane: Lane,
     pub account: &'a Account,
@@ -76,6 +81,9 @@ pub struct Wanted {
     pub above: Option<String>,
     /// Posts that are known to be other deliveries' receipts.
     pub taken: Vec<String>,
+    /// Those of them from before it was sent that stand there, as far as is known: a list that shows none of them has
+    /// been cut.
+    pub standing: Vec<String>,
 }
 
 /// What a look at the timeline came to.
@@ -115,6 +123,9 @@ pub trait Platform: Send + Sync {
     async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure>;
     /// Read-back.
     async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure>;
+    /// The post of this account that a public address means, as the platform shows it. `Refused` where the address
+    /// cannot be read, or is another's; `None` where there is no such post.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure>;
     /// Takes a post down; twice is fine.
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure>;
 }

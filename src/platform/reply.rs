@@ -21,7 +21,12 @@ pub struct Reply {
     pub json: Option<Value>,
     /// What the request carried that no word about its answer may show.
     secrets: Vec<String>,
+    /// The answer may hold a secret that nobody knows yet: nothing of it is quoted.
+    is_credential: bool,
 }
+
+/// Of an answer that is not understood so many characters are quoted: enough to tell a proxy's page from an error.
+const MOST_QUOTED: usize = 40;
 
 /// A request being put together.
 pub struct Ask {
@@ -31,6 +36,8 @@ pub struct Ask {
     body: Body,
     headers: Vec<(&'static str, String, bool)>,
     secrets: Vec<String>,
+    is_visible: bool,
+    is_credential: bool,
 }
 
 enum Body {
@@ -54,7 +61,30 @@ impl Ask {
     }
 
     fn new(method: Method, url: impl Into<String>) -> Ask {
-        Ask { method, url: url.into(), query: Vec::new(), body: Body::None, headers: Vec::new(), secrets: Vec::new() }
+        Ask {
+            method,
+            url: url.into(),
+            query: Vec::new(),
+            body: Body::None,
+            headers: Vec::new(),
+            secrets: Vec::new(),
+            is_visible: false,
+            is_credential: false,
+        }
+    }
+
+    /// The one request that makes a post visible: it waits at the barrier of its call.
+    #[must_use]
+    pub fn visible(mut self) -> Ask {
+        self.is_visible = true;
+        self
+    }
+
+    /// A request that is answered with a secret.
+    #[must_use]
+    pub fn credential(mut self) -> Ask {
+        self.is_credential = true;
+        self
     }
 
     #[must_use]
@@ -172,11 +202,13 @@ fn multipart(fields: &[(String, String)], files: &[(String, Picture)]) -> (Optio
 /// Sends and reads; what was lost is already a `Failure`.
 pub async fn exchange(call: &Call<'_>, mut ask: Ask) -> Result<Reply, Failure> {
     let secrets = std::mem::take(&mut ask.secrets);
+    let (is_visible, is_credential) = (ask.is_visible, ask.is_credential);
+    let http = call.barrier.filter(|_| is_visible).unwrap_or(call.http);
     let request = ask.build().map_err(|error| {
         Failure::NotSent(words!("请求无法组成：{error}", "the request cannot be put together: {error}"))
     })?;
-    match call.http.send(call.account.id.platform(), call.lane, request, call.timeout).await {
-        Ok(answer) => Ok(Reply::new(answer, secrets)),
+    match http.send(call.account.id.platform(), call.lane, request, call.timeout).await {
+        Ok(answer) => Ok(Reply::new(answer, secrets, is_credential)),
         Err(Lost::BeforeSend(why)) => {
             let why = masked(&why, call.token.expose(), &secrets);
             Err(Failure::NotSent(words!("连不上平台：{why}", "the platform cannot be reached: {why}")))
@@ -189,10 +221,10 @@ pub async fn exchange(call: &Call<'_>, mut ask: Ask) -> Result<Reply, Failure> {
 }
 
 impl Reply {
-    fn new(answer: Response<Bytes>, secrets: Vec<String>) -> Reply {
+    fn new(answer: Response<Bytes>, secrets: Vec<String>, is_credential: bool) -> Reply {
         let (parts, body) = answer.into_parts();
         let json = parse(&body);
-        Reply { status: parts.status, headers: parts.headers, body, json, secrets }
+        Reply { status: parts.status, headers: parts.headers, body, json, secrets, is_credential }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -213,13 +245,24 @@ impl Reply {
 
     /// The words for a failure that quotes this answer.
     pub fn quoted(&self, call: &Call<'_>, code: impl std::fmt::Display, text: &str) -> Words {
+        let text = if self.is_credential { "" } else { text };
         Words::same(format!("{code} {}", self.said(call, text)).trim().to_owned())
     }
 
     /// Why an answer that was read cannot be relied on.
     pub fn unclear(&self, call: &Call<'_>) -> Failure {
         let status = self.status.as_u16();
-        let text: String = self.said(call, &String::from_utf8_lossy(&self.body)).chars().take(200).collect();
+        if self.is_credential {
+            return Failure::Unclear(words!(
+                "看不懂平台的回答（{status}）",
+                "an answer that cannot be relied on ({status})"
+            ));
+        }
+        let body = self.said(call, &String::from_utf8_lossy(&self.body));
+        let mut text: String = body.chars().take(MOST_QUOTED).collect();
+        if text.len() < body.len() {
+            text.push('…');
+        }
         Failure::Unclear(words!(
             "看不懂平台的回答（{status}）：{text}",
             "an answer that cannot be relied on ({status}): {text}"

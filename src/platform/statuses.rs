@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use serde_json::Value;
 
+use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
 use super::statuses_auth::authorize;
 use super::timeline::{self, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
@@ -101,7 +102,7 @@ impl Statuses {
         }
         let failure = match classify(call, &reply, picture) {
             // The signature's time was wrong, and this answer's date has told the right one.
-            Failure::Credential(_, why) if why.en.contains("Timestamp refused") && self.known().skew != signed_with => {
+            Failure::Credential(_, why) if is_timestamp(&reply) && self.known().skew != signed_with => {
                 Failure::NotSent(why)
             }
             failure => failure,
@@ -124,6 +125,17 @@ impl Statuses {
             key: None,
             shown: true,
         })
+    }
+
+    /// The id in an address that was made by the site's template.
+    fn templated(&self, url: &str) -> Option<String> {
+        let (before, after) = self.settings.text("post_url")?.split_once("{id}")?;
+        // The account's name may stand before the id.
+        let before = before.rsplit("{handle}").next().unwrap_or(before);
+        let url = url.trim().split(['#', '?']).next().unwrap_or_default();
+        let at = url.rfind(before).filter(|_| !before.is_empty())? + before.len();
+        let id = url[at..].strip_suffix(after.split('?').next().unwrap_or_default())?;
+        sane_id(id.trim_end_matches('/').to_owned())
     }
 
     fn post_url(&self, status: &Value, id: &str) -> Option<String> {
@@ -243,7 +255,7 @@ impl Platform for Statuses {
         let begun = call.clock.now();
         let before = self.known().newest.get(&call.account.id).cloned();
         let with_picture = !pictures.is_empty() || !post.media.is_empty();
-        let (reply, json) = self.ask(call, ask, with_picture).await?;
+        let (reply, json) = self.ask(call, ask.visible(), with_picture).await?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let Some(shown) = self.shown(&json) else { return Err(reply.unclear(call)) };
         if !Self::is_new(post, &shown, before.as_ref(), begun, skew) {
@@ -274,7 +286,45 @@ impl Platform for Statuses {
             self.seen(call, &newest.id);
         }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        Ok(timeline::look(&listed, wanted, true, PAGE, skew))
+        let is_whole = listed.len() < PAGE;
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+    }
+
+    /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
+        let address = Address::read(url)?;
+        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
+        let (_, json) = self.ask(call, ask, false).await?;
+        let recent: Vec<Shown> = json.as_array().into_iter().flatten().filter_map(|s| self.shown(s)).collect();
+        let is_there = |post: &&Shown| {
+            post.url
+                .as_deref()
+                .and_then(|url| Address::read(url).ok())
+                .is_some_and(|own| own.is_same(&address, &["id"]))
+        };
+        if let Some(found) = recent.iter().find(is_there) {
+            return Ok(Some(found.clone()));
+        }
+        let id = match address.parts().as_slice() {
+            [.., "notice" | "status" | "statuses" | "note", id] => sane_id((*id).to_owned()),
+            _ => self.templated(url),
+        };
+        let example = format!("{}/notice/12345", self.settings.base_url);
+        let Some(id) = id else { return Err(unreadable(self.settings.name.as_str(), &example)) };
+        let ask = Ask::get(self.url(&format!("statuses/show/{}.json", in_path(&id))));
+        let (reply, json) = match self.ask(call, ask, false).await {
+            Ok(answer) => answer,
+            Err(refused) if matches!(refused.status, Some(404 | 410)) => return Ok(None),
+            Err(refused) => return Err(refused.into()),
+        };
+        let shown = self.shown(&json).ok_or_else(|| reply.unclear(call))?;
+        let (_, own) = self.ask(call, Ask::get(self.url("account/verify_credentials.json")), false).await?;
+        let who = |user: &Value| text_of(user, "id").or_else(|| text_of(user, "id_str"));
+        match (json.get("user").and_then(who), who(&own)) {
+            (Some(author), Some(own)) if author == own => Ok(Some(shown)),
+            (Some(_), Some(_)) => Err(of_another(call.account.id.as_str())),
+            _ => Err(reply.unclear(call)),
+        }
     }
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
@@ -295,6 +345,10 @@ fn is_error(json: &Value) -> bool {
 /// An error in one of the three shapes; an HTML page with a fitting status is a proxy's, and proves nothing.
 fn is_recognised(reply: &Reply) -> bool {
     reply.json.as_ref().is_some_and(is_error)
+}
+
+fn is_timestamp(reply: &Reply) -> bool {
+    reply.json.as_ref().is_some_and(|json| read_error(json).1.contains("Timestamp refused"))
 }
 
 /// The code and the words of an error: the site's own shape, Sina's first one, or Twitter's.

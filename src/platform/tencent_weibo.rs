@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use serde_json::Value;
 
+use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
 use super::timeline::{self, Shown};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
@@ -229,7 +230,7 @@ impl Platform for TencentWeibo {
         };
         let mut more = vec![("content", post.text.clone()), ("compatibleflag", flags.to_string())];
         more.extend(post.media.first().map(|url| ("pic_url", url.clone())));
-        let ask = Ask::post(self.url(path)).form(self.write(call, more));
+        let ask = Ask::post(self.url(path)).form(self.write(call, more)).visible();
         let mut receipt = Receipt {
             post_id: String::new(),
             url: None,
@@ -262,18 +263,48 @@ impl Platform for TencentWeibo {
         let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
         let listed = records(&json).ok_or_else(|| reply.unclear(call))?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        let (there, gone): (Vec<_>, Vec<_>) =
-            listed.iter().cloned().partition(|(_, fate)| matches!(fate, Fate::Normal | Fate::Review));
-        let only = |records: &[(Shown, Fate)]| records.iter().map(|(shown, _)| shown.clone()).collect::<Vec<_>>();
-        if let found @ Look::Found(_) = timeline::look(&only(&there), wanted, false, PAGE, skew) {
+        // `hasnext` is 0 where there is more, and 1 at the end.
+        let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
+        let is_whole = listed.len() < PAGE && hasnext.is_none_or(|hasnext| hasnext != 0);
+        let page = |posts: Vec<Shown>| timeline::Page { posts, is_whole, grows: false, skew };
+        let only = |is_there: bool| {
+            let of = listed.iter().filter(|(_, fate)| matches!(fate, Fate::Normal | Fate::Review) == is_there);
+            page(of.map(|(shown, _)| shown.clone()).collect())
+        };
+        if let found @ Look::Found(_) = timeline::look(&only(true), wanted) {
             return Ok(found);
         }
         // One that was there and was taken away was published, and is not to be posted again.
-        if let Look::Found(receipt) = timeline::look(&only(&gone), wanted, false, PAGE, skew) {
-            let by_system = gone.iter().any(|(s, fate)| s.id == receipt.post_id && *fate == Fate::DeletedBySystem);
-            return Ok(taken_away(by_system));
+        if let Look::Found(receipt) = timeline::look(&only(false), wanted) {
+            let is_system = |(s, fate): &(Shown, Fate)| s.id == receipt.post_id && *fate == Fate::DeletedBySystem;
+            return Ok(taken_away(listed.iter().any(is_system)));
         }
-        Ok(timeline::look(&only(&listed), wanted, false, PAGE, skew))
+        Ok(timeline::look(&page(listed.into_iter().map(|(shown, _)| shown).collect()), wanted))
+    }
+
+    /// `http://t.qq.com/p/t/ID`.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
+        let address = Address::read(url)?;
+        let id = match address.parts().as_slice() {
+            ["p", "t", id] if address.host == "t.qq.com" || address.host.ends_with(".t.qq.com") => {
+                sane_id((*id).to_owned())
+            }
+            _ => None,
+        };
+        let Some(id) = id else {
+            return Err(unreadable(self.settings.name.as_str(), "http://t.qq.com/p/t/12345678901234"));
+        };
+        let (reply, json) = match self.ask(call, self.read(call, "t/show", &[("id", id)])).await {
+            Ok(answer) => answer,
+            Err(Refused { code: Some((4, 6 | 20)), .. }) => return Ok(None),
+            Err(refused) => return Err(refused.into()),
+        };
+        let data = json.get("data").ok_or_else(|| reply.unclear(call))?;
+        let (shown, fate) = record(data).ok_or_else(|| reply.unclear(call))?;
+        if code_of(data, "self") != Some(1) {
+            return Err(of_another(call.account.id.as_str()));
+        }
+        Ok(matches!(fate, Fate::Normal | Fate::Review).then_some(shown))
     }
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {

@@ -31,27 +31,52 @@ pub struct Shown {
 const BEFORE: TimeDelta = TimeDelta::seconds(120);
 const AFTER: TimeDelta = TimeDelta::minutes(15);
 
-/// Looks for the wanted post among those listed, newest first.
-/// `grows`: ids grow with time, so that the newest known one is a better line than any clock.
-/// `page`: how many the platform lists at most; a full page may hide what lies below it.
-pub fn look(listed: &[Shown], wanted: &Wanted, grows: bool, page: usize, skew: TimeDelta) -> Look {
-    let mut candidates = listed.iter().filter(|p| is_after(p, wanted, grows, skew)).filter(|p| is_ours(p, wanted));
+/// What a timeline showed of itself.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Newest first.
+    pub posts: Vec<Shown>,
+    /// The platform says, or lets one conclude, that there are no older ones.
+    pub is_whole: bool,
+    /// Ids grow with time, so that the newest known one is a better line than any clock.
+    pub grows: bool,
+    /// How far the platform's clock is ahead of ours.
+    pub skew: TimeDelta,
+}
+
+/// Looks for the wanted post. It is absent only where the page reaches back to before it was sent: its last post is
+/// older than that, or there are none below it and the page shows what is known to stand there.
+pub fn look(page: &Page, wanted: &Wanted) -> Look {
+    let Page { posts, grows, skew, .. } = page;
+    let mut candidates = posts.iter().filter(|p| is_after(p, wanted, *grows, *skew)).filter(|p| is_ours(p, wanted));
     // Of two the earliest after the send: a later one is another occurrence's.
     if let Some(found) = candidates.next_back() {
         return Look::Found(Receipt {
             post_id: found.id.clone(),
             url: found.url.clone(),
-            accepted_at: found.created.map_or(wanted.since, |c| c - skew),
+            accepted_at: found.created.map_or(wanted.since, |c| c - *skew),
             shown: found.shown,
             read_back: true,
             ticket: None,
         });
     }
-    let reaches_back = listed.len() < page || listed.iter().any(|p| !is_after(p, wanted, grows, skew));
-    if reaches_back {
-        Look::Absent
-    } else {
-        Look::Unproven(Words::new("时间线没有回溯到发送之前", "the timeline does not reach back past the send"))
+    // Not just any older post: one that was put on top says nothing about what lies below the others.
+    if posts.last().is_some_and(|last| !is_after(last, wanted, *grows, *skew)) {
+        return Look::Absent;
+    }
+    // The newest one known from before the send may be somebody else's; one of ours may be gone by now.
+    let newest = wanted.above.iter().filter(|id| *grows && !wanted.taken.contains(id));
+    let mut known = wanted.standing.iter().chain(newest).peekable();
+    let shows_known = known.peek().is_none() || known.any(|id| posts.iter().any(|post| post.id == *id));
+    match (page.is_whole, shows_known) {
+        (true, true) => Look::Absent,
+        (true, false) => {
+            let why = "时间线没有列出已知的旧帖，不可作准";
+            Look::Unproven(Words::new(why, "the timeline does not show older posts that are known to stand there"))
+        }
+        (false, _) => {
+            Look::Unproven(Words::new("时间线没有回溯到发送之前", "the timeline does not reach back past the send"))
+        }
     }
 }
 
@@ -226,6 +251,7 @@ mod tests {
             since: time("2026-11-24T00:00:00Z"),
             above: above.map(str::to_owned),
             taken: Vec::new(),
+            standing: Vec::new(),
         }
     }
 
@@ -256,35 +282,62 @@ mod tests {
         }
     }
 
+    fn page(posts: &[Shown]) -> Page {
+        Page { posts: posts.to_vec(), is_whole: posts.len() < 5, grows: true, skew: TimeDelta::zero() }
+    }
+
     #[test]
     fn r09_yesterdays_same_words_are_another_post() {
         let listed = [post("90", "早安，上海！", "2026-11-23T00:00:00Z")];
-        let none = TimeDelta::zero();
-        assert_eq!(look(&listed, &wanted("早安，上海！", None), true, 5, none), Look::Absent);
-        assert_eq!(look(&listed, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Absent);
+        assert_eq!(look(&page(&listed), &wanted("早安，上海！", None)), Look::Absent);
+        assert_eq!(look(&page(&listed), &wanted("早安，上海！", Some("90"))), Look::Absent);
         let today = [post("91", "早安，上海！", "2026-11-24T00:00:01Z"), listed[0].clone()];
         assert!(
-            matches!(look(&today, &wanted("早安，上海！", Some("90")), true, 5, none), Look::Found(r) if r.post_id == "91")
+            matches!(look(&page(&today), &wanted("早安，上海！", Some("90"))), Look::Found(r) if r.post_id == "91")
         );
         let mut taken = wanted("早安，上海！", Some("90"));
         taken.taken.push("91".to_owned());
-        assert_eq!(look(&today, &taken, true, 5, none), Look::Absent);
+        assert_eq!(look(&page(&today), &taken), Look::Absent);
+        // The same words days later are another occurrence's.
+        let late = [post("99", "早安，上海！", "2026-11-26T00:00:01Z"), listed[0].clone()];
+        assert_eq!(look(&page(&late), &wanted("早安，上海！", Some("90"))), Look::Absent);
     }
 
     #[test]
     fn r08_a_page_that_does_not_reach_back_proves_nothing() {
-        let listed: Vec<Shown> = (0..5).map(|n| post(&format!("{}", 95 + n), "别的", "2026-11-24T00:00:02Z")).collect();
-        let looked = look(&listed, &wanted("早安", Some("90")), true, 5, TimeDelta::zero());
-        assert!(matches!(looked, Look::Unproven(_)));
-        assert_eq!(look(&listed[..4], &wanted("早安", Some("90")), true, 5, TimeDelta::zero()), Look::Absent);
+        let listed: Vec<Shown> =
+            (0..5).rev().map(|n| post(&(95 + n).to_string(), "别的", "2026-11-24T00:00:02Z")).collect();
+        let wanted = wanted("早安", Some("90"));
+        let unproven = |page: &Page| matches!(look(page, &wanted), Look::Unproven(_));
+        assert!(unproven(&page(&listed)));
+        assert!(unproven(&page(&listed[..4])), "the newest one known from before is not shown");
+        let gone = Wanted { taken: vec!["90".to_owned()], ..wanted.clone() };
+        assert_eq!(look(&page(&listed[..4]), &gone), Look::Absent, "it was ours, and was taken down");
+        assert!(unproven(&Page { is_whole: false, ..page(&listed[..4]) }), "it says that there is more");
+        // One that was put on top is older than the send, and no proof.
+        let top = [vec![post("7", "置顶", "2026-01-01T00:00:00Z")], listed.clone()].concat();
+        assert!(unproven(&page(&top)));
+        let below = [listed, vec![post("90", "旧", "2026-11-23T00:00:00Z")]].concat();
+        assert_eq!(look(&page(&below), &wanted), Look::Absent);
+    }
+
+    #[test]
+    fn r08_a_list_that_lacks_what_is_known_to_stand_there_proves_nothing() {
+        let mut known = wanted("早安", None);
+        known.standing.push("90".to_owned());
+        assert!(matches!(look(&page(&[]), &known), Look::Unproven(_)), "an empty list");
+        let others = [post("95", "别的", "2026-11-24T00:00:02Z")];
+        assert!(matches!(look(&page(&others), &known), Look::Unproven(_)), "a list of others alone");
+        let whole = [others[0].clone(), post("90", "旧", "2026-11-24T00:00:00Z")];
+        assert_eq!(look(&page(&whole), &known), Look::Absent);
     }
 
     #[test]
     fn r09_a_clock_that_is_off_is_corrected_by_the_platforms_own() {
-        let ahead = TimeDelta::minutes(-10);
         let listed = [post("91", "早安", "2026-11-23T23:50:03Z")];
-        assert!(matches!(look(&listed, &wanted("早安", None), true, 5, ahead), Look::Found(_)));
-        assert_eq!(look(&listed, &wanted("早安", None), true, 5, TimeDelta::zero()), Look::Absent);
+        let ahead = Page { skew: TimeDelta::minutes(-10), ..page(&listed) };
+        assert!(matches!(look(&ahead, &wanted("早安", None)), Look::Found(_)));
+        assert_eq!(look(&page(&listed), &wanted("早安", None)), Look::Absent);
     }
 
     #[test]
@@ -293,7 +346,7 @@ mod tests {
         let cut: String = sent.chars().take(17).collect();
         assert!(silently_cut(sent, &cut) && !silently_cut(sent, "【世界艾滋病日】") && !silently_cut(sent, sent));
         let listed = [post("91", &cut, "2026-11-24T00:00:01Z")];
-        assert!(matches!(look(&listed, &wanted(sent, Some("90")), true, 5, TimeDelta::zero()), Look::Found(_)));
+        assert!(matches!(look(&page(&listed), &wanted(sent, Some("90"))), Look::Found(_)));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use super::address::{Address, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
-use super::timeline::same_text;
+use super::timeline::{Shown, same_text};
 use super::wechat_token::{Token, Tokens};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, wechat_mass};
 use crate::clock::{Time, from_micros};
@@ -72,6 +73,7 @@ impl WeChat {
         };
         let url = format!("{}/cgi-bin/{}", self.settings.base_url, what.path);
         let ask = Ask::post(url).secret_query("access_token", &token.value);
+        let ask = if what.dangerous { ask.visible() } else { ask };
         let reply = exchange(call, what.body.put(ask)).await?;
         let json = match &reply.json {
             Some(json) if reply.status.is_success() && json.is_object() => json.clone(),
@@ -214,7 +216,11 @@ impl WeChat {
             let made = a.made.map_or(wanted.since, |made| made - skew);
             return Ok(Some(Look::Found(found(a.id.clone(), a.url.clone(), made, None))));
         }
-        let reaches_back = listed.len() < PAGE || listed.iter().any(|a| !is_after(a));
+        let all = code_of(&json, "total_count").and_then(|n| usize::try_from(n).ok());
+        let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
+        let is_listed = |id: &String| listed.iter().any(|a| a.id == *id);
+        let shows_known = wanted.standing.is_empty() || wanted.standing.iter().any(is_listed);
+        let reaches_back = listed.last().is_some_and(|last| !is_after(last)) || is_whole && shows_known;
         let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
         Ok((!reaches_back).then_some(Look::Unproven(why)))
     }
@@ -415,9 +421,48 @@ impl Platform for WeChat {
         }
     }
 
+    /// `https://mp.weixin.qq.com/s/…`: an address that has no id in it, so it is looked for in the list.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
+        /// What names an article in the long form of its address.
+        const KEYS: [&str; 4] = ["__biz", "mid", "idx", "sn"];
+        let address = Address::read(url)?;
+        if address.host != "mp.weixin.qq.com" || address.path.first().map(String::as_str) != Some("s") {
+            let example = "https://mp.weixin.qq.com/s/Abc123";
+            return Err(unreadable(self.settings.name.as_str(), example));
+        }
+        if self.mass {
+            // Of a push the platform lists nothing: the address is all there is.
+            let (id, text, url) = (String::new(), String::new(), sane_url(Some(url.trim().to_owned())));
+            return Ok(Some(Shown { id, text, url, created: None, truncated: false, key: None, shown: true }));
+        }
+        let body = json!({ "offset": 0, "count": PAGE, "no_content": 1 });
+        let (reply, json) = self.ask(call, Asked::json("freepublish/batchget", body)).await?;
+        let items = json.get("item").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
+        let listed: Vec<Article> = items.iter().filter_map(article).collect();
+        let is_there = |a: &&Article| {
+            a.url.as_deref().and_then(|url| Address::read(url).ok()).is_some_and(|own| own.is_same(&address, &KEYS))
+        };
+        Ok(listed.iter().find(is_there).filter(|a| !a.deleted).map(|a| Shown {
+            id: a.id.clone(),
+            text: a.digest.clone().unwrap_or_else(|| a.title.clone()),
+            url: a.url.clone(),
+            created: a.made,
+            truncated: true,
+            key: None,
+            shown: true,
+        }))
+    }
+
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         if let Some(ticket) = receipt.ticket.as_deref().filter(|t| wechat_mass::is_ticket(t)) {
             return wechat_mass::take_back(self, call, ticket).await;
+        }
+        if receipt.post_id.is_empty() {
+            let why = Words::new(
+                "平台没有给出编号，请在公众平台后台删除",
+                "the platform gave no id for it: delete it in the account's own back office",
+            );
+            return Err(Failure::Refused(Class::Platform, why));
         }
         let body = json!({ "article_id": receipt.post_id, "index": 0 });
         match self.ask(call, Asked::json("freepublish/delete", body)).await {

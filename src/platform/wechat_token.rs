@@ -99,7 +99,8 @@ impl Tokens {
             "grant_type": "client_credential", "appid": app, "secret": secret, "force_refresh": false,
         });
         let asked = call.clock.mono();
-        let reply = exchange(call, Ask::post(format!("{base_url}/cgi-bin/stable_token")).json(body)).await?;
+        let reply =
+            exchange(call, Ask::post(format!("{base_url}/cgi-bin/stable_token")).json(body).credential()).await?;
         let json = reply.json.as_ref().filter(|_| reply.status.is_success()).ok_or_else(|| reply.unclear(call))?;
         if let Some(code) = code_of(json, "errcode").filter(|code| *code != 0) {
             return Err(match classify(call, &reply, code, false) {

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::reply::{Ask, Reply, code_of, exchange, quoted, sane_id, text_of};
+use super::address::{Address, of_another, unreadable};
+use super::reply::{Ask, Reply, code_of, exchange, sane_id, text_of};
 use super::timeline::{self, Shown, ruby_date};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::Time;
@@ -75,14 +76,14 @@ impl Weibo {
     }
 
     /// Sends, and gives the JSON of a success or the class of what was said instead.
-    async fn ask(&self, call: &Call<'_>, ask: Ask) -> Result<(Reply, Value), Failure> {
+    async fn ask(&self, call: &Call<'_>, ask: Ask) -> Result<(Reply, Value), Refused> {
         let reply = exchange(call, self.signed(call, ask)).await?;
-        let Some(json) = reply.json.clone() else { return Err(reply.unclear(call)) };
+        let Some(json) = reply.json.clone() else { return Err(reply.unclear(call).into()) };
         if let Some(code) = code_of(&json, "error_code") {
-            return Err(classify(call, code, &json));
+            return Err(Refused { code: Some(code), failure: classify(call, &reply, code, &json) });
         }
         if !reply.status.is_success() {
-            return Err(reply.unclear(call));
+            return Err(reply.unclear(call).into());
         }
         Ok((reply, json))
     }
@@ -121,6 +122,24 @@ impl Weibo {
     }
 }
 
+/// A refusal with its code, for operations where a code means something else than "no".
+struct Refused {
+    code: Option<i64>,
+    failure: Failure,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused { code: None, failure }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        refused.failure
+    }
+}
+
 fn is_true(value: &Value) -> bool {
     value.as_bool() == Some(true) || value.as_str() == Some("true")
 }
@@ -147,7 +166,7 @@ impl Platform for Weibo {
         let token = call.token.field_or_line("access_token");
         let ask = Ask::post(format!("{}/oauth2/get_token_info", self.settings.base_url))
             .form(vec![("access_token".to_owned(), token)]);
-        let (_, json) = self.ask(call, ask).await?;
+        let (_, json) = self.ask(call, ask.credential()).await?;
         // An older page names the field `expires_in`.
         let left = code_of(&json, "expire_in").or_else(|| code_of(&json, "expires_in"));
         let expires = left.map(|s| call.clock.now() + TimeDelta::seconds(s.clamp(0, 10 * 366 * 86_400)));
@@ -199,10 +218,10 @@ impl Platform for Weibo {
             Some(picture) => Ask::post(url).parts(fields, vec![("pic".to_owned(), picture.clone())]),
             None => Ask::post(url).form(fields),
         };
-        let (reply, json) = match self.ask(call, ask).await {
+        let (reply, json) = match self.ask(call, ask.visible()).await {
             Ok(answer) => answer,
             // Posted, and the servers are slow to show it: it is looked for, never sent again.
-            Err(Failure::Later(_, _, why)) if why.en.starts_with("20032") => {
+            Err(Refused { code: Some(20032), .. }) => {
                 return Ok(Receipt {
                     post_id: String::new(),
                     url: None,
@@ -212,7 +231,7 @@ impl Platform for Weibo {
                     ticket: None,
                 });
             }
-            Err(failure) => return Err(failure),
+            Err(refused) => return Err(refused.into()),
         };
         let Some(shown) = self.shown(call, &json) else { return Err(reply.unclear(call)) };
         Ok(Receipt {
@@ -233,7 +252,43 @@ impl Platform for Weibo {
         let listed: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        Ok(timeline::look(&listed, wanted, true, PAGE, skew))
+        // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
+        let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
+        let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+    }
+
+    /// `https://weibo.com/UID/LETTERS`, `https://m.weibo.cn/detail/ID` and what comes between them.
+    async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
+        let address = Address::read(url)?;
+        let example = "https://weibo.com/2539961154/z08AUBmUe";
+        let is_ours = ["weibo.com", "weibo.cn"]
+            .iter()
+            .any(|host| address.host == *host || address.host.ends_with(&format!(".{host}")));
+        let letters = match address.parts().as_slice() {
+            ["detail" | "status" | "statuses", id] | [_, "status" | "statuses", id] => Some((*id).to_owned()),
+            [uid, id] if uid.bytes().all(|b| b.is_ascii_digit()) || *uid == "u" => Some((*id).to_owned()),
+            _ => None,
+        };
+        let id = letters.filter(|_| is_ours).and_then(|id| mid_of(&id));
+        let Some(id) = id else { return Err(unreadable(self.settings.name.as_str(), example)) };
+        let ask = Ask::get(self.url("statuses/show.json")).query("id", &id);
+        let (reply, json) = match self.ask(call, ask).await {
+            Ok(answer) => answer,
+            Err(Refused { code: Some(20101), .. }) => return Ok(None),
+            Err(refused) => return Err(refused.into()),
+        };
+        let shown = self.shown(call, &json).ok_or_else(|| reply.unclear(call))?;
+        let author = json.get("user").and_then(|u| text_of(u, "idstr").or_else(|| text_of(u, "id")));
+        let own = match &call.account.uid {
+            Some(uid) => Some(uid.clone()),
+            None => self.check(call).await?.uid,
+        };
+        match (author, own) {
+            (Some(author), Some(own)) if author == own => Ok(Some(shown)),
+            (Some(_), Some(_)) => Err(of_another(call.account.id.as_str())),
+            _ => Err(reply.unclear(call)),
+        }
     }
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
@@ -241,16 +296,16 @@ impl Platform for Weibo {
         match self.ask(call, ask).await {
             Ok(_) => Ok(()),
             // No such post: it is gone, which is what was wanted.
-            Err(Failure::Refused(_, why)) if why.en.starts_with("20101") => Ok(()),
-            Err(failure) => Err(failure),
+            Err(Refused { code: Some(20101), .. }) => Ok(()),
+            Err(refused) => Err(refused.into()),
         }
     }
 }
 
 /// The class of each documented code (`platforms.md` 1.4); what is not listed is not understood.
-fn classify(call: &Call<'_>, code: i64, json: &Value) -> Failure {
+fn classify(call: &Call<'_>, reply: &Reply, code: i64, json: &Value) -> Failure {
     let text = text_of(json, "error").unwrap_or_default();
-    let why = quoted(call, code, &text);
+    let why = reply.quoted(call, code, &text);
     let later = |seconds, scope| Failure::Later(Duration::from_secs(seconds), scope, why.clone());
     match code {
         10001 | 10002 | 10003 | 10010 | 10011 | 21405 | 23201 => Failure::Unclear(why),
@@ -284,9 +339,10 @@ fn until_the_hour(now: Time) -> u64 {
     (3600 - now.timestamp().rem_euclid(3600)) as u64 + 1
 }
 
+const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
 /// Sina's base 62 of a decimal id: groups of seven digits from the right, four letters each.
 fn base62(mid: &str) -> Option<String> {
-    const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     if mid.is_empty() || !mid.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -310,6 +366,29 @@ fn base62(mid: &str) -> Option<String> {
     }
     groups.reverse();
     Some(groups.concat())
+}
+
+/// The id that an address means: its digits, or Sina's letters for them.
+fn mid_of(text: &str) -> Option<String> {
+    /// Ids have had so many digits since there were addresses of letters; letters are fewer.
+    const DIGITS: usize = 13;
+    if text.len() >= DIGITS && text.bytes().all(|b| b.is_ascii_digit()) {
+        return sane_id(text.to_owned());
+    }
+    let mut groups = Vec::new();
+    let mut rest = text;
+    if rest.is_empty() || rest.len() > 16 || !rest.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (left, group) = rest.split_at(rest.len().saturating_sub(4));
+        let number =
+            group.bytes().try_fold(0u64, |n, b| Some(n * 62 + LETTERS.iter().position(|l| *l == b)? as u64))?;
+        groups.push(if left.is_empty() { number.to_string() } else { format!("{number:07}") });
+        rest = left;
+    }
+    groups.reverse();
+    sane_id(groups.concat())
 }
 
 /// What `check` says of an app nobody has stated to be audited: its posts reach test accounts only.
@@ -339,29 +418,16 @@ mod tests {
             ("4000000000000001", "E00000001"),
         ] {
             assert_eq!(base62(mid).as_deref(), Some(letters), "{mid}");
+            assert_eq!(mid_of(letters).as_deref(), Some(mid), "{letters}");
+            assert_eq!(mid_of(mid).as_deref(), Some(mid), "an id stands for itself");
         }
         assert_eq!(base62("../x"), None);
-    }
-
-    /// The way back, as Sina's own pages go it: four letters to seven digits, from the right.
-    fn decimal(letters: &str) -> String {
-        const LETTERS: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-        let mut groups = Vec::new();
-        let mut rest = letters;
-        while !rest.is_empty() {
-            let (left, group) = rest.split_at(rest.len().saturating_sub(4));
-            let number = group.chars().fold(0, |n, c| n * 62 + LETTERS.find(c).unwrap());
-            groups.push(if left.is_empty() { number.to_string() } else { format!("{number:07}") });
-            rest = left;
-        }
-        groups.reverse();
-        groups.concat()
     }
 
     proptest::proptest! {
         #[test]
         fn an_id_comes_back_from_its_letters(id in 1u64..) {
-            proptest::prop_assert_eq!(decimal(&base62(&id.to_string()).unwrap()), id.to_string());
+            proptest::prop_assert_eq!(mid_of(&base62(&id.to_string()).unwrap()), Some(id.to_string()));
         }
     }
 }

@@ -215,6 +215,7 @@ impl World {
     pub fn call_as<'a>(&'a self, account: &'a Account) -> Call<'a> {
         Call {
             http: &self.http,
+            barrier: None,
             clock: &self.clock,
             lane: Lane::Routine,
             account,
@@ -286,6 +287,7 @@ impl World {
             since: self.clock.now() - TimeDelta::seconds(20),
             above: prepared.baseline.clone(),
             taken: Vec::new(),
+            standing: Vec::new(),
         }
     }
 

@@ -9,17 +9,18 @@ use fabu::core::accounts::AccountId;
 use fabu::core::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId};
 use fabu::core::change::{Actor, AnnouncementRow, Change, Recorded, Seq};
 use fabu::core::delivery::{Delivery, DeliveryId, State};
-use fabu::core::gate::{Gate, Hold};
+use fabu::core::gate::Hold;
 use fabu::core::plan::Known;
 use fabu::ledger::sqlite::Sqlite;
 use fabu::ledger::{
-    AccountRow, Announced, AttemptRow, Condition, Due, Filter, KeptBack, Ledger, LedgerError, OccurrenceSummary,
+    AccountRow, Announced, AttemptRow, Committed, Condition, Due, Filter, Follower, KeptBack, Ledger, LedgerError,
+    OccurrenceSummary, Receipts, Snapshot,
 };
 
 /// Takes each commit, and passes it on to the ledger, or not.
 #[async_trait]
 pub trait Watch: Send + Sync {
-    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError>;
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError>;
 }
 
 pub struct Between {
@@ -37,7 +38,7 @@ macro_rules! passed_on {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         #[async_trait]
         impl Ledger for Between {
-            async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+            async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError> {
                 self.watch.committed(&self.ledger, by, changes).await
             }
             async fn answered(&self, uid: u32, key: &str, since: Time) -> Got<Option<(String, String)>> {
@@ -45,6 +46,9 @@ macro_rules! passed_on {
             }
             async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
                 self.ledger.meta(key).await
+            }
+            fn follow(&self, follower: Arc<dyn Follower>) {
+                self.ledger.follow(follower);
             }
             fn new_id(&self) -> DeliveryId {
                 self.ledger.new_id()
@@ -80,12 +84,13 @@ passed_on! {
     counts() -> Got<BTreeMap<State, u64>>;
     events(after: Seq, max: usize) -> Got<Vec<Recorded>>;
     newer(than: Seq) -> Seq;
-    gate(now: Time) -> Got<Gate>;
+    snapshot() -> Got<Snapshot>;
+    waiting() -> Got<Vec<Delivery>>;
+    overdue(now: Time) -> Got<Vec<Delivery>>;
     holds() -> Got<Vec<Hold>>;
     kept_back(until: Time, accounts: Option<BTreeSet<AccountId>>) -> Got<KeptBack>;
     of_socket() -> Got<BTreeSet<AnnouncementId>>;
     family(emergency: AnnouncementId) -> Got<Vec<AnnouncementRow>>;
-    budgets() -> Got<Vec<(String, i64, u32)>>;
     accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
-    taken(account: AccountId) -> Got<Vec<String>>;
+    receipts(account: AccountId, except: DeliveryId, before: Time) -> Got<Receipts>;
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabu::core::change::{Actor, Change, Seq};
+use fabu::core::change::{Actor, Change};
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{Ledger, LedgerError};
+use fabu::ledger::{Committed, Ledger, LedgerError};
 use fabu::platform::{Http, Lane, Lost};
 use http::{Request, Response};
 use tokio::sync::Notify;
@@ -101,6 +101,9 @@ impl Trap {
                     && step.row.attempt == self.way.attempt
                     && events.contains(&step.event)
             }
+            Change::Stop(stop) => {
+                stop.posts.iter().any(|post| post.as_str() == self.way.announcement) && events.contains(&"withdrawn")
+            }
             _ => false,
         })
     }
@@ -108,7 +111,7 @@ impl Trap {
 
 #[async_trait]
 impl Watch for Trap {
-    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError> {
         let intent = self.has(&changes, &[self.way.intent]);
         let receipt = self.has(&changes, self.way.receipts);
         if intent && self.point == Point::BeforeIntent || receipt && self.point == Point::BeforeReceipt {

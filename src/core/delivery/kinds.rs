@@ -183,13 +183,91 @@ pub struct Prepared {
     pub baseline: Option<String>,
 }
 
-/// What is wished of it besides going out.
+/// What a post is to be in the end; it only ever goes down this list, but for a queue that changes its mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Wish {
-    Out,
-    /// Send no more.
-    Stop,
-    /// Send no more, and take down what is out.
-    Gone,
+pub enum Desired {
+    Published,
+    /// Not sent any more; what is out stays.
+    Stopped,
+    /// Not sent any more, and taken down where it is out.
+    Removed,
+}
+
+/// Why a delivery is held, or is not to be published (any more). What may happen to it next depends on this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Held: a hold stands in the way.
+    Hold,
+    /// Held: a hold came over it, and a person has to release it.
+    Review,
+    /// Held: a person's confirmation is missing.
+    Confirmation,
+    /// Held: it is not known yet whether the post it is about is out.
+    Undecided,
+    /// The queue no longer has it.
+    Absent,
+    /// Its `to` no longer means this account.
+    Unaddressed,
+    /// Its repeat no longer has this hour.
+    Rescheduled,
+    /// The account is suspended or closed.
+    Closed,
+    /// A person cancelled or deleted it.
+    Person,
+    /// A newer post takes its place.
+    Superseded,
+    /// It was wrong.
+    Corrected,
+    /// Its emergency is over.
+    Cleared,
+    /// The post it is about never went out.
+    Unneeded,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 13] = [
+        Cause::Hold,
+        Cause::Review,
+        Cause::Confirmation,
+        Cause::Undecided,
+        Cause::Absent,
+        Cause::Unaddressed,
+        Cause::Rescheduled,
+        Cause::Closed,
+        Cause::Person,
+        Cause::Superseded,
+        Cause::Corrected,
+        Cause::Cleared,
+        Cause::Unneeded,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Hold => "hold",
+            Cause::Review => "review",
+            Cause::Confirmation => "confirmation",
+            Cause::Undecided => "undecided",
+            Cause::Absent => "absent",
+            Cause::Unaddressed => "unaddressed",
+            Cause::Rescheduled => "rescheduled",
+            Cause::Closed => "closed",
+            Cause::Person => "person",
+            Cause::Superseded => "superseded",
+            Cause::Corrected => "corrected",
+            Cause::Cleared => "cleared",
+            Cause::Unneeded => "unneeded",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Cause> {
+        Cause::ALL.into_iter().find(|c| c.as_str() == text)
+    }
+
+    /// Whether the queue (or the tree of accounts) stopped it, and may take that back; what a person or another
+    /// post stopped stays stopped.
+    pub fn is_of_queue(self) -> bool {
+        matches!(self, Cause::Absent | Cause::Unaddressed | Cause::Rescheduled | Cause::Closed)
+    }
 }

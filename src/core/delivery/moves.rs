@@ -6,42 +6,115 @@ use std::time::Duration;
 
 use super::super::Time;
 use super::super::words::Words;
-use super::{Class, Delivery, Failure, Outcome, Policy, Receipt, State, Wish};
+use super::{Cause, Class, Delivery, Desired, Edit, Failure, Outcome, Policy, Receipt, State, Stopped, Waited};
+use crate::core::announcement::Priority;
+use crate::core::policy::MOST_MISSES;
+
+fn too_late() -> Words {
+    Words::new("过了有效期", "it expired before it could go out")
+}
 
 impl Delivery {
     pub(super) fn rest_until(&mut self, state: State, next_at: Option<Time>) {
         self.state = state;
         self.next_at = next_at;
+        self.needs_person = false;
     }
 
     pub(super) fn end(&mut self, state: State, class: Option<Class>, why: Words) {
         self.class = class;
         self.reason = Some(why);
+        self.doubted = None;
+        self.one_look = false;
         self.rest_until(state, None);
     }
 
-    /// From the beginning, with what was prepared forgotten: a text or an hour has changed.
-    pub(super) fn begin_again(&mut self, at: Time, expires_at: Option<Time>) {
+    pub(super) fn expire(&mut self) {
+        self.end(State::Expired, None, too_late());
+    }
+
+    /// Not to be published any more, or not to stay so; a stronger order is never weakened.
+    pub(super) fn stop(&mut self, desired: Desired, cause: Cause) {
+        if desired >= self.desired || self.cause.is_none_or(Cause::is_of_queue) {
+            self.cause = Some(cause);
+        }
+        self.desired = self.desired.max(desired);
+    }
+
+    /// From the beginning, with what was prepared forgotten: a text or an hour has changed, or it was released.
+    pub(super) fn begin_again(&mut self, at: Time, expires_at: Option<Time>, now: Time) {
         self.at = at;
         self.expires_at = expires_at;
         self.prepared = None;
         self.class = None;
         self.reason = None;
-        self.wish = Wish::Out;
-        self.rest_until(State::Scheduled, Some(at));
+        self.cause = None;
+        self.desired = Desired::Published;
+        self.misses = 0;
+        self.looks = 0;
+        if self.doubted.is_some() {
+            self.rest_until(State::Unknown, Some(now));
+        } else {
+            self.rest_until(State::Scheduled, Some(at));
+        }
     }
 
-    pub(super) fn hold(&mut self, until: Option<Time>, why: Words) {
+    /// The queue has another version of it.
+    pub(super) fn edited(&mut self, edit: Edit, now: Time) {
+        let was = self.content.clone();
+        let is_routine = self.priority != Priority::Emergency && edit.priority != Priority::Emergency;
+        let is_held_back = self.state == State::Held && matches!(self.cause, Some(Cause::Hold | Cause::Review));
+        self.content = edit.content;
+        self.priority = edit.priority;
+        if is_held_back && is_routine && edit.at == self.at {
+            // Another text for the hour it was kept back from still waits for a person's review.
+            self.prepared = None;
+            return;
+        }
+        if edit.is_doubted && self.doubted.is_none() {
+            (self.doubted, self.one_look) = (Some(was), true);
+        }
+        (self.attempt, self.begun_at) = (0, None);
+        self.begin_again(edit.at, edit.expires_at, now);
+    }
+
+    pub(super) fn hold(&mut self, cause: Cause, until: Option<Time>, why: Words) {
+        self.cause = Some(cause);
         self.reason = Some(why);
         self.rest_until(State::Held, [until, self.expires_at].into_iter().flatten().min());
     }
 
+    pub(super) fn stopped_before(&mut self, stop: Stopped) {
+        let withdrawn = || Words::new("已撤回", "withdrawn");
+        match stop {
+            _ if self.desired != Desired::Published => {
+                let why = self.reason.take().unwrap_or_else(withdrawn);
+                self.end(State::Cancelled, None, why);
+            }
+            // Whatever was changed besides, it was not sent, and is decided on anew.
+            Stopped::Withdrawn => self.rest_until(State::Ready, Some(self.at)),
+            Stopped::Ending(why) => {
+                self.reason = Some(why);
+                self.rest_until(State::Ready, Some(self.at));
+            }
+            Stopped::Expired => self.expire(),
+            Stopped::Closed(why) => {
+                self.stop(Desired::Stopped, Cause::Closed);
+                self.end(State::Cancelled, None, why);
+            }
+            Stopped::Held { cause, until, expires_at, why } => {
+                self.expires_at = expires_at;
+                self.hold(cause, until, why);
+            }
+        }
+    }
+
     pub(super) fn prepare_failed(&mut self, failure: Failure, now: Time, policy: &Policy) {
-        self.looks = self.looks.saturating_add(1);
+        self.misses = self.misses.saturating_add(1);
         match &failure {
             Failure::Refused(class, why) => self.end(State::Failed, Some(*class), why.clone()),
             Failure::Credential(_, why) => self.end(State::Failed, Some(Class::Credential), why.clone()),
-            _ if self.looks > policy.retry.tries => {
+            _ if self.misses > policy.retry.tries => {
                 self.end(State::Failed, Some(failure.class()), failure.words().clone());
             }
             Failure::Later(wait, _, why) => {
@@ -50,24 +123,24 @@ impl Delivery {
             }
             Failure::NotSent(why) | Failure::Duplicate(why) | Failure::Unclear(why) => {
                 self.reason = Some(why.clone());
-                self.next_at = Some(now + policy.backoff(self.looks));
+                self.next_at = Some(now + policy.backoff(self.misses));
             }
         }
     }
 
+    /// How the attempt ended, and how long from now read-back begins to count if it is in doubt.
     pub(super) fn answered(
         &mut self,
         answer: Result<Receipt, Failure>,
         begun: Time,
+        left: Duration,
         now: Time,
         policy: &Policy,
-    ) -> Outcome {
-        // Looking starts at the deadline, or now if the answer came sooner and said nothing.
+    ) -> (Outcome, Option<Duration>) {
         let failure = match answer {
             Ok(receipt) => {
                 self.lateness_ms = Some((begun - self.at).num_microseconds().unwrap_or(0) as f64 / 1000.0);
-                self.taken(receipt, now, policy);
-                return Outcome::Taken;
+                return (Outcome::Taken, self.taken(receipt, now, policy));
             }
             Err(failure) => failure,
         };
@@ -75,55 +148,67 @@ impl Delivery {
         match failure {
             Failure::NotSent(_) => {
                 self.retry(Class::Platform, why, now, policy.backoff(self.attempt), policy);
-                Outcome::NotSent
+                (Outcome::NotSent, None)
             }
             Failure::Later(wait, ..) => {
                 let wait = wait.max(Duration::from_millis(100));
                 self.retry(Class::Limit, why, now, wait, policy);
-                Outcome::NotSent
+                (Outcome::NotSent, None)
             }
             Failure::Refused(class, _) => {
                 self.end(State::Failed, Some(class), why);
-                Outcome::Refused
+                (Outcome::Refused, None)
             }
             Failure::Credential(..) => {
                 self.end(State::Failed, Some(Class::Credential), why);
-                Outcome::Refused
+                (Outcome::Refused, None)
             }
             Failure::Duplicate(_) => {
                 self.called_duplicate = true;
-                self.doubt(why, now, policy);
-                Outcome::Unclear
+                (Outcome::Unclear, Some(self.doubt(why, Duration::ZERO, now, policy)))
             }
-            Failure::Unclear(_) => {
-                // The platform may still be at work on it until the request's own deadline.
-                self.doubt(why, self.asked_until.unwrap_or(now), policy);
-                Outcome::Unclear
-            }
+            // The platform may still be at work on it until the request's own deadline.
+            Failure::Unclear(_) => (Outcome::Unclear, Some(self.doubt(why, left, now, policy))),
         }
     }
 
-    pub(super) fn taken(&mut self, receipt: Receipt, now: Time, policy: &Policy) {
+    fn taken(&mut self, receipt: Receipt, now: Time, policy: &Policy) -> Option<Duration> {
         if receipt.shown {
             self.published(receipt, now);
-        } else {
-            self.receipt = Some(receipt);
-            self.asked_until = Some(now);
-            self.looks = 0;
-            self.rest_until(State::Accepted, policy.look(now, 0));
+            return None;
         }
+        self.accepted(receipt, now, policy);
+        Some(Duration::ZERO)
     }
 
     pub(super) fn published(&mut self, receipt: Receipt, now: Time) {
         self.receipt = Some(receipt);
         self.class = None;
-        self.reason = None;
+        if self.desired != Desired::Removed {
+            self.reason = None;
+            self.cause = None;
+        }
         self.looks = 0;
-        self.rest_until(State::Published, (self.wish == Wish::Gone).then_some(now));
+        self.misses = 0;
+        (self.doubted, self.one_look) = (None, false);
+        self.rest_until(State::Published, (self.desired == Desired::Removed).then_some(now));
+    }
+
+    /// Taken by the platform, and not shown yet.
+    pub(super) fn accepted(&mut self, receipt: Receipt, now: Time, policy: &Policy) {
+        self.receipt = Some(receipt);
+        self.looks = 0;
+        self.misses = 0;
+        (self.doubted, self.one_look) = (None, false);
+        let next = policy.read_back.next(Duration::ZERO).unwrap_or_else(|| policy.read_back.later(1));
+        self.rest_until(State::Accepted, Some(now + next));
+        if self.desired == Desired::Removed {
+            self.next_at = Some(now);
+        }
     }
 
     pub(super) fn retry(&mut self, class: Class, why: Words, now: Time, wait: Duration, policy: &Policy) {
-        if self.wish != Wish::Out {
+        if self.desired != Desired::Published {
             self.end(State::Cancelled, None, why);
         } else if self.attempt >= policy.retry.tries {
             self.end(State::Failed, Some(class), why);
@@ -133,61 +218,85 @@ impl Delivery {
         }
     }
 
-    pub(super) fn retry_or_cancel(&mut self, now: Time, policy: &Policy) {
-        let why = Words::new("平台上没有这一条", "the platform does not have it");
-        self.retry(Class::Platform, why, now, Duration::ZERO, policy);
+    /// It is not out there, and that is proved: sent (again), unless nobody wants that any more.
+    pub(super) fn not_published(&mut self, now: Time, policy: &Policy) {
+        let is_late = self.expires_at.is_some_and(|e| e < now);
+        (self.doubted, self.one_look, self.misses) = (None, false, 0);
+        if self.desired != Desired::Published {
+            self.end(State::Cancelled, None, Words::new("已撤回", "withdrawn"));
+        } else if is_late {
+            self.expire();
+        } else if self.attempt == 0 {
+            self.reason = None;
+            self.prepared = None;
+            self.rest_until(State::Scheduled, Some(self.at.max(now)));
+        } else {
+            let why = Words::new("平台上没有这一条", "the platform does not have it");
+            self.retry(Class::Platform, why, now, Duration::ZERO, policy);
+        }
     }
 
-    pub(super) fn doubt(&mut self, why: Words, looking_from: Time, policy: &Policy) {
+    /// Returns how long from now read-back begins to count.
+    pub(super) fn doubt(&mut self, why: Words, left: Duration, now: Time, policy: &Policy) -> Duration {
         self.reason = Some(why);
         self.looks = 0;
-        self.asked_until = Some(looking_from);
-        self.rest_until(State::Unknown, policy.look(looking_from, 0).or(Some(looking_from)));
+        self.misses = 0;
+        let first = policy.read_back.next(Duration::ZERO).unwrap_or_else(|| policy.read_back.later(1));
+        self.rest_until(State::Unknown, Some(now + left + first));
+        left
     }
 
-    pub(super) fn look_again(&mut self, now: Time, policy: &Policy) {
+    /// As planned while there is a plan; after that, more and more seldom, up to a day. A read that failed uses up
+    /// nothing, and a person is told once the plan has come to its end without proof.
+    pub(super) fn look_again(&mut self, waited: Waited, is_miss: bool, now: Time, policy: &Policy) {
         self.looks = self.looks.saturating_add(1);
-        let from = self.asked_until.unwrap_or(now);
-        self.next_at = policy.look(from, self.looks).map(|at| at.max(now));
-    }
-
-    pub(super) fn absent(&mut self, now: Time, policy: &Policy) {
-        if self.never_armed {
-            // A single look is enough where no request is known to have gone out.
-            let late = self.expires_at.is_some_and(|e| e < now);
-            self.never_armed = false;
-            if self.wish != Wish::Out {
-                self.end(State::Cancelled, None, Words::new("已撤回", "withdrawn"));
-            } else if late {
-                self.end(State::Expired, None, Words::new("过了有效期", "it expired before it could go out"));
-            } else {
-                self.reason = None;
-                self.rest_until(State::Scheduled, Some(self.at.max(now)));
-            }
+        if let Some(next) = policy.read_back.next(waited) {
+            self.next_at = Some(now + (next - waited));
             return;
         }
-        let believed = match (self.asked_until, policy.read_back.settle) {
-            (Some(from), Some(settle)) => now >= from + settle,
-            _ => false,
-        };
-        if !believed {
-            self.look_again(now, policy);
-        } else if self.wish != Wish::Out {
-            self.end(State::Cancelled, None, Words::new("已撤回", "withdrawn"));
-        } else if self.called_duplicate {
+        self.needs_person = true;
+        if is_miss || self.state == State::Accepted || policy.read_back.settle.is_none() {
+            self.misses = self.misses.saturating_add(1);
+        }
+        self.next_at = (self.misses <= MOST_MISSES).then(|| now + policy.read_back.later(self.misses));
+    }
+
+    pub(super) fn absent(&mut self, waited: Waited, now: Time, policy: &Policy) {
+        if !self.is_long_enough(waited, policy) {
+            self.look_again(waited, false, now, policy);
+        } else if self.called_duplicate && self.desired == Desired::Published {
             let why = Words::new(
                 "平台说内容重复，时间线上又没有：请改动文字再发",
                 "the platform calls it a duplicate and does not show it: vary the text",
             );
             self.end(State::Failed, Some(Class::Content), why);
-        } else if self.expires_at.is_some_and(|e| e < now) {
-            self.end(State::Expired, None, Words::new("过了有效期", "it expired before it could go out"));
         } else {
-            self.retry_or_cancel(now, policy);
+            self.not_published(now, policy);
         }
     }
 
-    /// When this delivery first could have been on the platform.
+    pub(super) fn not_taken_down(&mut self, failure: Failure, now: Time, policy: &Policy) {
+        self.misses = self.misses.saturating_add(1);
+        let wait = match &failure {
+            Failure::Later(wait, ..) => *wait,
+            _ => policy.backoff(self.misses),
+        };
+        self.reason = Some(failure.words().clone());
+        // A platform that says it never will is not asked again; a person sees why it still stands.
+        self.next_at = (!matches!(failure, Failure::Refused(..))).then_some(now + wait);
+    }
+
+    /// Whether absence may be believed after a doubt of this length.
+    pub(super) fn is_long_enough(&self, waited: Waited, policy: &Policy) -> bool {
+        self.one_look || policy.read_back.settle.is_some_and(|settle| waited >= settle)
+    }
+
+    /// Whether the queue still decides about it: nobody but the queue has stopped it.
+    pub fn is_the_queues(&self) -> bool {
+        self.desired == Desired::Published || self.cause.is_some_and(Cause::is_of_queue)
+    }
+
+    /// The earliest at which this delivery can have been on the platform.
     pub fn first_send(&self) -> Time {
         self.begun_at.unwrap_or(self.at)
     }

@@ -35,7 +35,7 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         closing: None,
     };
     let content = Content { body, accounts: BTreeSet::from(["sina:shanghai".into()]) };
-    Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content }
+    Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content, saved: None }
 }
 
 fn at(id: &str, text: &str, hours: i64) -> Announcement {
@@ -68,19 +68,20 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
         first_seen: now() - TimeDelta::hours(1),
         follows: None,
         ended: None,
+        version: 1,
     };
-    let occurrences =
-        BTreeMap::from([(OccurrenceId::once(&a.id), KnownOccurrence { release, pending, held: 0, ended, out })]);
-    KnownAnnouncement { row, occurrences }
+    let occurrence = KnownOccurrence { release, is_stopped: false, pending, held: 0, ended, out };
+    let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), occurrence)]);
+    KnownAnnouncement { row, occurrences, superseded: BTreeSet::new() }
 }
 
 fn known(list: Vec<KnownAnnouncement>) -> Known {
     Known { announcements: list.into_iter().map(|k| (k.row.id.clone(), k)).collect() }
 }
 
-fn planned(desired: &Desired, known: &Known, accepted: Option<&str>) -> Plan {
+fn planned(desired: &Desired, known: &Known, refused: Option<&str>) -> Plan {
     let publish = Publish::default();
-    let rules = Rules { publish: &publish, zone: chrono_tz::Asia::Shanghai, accepted, refused: None };
+    let rules = Rules { publish: &publish, zone: chrono_tz::Asia::Shanghai, refused };
     plan(desired, known, now(), &rules)
 }
 
@@ -119,7 +120,7 @@ fn r03_a_moved_announcement_is_the_same_and_a_removed_one_is_cancelled() {
     let other = at("b", "z", 6);
     let both = known(vec![was, known_as(&other, now() + TimeDelta::hours(6), 1, 0, 0)]);
     let plan = planned(&desired(&[other]), &both, None);
-    assert!(matches!(plan.actions.as_slice(), [Action::Withdraw { whole: true, .. }]));
+    assert!(matches!(plan.actions.as_slice(), [Action::Withdraw(_)]));
 }
 
 #[test]
@@ -129,8 +130,11 @@ fn r03_an_emptied_queue_cancels_nothing_until_a_person_says_so() {
     let plan = planned(&Desired::default(), &was, None);
     assert_eq!(plan.actions, []);
     let blocked = plan.blocked.expect("it waits");
-    let accepted = planned(&Desired::default(), &was, Some(&blocked.hash));
-    assert!(matches!(accepted.actions.as_slice(), [Action::Withdraw { .. }]));
+    let refused = planned(&Desired::default(), &was, Some(&blocked.hash));
+    assert!(refused.actions.is_empty() && refused.blocked.is_none() && refused.is_refused, "it is not asked for twice");
+    // Back, and gone again: that is another loss, and the refusal does not speak of it.
+    let back = planned(&desired(std::slice::from_ref(&a)), &was, Some(&blocked.hash));
+    assert!(!back.is_refused);
     let gone = Desired { folder_gone: true, ..Desired::default() };
     assert!(planned(&gone, &was, None).blocked.is_some());
 }
@@ -161,9 +165,9 @@ fn a_file_that_cannot_be_read_leaves_its_announcements_in_force() {
 fn what_a_person_cancelled_does_not_come_back_and_what_the_queue_did_does() {
     let a = at("a", "x", 5);
     let mut was = known_as(&a, now() + TimeDelta::hours(5), 0, 1, 0);
-    was.row.withdrawn = Some("duty(1000)".to_owned());
+    was.row.withdrawn = Some(Withdrawal::Person("duty(1000)".to_owned()));
     assert_eq!(planned(&desired(&[at("a", "edited", 5)]), &known(vec![was.clone()]), None).actions, []);
-    was.row.withdrawn = Some("queue".to_owned());
+    was.row.withdrawn = Some(Withdrawal::Queue);
     assert!(matches!(
         planned(&desired(&[a]), &known(vec![was]), None).actions.as_slice(),
         [Action::Put { is_new: false, .. }]
@@ -179,7 +183,7 @@ fn r10_of_missed_occurrences_only_the_newest_goes() {
         .map(|(h, pending)| {
             let release = now() + TimeDelta::hours(h);
             let id = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
-            (id, KnownOccurrence { release, pending, held: 0, ended: 0, out: 0 })
+            (id, KnownOccurrence { release, is_stopped: false, pending, held: 0, ended: 0, out: 0 })
         })
         .into();
     let plan = planned(&desired(&[a]), &known(vec![was]), None);
@@ -223,7 +227,7 @@ proptest! {
         for action in &plan.actions {
             let touched: Vec<&AnnouncementId> = match action {
                 Action::Put { id, occurrences, .. } if !occurrences.is_empty() => vec![id],
-                Action::Withdraw { id, .. } => vec![id],
+                Action::Withdraw(id) => vec![id],
                 _ => vec![],
             };
             for id in touched {

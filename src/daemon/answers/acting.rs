@@ -28,6 +28,29 @@ pub struct Retrying {
     pub retrying: usize,
 }
 
+/// A delivery whose outcome a person has settled; with `dry_run`, as it would be.
+#[derive(Serialize, ToSchema)]
+pub struct Resolved {
+    #[serde(flatten)]
+    pub delivery: super::Delivery,
+    /// The post that the given address means.
+    pub post: Option<LocatedPost>,
+    pub dry_run: bool,
+}
+
+/// A post as the platform shows it.
+#[derive(Serialize, ToSchema)]
+pub struct LocatedPost {
+    pub id: String,
+    pub url: Option<String>,
+    /// Its beginning.
+    pub text: String,
+    /// By the platform's clock.
+    pub created: Option<DateTime<Utc>>,
+    /// It is what was sent, as far as can be told.
+    pub is_same_text: bool,
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct Pruned {
     pub plan: String,
@@ -80,6 +103,8 @@ pub struct Taken {
     pub deliveries: usize,
     /// Of those, how many wait to know whether they are needed.
     pub waiting: usize,
+    /// Deliveries of earlier posts that were stopped with it before they went out.
+    pub stopped: usize,
     pub level: Level,
     pub content_hash: ContentHash,
     pub persons: Persons,

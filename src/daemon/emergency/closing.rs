@@ -1,7 +1,8 @@
 //! The last words of an emergency: a correction to exactly the accounts that carry it, and its all-clear.
 //!
 //! Where nobody knows yet whether what they are about is out, they wait until that is known; and one account is
-//! told once.
+//! told once. While what they are about is still going out its rows change every millisecond: so their commit stops
+//! it by an order, and decides by where each post is at that moment whether an account is told.
 
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::kin::{Family, Whereabouts};
 use super::tried::{Tried, Wording, quoted};
-use super::{Key, READ_AGAIN, Urgent, answered_with};
+use super::{Key, NAMES, Urgent, answered_with};
 use crate::core::announcement::{Content, Follows, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Ended, Note};
-use crate::core::delivery::{Delivery, DeliveryId, Event, State, Wish};
+use crate::core::delivery::{Cause, Delivery, Desired, Reach, State, Stop};
 use crate::core::words::{Words, words};
+use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Cleared, ClosingPreview, HoldOver, LastWord, NoPost, Withdrawn};
-use crate::daemon::{Inner, lock};
 use crate::ledger::LedgerError;
 
 /// What a person asks for: their own words or the standard ones, for real or to look at.
@@ -38,14 +39,17 @@ impl Inner {
     /// A correction to exactly the accounts that carry the wrong post, or a later one of its emergency.
     pub async fn correct(self: &Arc<Self>, by: &Actor, id: &str, closed: Closed<'_>) -> Result<Value, ActError> {
         let _turn = self.deciding.lock().await;
-        // In the middle of its release the rows change while they are read.
-        for _ in 0..READ_AGAIN {
+        let mut tries = 0;
+        let answer = loop {
             match self.corrected(by, id, closed).await {
-                Err(ActError::Ledger(LedgerError::Conflict)) => {}
-                done => return done,
+                // Its name was taken meanwhile: it gets another.
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < NAMES => tries += 1,
+                done => break done?,
             }
-        }
-        self.corrected(by, id, closed).await
+        };
+        // Of what it stopped no request begins after the answer.
+        self.quiet().await;
+        Ok(answer)
     }
 
     async fn corrected(self: &Arc<Self>, by: &Actor, id: &str, closed: Closed<'_>) -> Result<Value, ActError> {
@@ -63,34 +67,38 @@ impl Inner {
             );
             return Err(ActError::Invalid("text".into(), said));
         }
-        let last = self.last_words(by, &family, &row, wrong, Part::Correction, closed.text).await?;
+        let last = self.last_words(by, &family, &row, wrong, Part::Correction, closed).await?;
         if closed.dry_run {
             return Ok(json!(self.closing_preview(last, None).await?));
         }
         let why = words!("由 {by} 更正", "corrected by {by}");
-        let (mut with, ids) = self.stopped(&last.whereabouts.rows, Wish::Gone, &why);
+        let mut with = vec![stop(&last.posts, Desired::Removed, Cause::Corrected, why)];
+        let note =
+            |with: Option<&str>| Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": with }));
+        let rows = last.whereabouts.rows.len();
+        let stops = |cancelled| Withdrawn {
+            id: id.to_owned(),
+            cancelled,
+            in_flight: 0,
+            taking_down: 0,
+            unchanged: rows - cancelled,
+        };
         let Some(tried) = last.tried else {
-            if with.is_empty() {
+            if !last.whereabouts.rows.iter().any(|d| is_open(d) && d.desired != Desired::Removed) {
                 return Err(ActError::Conflict(self.nothing_to_correct(id, &family).await?));
             }
             // Nothing of it stands: stopping what is on its way is all there is to correct.
-            let hold = self.standing_hold(&family.hold()).filter(|_| row.follows.is_none()).map(|hold| hold.id);
-            with.push(Note::change("corrected", &row.id, json!({ "by": by.to_string() })));
-            with.extend(hold.iter().cloned().map(Change::HoldEnded));
+            let hold = self.standing_hold(&family.hold()).filter(|_| row.follows.is_none());
+            with.push(note(None));
+            with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::Corrected, by));
-            let done = self.ledger.commit(by, with).await;
-            self.settled_with(&ids, done.is_ok());
-            done?;
-            self.forget_holds(hold.as_slice());
-            let unchanged = last.whereabouts.rows.len() - ids.len();
-            let withdrawn =
-                Withdrawn { id: id.to_owned(), cancelled: ids.len(), in_flight: 0, taking_down: 0, unchanged };
-            return Ok(json!(withdrawn));
+            let committed = self.commit(by, with).await?;
+            return Ok(json!(stops(committed.stepped().filter(|d| d.state == State::Cancelled).count())));
         };
-        with.push(Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": tried.id })));
-        let taken = self.take(by, tried, None, with, &[]).await;
-        self.settled_with(&ids, taken.is_ok());
-        Ok(json!(taken?))
+        with.push(note(Some(tried.id.as_str())));
+        let taken = self.take(by, tried, None, with, &[]).await?;
+        // Stopped everywhere before it was out: nobody has to be told.
+        if taken.deliveries == 0 { Ok(json!(stops(taken.stopped))) } else { Ok(json!(taken)) }
     }
 
     /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
@@ -123,12 +131,13 @@ impl Inner {
         let mut tries = 0;
         let (said, hold) = loop {
             match self.cleared(by, id, closed, keys).await {
-                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < NAMES => tries += 1,
                 Err(error) => return Err(error),
                 Ok(Ok(preview)) => return Ok(preview),
                 Ok(Err(done)) => break done,
             }
         };
+        self.quiet().await;
         // What the hold kept back is looked at without keeping another emergency waiting.
         drop(turn);
         let hold_ended = match hold {
@@ -158,33 +167,35 @@ impl Inner {
         let family = self.family(&row).await?;
         // Whoever names one of several posts means the emergency: a warning that stands anywhere is cleared there.
         let posts: Vec<AnnouncementRow> = family.warnings().cloned().collect();
-        let last = self.last_words(by, &family, &row, posts, Part::AllClear, closed.text).await?;
-        let hold = self.standing_hold(&family.hold()).map(|hold| hold.id);
+        let last = self.last_words(by, &family, &row, posts, Part::AllClear, closed).await?;
+        let hold = self.standing_hold(&family.hold());
         if closed.dry_run {
-            return Ok(Ok(json!(self.closing_preview(last, hold).await?)));
+            return Ok(Ok(json!(self.closing_preview(last, hold.map(|hold| hold.id)).await?)));
         }
         // A warning that comes after its all-clear would be a false one.
         let why = words!("由 {by} 解除", "ended by {by}");
-        let (mut with, ids) = self.stopped(&last.whereabouts.rows, Wish::Stop, &why);
         let is_over = last.posts.iter().all(|post| post.ended.is_some());
+        let is_stopped = !last.whereabouts.rows.iter().any(|d| is_open(d) && d.desired == Desired::Published);
+        let mut with = vec![stop(&last.posts, Desired::Stopped, Cause::Cleared, why)];
         let Some(tried) = last.tried else {
-            if with.is_empty() && hold.is_none() && is_over {
+            if is_stopped && hold.is_none() && is_over {
                 return Err(ActError::Conflict(words!("`{id}` 已经解除", "`{id}` is over already")));
             }
             with.push(Note::change("all_clear", &family.root, json!({ "by": by.to_string() })));
-            with.extend(hold.iter().cloned().map(Change::HoldEnded));
+            with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::AllClear, by));
-            let done = self.ledger.commit(by, with).await;
-            self.settled_with(&ids, done.is_ok());
-            done?;
-            self.forget_holds(hold.as_slice());
-            return Ok(Err((LastWord::Nothing(NoPost { id: (), deliveries: 0 }), hold)));
+            self.commit(by, with).await?;
+            let nothing = LastWord::Nothing(NoPost { id: (), deliveries: 0 });
+            return Ok(Err((nothing, hold.map(|hold| hold.id))));
         };
         with.push(Note::change("all_clear", &family.root, json!({ "by": by.to_string(), "with": tried.id })));
-        let taken = self.take(by, tried, None, with, keys).await;
-        self.settled_with(&ids, taken.is_ok());
-        let hold = hold.filter(|name| self.standing_hold(name).is_none());
-        Ok(Err((LastWord::Taken(taken?), hold)))
+        let taken = self.take(by, tried, None, with, keys).await?;
+        let hold = hold.map(|hold| hold.id).filter(|name| self.standing_hold(name).is_none());
+        let said = match taken.deliveries {
+            0 => LastWord::Nothing(NoPost { id: (), deliveries: 0 }),
+            _ => LastWord::Taken(taken),
+        };
+        Ok(Err((said, hold)))
     }
 
     /// The words, and the accounts they go to: those that carry one of these posts and were not told yet.
@@ -195,10 +206,15 @@ impl Inner {
         named: &AnnouncementRow,
         posts: Vec<AnnouncementRow>,
         part: Part,
-        own: Option<&str>,
+        closed: Closed<'_>,
     ) -> Result<LastWords, ActError> {
+        let own = closed.text;
         let mut whereabouts = self.whereabouts(posts.iter()).await?;
         whereabouts.without(&self.spoken(family, part).await?);
+        if closed.dry_run {
+            // Shown is who would be told now, and not who might have it by the time it is asked for.
+            whereabouts.coming.clear();
+        }
         if whereabouts.is_empty() {
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
@@ -225,44 +241,18 @@ impl Inner {
             let linked = Urgent { link: content.body.link.clone(), ..urgent };
             tried = self.tried(by, &linked, accounts, Wording::closing(own)).await;
         }
-        let uncertain = whereabouts.uncertain.keys().cloned().collect();
-        Ok(LastWords { posts, whereabouts, tried: Some(Tried { uncertain, ..tried? }) })
+        let about = posts.iter().map(|post| post.id.clone()).collect();
+        Ok(LastWords { posts, whereabouts, tried: Some(Tried { about, ..tried? }) })
     }
 
     async fn closing_preview(&self, last: LastWords, ends_hold: Option<String>) -> Result<ClosingPreview, ActError> {
-        let stops = last.whereabouts.rows.iter().filter(|d| is_open(d) && d.wish == Wish::Out).count();
+        let stops = last.whereabouts.rows.iter().filter(|d| is_open(d) && d.desired == Desired::Published).count();
         let waiting = last.whereabouts.uncertain.len();
         let post = match &last.tried {
             Some(tried) => Some(self.preview(tried).await?),
             None => None,
         };
         Ok(ClosingPreview { dry_run: true, drill: self.config().drill, post, stops, waiting, ends_hold })
-    }
-
-    /// What of an emergency has not gone out is stopped; with `Gone`, what may be out is taken down when it is found.
-    fn stopped(&self, rows: &[Delivery], wish: Wish, why: &Words) -> (Vec<Change>, Vec<DeliveryId>) {
-        let (mut changes, mut ids) = (Vec::new(), Vec::new());
-        for row in rows.iter().filter(|d| is_open(d) && d.wish < wish) {
-            if let Ok(step) = self.computed(row, Event::Withdrawn(wish, why.clone())) {
-                ids.push(row.id);
-                changes.push(Change::Step(Box::new(step)));
-            }
-        }
-        // In memory before it is written: no request of theirs begins after the answer.
-        lock(&self.gate).withdrawn.extend(ids.iter().copied());
-        (changes, ids)
-    }
-
-    /// What was stopped is in the ledger now; or is not stopped, since nothing was written.
-    fn settled_with(&self, ids: &[DeliveryId], is_written: bool) {
-        if is_written {
-            self.nudge(ids);
-            return;
-        }
-        let mut gate = lock(&self.gate);
-        for id in ids {
-            gate.withdrawn.remove(id);
-        }
     }
 
     /// These posts are over; what was corrected before stays that.
@@ -273,34 +263,32 @@ impl Inner {
         open.map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
     }
 
-    /// What a later word does to its emergency when all its persons have given their word, and the holds it ends.
-    pub(super) async fn consequences(
-        &self,
-        by: &Actor,
-        follows: &Follows,
-    ) -> Result<(Vec<Change>, Vec<String>), ActError> {
+    /// What a later word does to its emergency when all its persons have given their word.
+    pub(super) async fn consequences(&self, by: &Actor, follows: &Follows) -> Result<Vec<Change>, ActError> {
         let rows = self.ledger.family(follows.emergency.clone()).await?;
         let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
-        let hold = super::kin::hold_name(&follows.emergency);
         Ok(match follows.part {
-            Part::Correction => (self.ended(&about, End::Corrected, by), Vec::new()),
+            Part::Correction => self.ended(&about, End::Corrected, by),
             Part::AllClear => {
-                let holds: Vec<String> = self.standing_hold(&hold).map(|hold| hold.id).into_iter().collect();
                 let mut changes = self.ended(&about, End::AllClear, by);
-                changes.extend(holds.iter().cloned().map(Change::HoldEnded));
-                (changes, holds)
+                let hold = self.standing_hold(&super::kin::hold_name(&follows.emergency));
+                changes.extend(hold.as_ref().map(Change::end_of));
+                changes
             }
             // An emergency that goes on is not over.
             Part::Update => {
                 let over = about.iter().filter(|row| row.ended.is_some());
-                (over.map(|row| Change::Ended(row.id.clone(), None)).collect(), Vec::new())
+                over.map(|row| Change::Ended(row.id.clone(), None)).collect()
             }
         })
     }
+}
 
-    pub(super) fn forget_holds(&self, ended: &[String]) {
-        lock(&self.gate).holds.retain(|hold| !ended.contains(&hold.id));
-    }
+/// What of these posts has not gone out is stopped; with `Removed`, what may be out is taken down when it is found.
+fn stop(posts: &[AnnouncementRow], desired: Desired, cause: Cause, why: Words) -> Change {
+    let posts = posts.iter().map(|post| post.id.clone()).collect();
+    let reach = Reach::NotPublished;
+    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
 }
 
 /// Not out, and not given up.

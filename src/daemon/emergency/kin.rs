@@ -8,11 +8,11 @@ use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::AnnouncementRow;
-use crate::core::delivery::{Delivery, State, Wish};
+use crate::core::delivery::{Delivery, Desired, State};
 use crate::core::gate::Hold;
 use crate::core::words::{shown, words};
+use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
-use crate::daemon::{Inner, lock};
 use crate::ledger::{Filter, LedgerError};
 
 /// What follows from one emergency is named after it, so many times at most.
@@ -49,19 +49,22 @@ pub struct Whereabouts {
     pub carry: BTreeMap<AccountId, Time>,
     /// Accounts on which one of them may be, and since when at the latest.
     pub uncertain: BTreeMap<AccountId, Time>,
+    /// Accounts to which one of them is about to go: any of these may have it before the next thing is written.
+    pub coming: BTreeMap<AccountId, Time>,
     pub rows: Vec<Delivery>,
 }
 
 impl Whereabouts {
     pub fn of(rows: Vec<Delivery>) -> Whereabouts {
         let mut found = Whereabouts::default();
-        for row in rows.iter().filter(|d| d.wish != Wish::Gone) {
+        for row in rows.iter().filter(|d| d.desired != Desired::Removed) {
             let began = row.begun_at.unwrap_or(row.at);
             let (there, since) = match row.state {
                 State::Published | State::Accepted => {
                     (&mut found.carry, row.receipt.as_ref().map_or(began, |r| r.accepted_at))
                 }
                 State::Sending | State::Unknown => (&mut found.uncertain, began),
+                State::Scheduled | State::Ready | State::Retrying => (&mut found.coming, began),
                 _ => continue,
             };
             found.posts.insert(row.announcement.clone());
@@ -69,16 +72,17 @@ impl Whereabouts {
             *at = (*at).max(since);
         }
         found.uncertain.retain(|account, _| !found.carry.contains_key(account));
+        found.coming.retain(|a, _| !found.carry.contains_key(a) && !found.uncertain.contains_key(a));
         found.rows = rows;
         found
     }
 
     pub fn is_empty(&self) -> bool {
-        self.carry.is_empty() && self.uncertain.is_empty()
+        self.carry.is_empty() && self.uncertain.is_empty() && self.coming.is_empty()
     }
 
     pub fn accounts(&self) -> BTreeSet<AccountId> {
-        self.carry.keys().chain(self.uncertain.keys()).cloned().collect()
+        self.carry.keys().chain(self.uncertain.keys()).chain(self.coming.keys()).cloned().collect()
     }
 
     /// Leaves out accounts that were spoken to since they began to carry it.
@@ -86,6 +90,7 @@ impl Whereabouts {
         let unspoken = |account: &AccountId, since: &Time| spoken.get(account).is_none_or(|at| at < since);
         self.carry.retain(|a, since| unspoken(a, since));
         self.uncertain.retain(|a, since| unspoken(a, since));
+        self.coming.retain(|a, since| unspoken(a, since));
     }
 }
 
@@ -167,9 +172,7 @@ impl Inner {
 
     /// The hold that this post brought and that still stands; one that was there before it stays when it goes.
     pub(crate) fn brought_hold(&self, row: &AnnouncementRow) -> Option<Hold> {
-        let (name, reason) = (hold_name(root_of(row)), reason_of(&row.id, ""));
-        let brought = |h: &&Hold| h.id == name && h.begun == row.first_seen && h.reason.starts_with(&reason);
-        lock(&self.gate).holds.iter().find(brought).cloned()
+        self.holds().into_iter().find(|hold| hold.post.as_ref() == Some(&row.id))
     }
 }
 
@@ -178,7 +181,7 @@ pub(crate) fn root_of(row: &AnnouncementRow) -> &AnnouncementId {
     row.follows.as_ref().map_or(&row.id, |(root, _)| root)
 }
 
-/// Why routine is silent: the post that asked for it, and how it begins.
+/// Why routine is silent, for a person to read: the post that asked for it, and how it begins.
 pub(super) fn reason_of(id: &AnnouncementId, said: &str) -> String {
     format!("{id}: {said}")
 }

@@ -44,8 +44,9 @@ pub(super) struct Tried {
     pub(super) content: Content,
     pub(super) level: Level,
     pub(super) hold: Option<Hold>,
-    /// Accounts it reaches only when it is known that they carry what it corrects.
-    pub(super) uncertain: BTreeSet<AccountId>,
+    /// Posts it says something about: it reaches those of its accounts that carry one of them when it is written, or turn
+    /// out to.
+    pub(super) about: Vec<AnnouncementId>,
 }
 
 impl Inner {
@@ -174,9 +175,20 @@ impl Inner {
         let hold = silence.map(|lasts| {
             let reason = reason_of(&id, &quoted(&body.text));
             let until = holds::until(now, lasts);
-            Hold { id: hold_name(root), reason, until, accounts: None, owner: by.to_string(), begun: now }
+            let (owner, post) = (by.to_string(), Some(id.clone()));
+            Hold {
+                id: hold_name(root),
+                reason,
+                until,
+                accounts: None,
+                owner,
+                begun: now,
+                post,
+                ended: None,
+                version: 1,
+            }
         });
-        Ok(Tried { id, content: Content { body, accounts }, level, hold, uncertain: BTreeSet::new() })
+        Ok(Tried { id, content: Content { body, accounts }, level, hold, about: Vec::new() })
     }
 
     /// How many persons answered for an emergency's post; of what is none, nobody had to.

@@ -13,11 +13,12 @@ use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Delivery, Event, State};
-use crate::core::gate::{Hold, Person};
+use crate::core::delivery::{Cause, Delivery, Event, State};
+use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Confirmed, Fate, Persons};
+use crate::daemon::memory::Reserved;
 use crate::daemon::prepare::Means;
 use crate::daemon::{Inner, StepError, holds, lock};
 use crate::ledger::LedgerError;
@@ -28,14 +29,14 @@ impl Inner {
         let _place = self.leaving();
         let turn = self.deciding.lock().await;
         let mut tries = 0;
-        let (confirmed, ended) = loop {
+        let (confirmed, has_ended) = loop {
             match self.confirmed(by, id, shown).await {
                 Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
                 done => break done?,
             }
         };
         drop(turn);
-        if ended {
+        if has_ended {
             self.after_hold().await?;
         }
         Ok(json!(confirmed))
@@ -54,24 +55,21 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         let needed = self.config().settings.emergency.persons(&content.body);
-        let have = {
-            let gate = lock(&self.gate);
-            let persons = gate.persons(&row.id, &row.content);
-            if persons.len() >= needed {
-                let n = persons.len();
-                return Err(ActError::Conflict(words!(
-                    "`{id}` 不在等待确认，{n} 人已表态",
-                    "`{id}` does not wait for a confirmation: {n} gave their word"
-                )));
-            }
-            if persons.iter().any(|person| person.uid == *uid) {
-                return Err(ActError::Denied(words!(
-                    "{name} 已经表态，需要另一个人",
-                    "{name} has given their word already: another person is needed"
-                )));
-            }
-            persons.len() + 1
-        };
+        let persons = self.memory.persons(&row.id, &row.content);
+        if persons.len() >= needed {
+            let n = persons.len();
+            return Err(ActError::Conflict(words!(
+                "`{id}` 不在等待确认，{n} 人已表态",
+                "`{id}` does not wait for a confirmation: {n} gave their word"
+            )));
+        }
+        if persons.iter().any(|person| person.uid == *uid) {
+            return Err(ActError::Denied(words!(
+                "{name} 已经表态，需要另一个人",
+                "{name} has given their word already: another person is needed"
+            )));
+        }
+        let have = persons.len() + 1;
         let now = self.clock.now();
         let open = self.open_of(&row, now).await?;
         if open.is_empty() {
@@ -81,17 +79,17 @@ impl Inner {
             )));
         }
         let is_complete = have >= needed;
-        let (mut changes, mut armed, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut ended = Vec::new();
-        let mut hold = None;
+        let (mut changes, mut armed, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
+        let mut has_ended = false;
         if is_complete {
-            (armed, others) = self.let_go_on(&open, now, &mut changes)?;
-            hold = self.silence_of(&row, &content, by, now, !armed.is_empty() || !others.is_empty());
-            changes.extend(hold.iter().cloned().map(Change::Hold));
+            let goes_now = open.iter().any(awaits_word);
+            armed = self.let_go_on(&open, now, &mut changes, &mut reserved)?;
+            let hold = self.silence_of(&row, &content, by, now, goes_now);
+            changes.extend(hold.map(Change::Hold));
             if let Some(follows) = &content.body.follows {
-                let (consequences, holds) = self.consequences(by, follows).await?;
+                let consequences = self.consequences(by, follows).await?;
+                has_ended = consequences.iter().any(|change| matches!(change, Change::HoldEnded { .. }));
                 changes.extend(consequences);
-                ended = holds;
             }
         }
         changes.push(Change::Confirmed {
@@ -101,15 +99,12 @@ impl Inner {
             name: name.clone(),
         });
         // What came due in between, and so changed, makes the whole of it void: then nothing was confirmed.
-        let launches = self.commit_armed(by, changes, hold.as_ref(), armed).await?;
-        lock(&self.gate).confirm(&row.id, &row.content, Person { uid: *uid, name: name.clone() });
+        let (_, launches) = self.commit_armed(by, changes, armed, reserved).await?;
         self.launch(launches);
-        self.nudge(&others);
         self.urge();
-        self.forget_holds(&ended);
         let state = if is_complete { Fate::Releasing } else { Fate::AwaitingConfirm };
         let persons = Persons { needed, have, names: self.names_of(&row) };
-        Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, !ended.is_empty()))
+        Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, has_ended))
     }
 
     /// What of it is not out and not given up; refused when the time for the missing word is over.
@@ -134,28 +129,25 @@ impl Inner {
         open: &[Delivery],
         now: Time,
         changes: &mut Vec<Change>,
-    ) -> Result<(Vec<Delivery>, Vec<crate::core::delivery::DeliveryId>), ActError> {
-        let (mut armed, mut others, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+        reserved: &mut Vec<Reserved>,
+    ) -> Result<Vec<Delivery>, ActError> {
+        let mut armed = Vec::new();
         for row in open.iter().filter(|d| awaits_word(d)) {
             // Its hour is now, its prepared text stands, and it lasts no longer than it would have: the confirmation
             // commits the intent.
             let expires_at = row.expires_at;
-            let row = Delivery { at: now, reason: None, ..row.clone() };
-            let means = row.prepared.is_some().then(|| Means::of(self, &row).ok()).flatten();
-            let step = match means.and_then(|means| self.intent(&row, &means, now, &mut calls)) {
+            let ready = Delivery { at: now, reason: None, ..row.clone() };
+            let means = ready.prepared.is_some().then(|| Means::of(self, &ready).ok()).flatten();
+            let step = match means.and_then(|means| self.intent(&ready, &means, now, reserved)) {
                 Some(step) => {
                     armed.push(step.row.clone());
                     step
                 }
-                None => {
-                    others.push(row.id);
-                    self.computed(&row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?
-                }
+                None => self.computed(row, Event::GateOpen { at: now, expires_at }).map_err(StepError::from)?,
             };
             changes.push(Change::Step(Box::new(step)));
         }
-        changes.extend(calls);
-        Ok((armed, others))
+        Ok(armed)
     }
 
     /// The hold that begins, or lasts longer, with the last word: that of an emergency of the queue, which nobody could
@@ -173,7 +165,7 @@ impl Inner {
         if content.body.part() == Some(Part::Update) {
             let until = holds::until(now, content.body.silence?);
             // One that somebody ended meanwhile is not begun again.
-            return standing.filter(|h| h.until < until).map(|hold| Hold { until, ..hold });
+            return standing.filter(|h| h.until < until).map(|h| Hold { until, version: h.version + 1, ..h });
         }
         if row.file.is_empty() || !goes_now || standing.is_some() {
             return None;
@@ -186,7 +178,8 @@ impl Inner {
         let lasts = self.config().settings.emergency.hold.get(&body.level()?).copied().filter(|l| !l.is_zero())?;
         let reason = reason_of(&row.id, &quoted(&body.text));
         let until = holds::until(now, lasts);
-        Some(Hold { id: hold_name(&row.id), reason, until, accounts: None, owner, begun: now })
+        let (id, post) = (hold_name(&row.id), Some(row.id.clone()));
+        Some(Hold { id, reason, until, accounts: None, owner, begun: now, post, ended: None, version: 1 })
     }
 
     /// An emergency of the queue that was confirmed before its hour: its silence begins with its first delivery. One
@@ -212,15 +205,19 @@ impl Inner {
         if row.file.is_empty() || !is_first || self.standing_hold(&hold_name(&row.id)).is_some() {
             return Ok(());
         }
-        let owner = lock(&self.gate).persons(&row.id, &row.content).last().map(|p| format!("{}({})", p.name, p.uid));
+        let owner = self.names_of(&row).pop();
         let owner = owner.unwrap_or_else(|| Actor::Queue.to_string());
         let Some(hold) = self.silence_by_level(&row, &content.body, owner, self.clock.now()) else { return Ok(()) };
-        self.commit_silent(&Actor::Daemon, vec![Change::Hold(hold.clone())], Some(&hold)).await
+        match self.commit(&Actor::Daemon, vec![Change::Hold(hold)]).await {
+            // A hold of its name stands by now, and is as good.
+            Ok(_) | Err(LedgerError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Who gave their word to it, in that order.
     pub(crate) fn names_of(&self, row: &AnnouncementRow) -> Vec<String> {
-        lock(&self.gate).persons(&row.id, &row.content).iter().map(|p| format!("{}({})", p.name, p.uid)).collect()
+        self.memory.persons(&row.id, &row.content).iter().map(|p| format!("{}({})", p.name, p.uid)).collect()
     }
 
     /// An emergency nobody confirmed in time is not sent, and the hold it brought ends with it: all of it at once,
@@ -238,12 +235,12 @@ impl Inner {
             changes.push(Change::Step(Box::new(self.computed(row, Event::Expired)?)));
         }
         let row = self.announced(id.as_str()).await.map_err(StepError::Ledger)?;
-        let hold = row.as_ref().and_then(|row| self.brought_hold(row)).map(|hold| hold.id);
+        let hold = row.as_ref().and_then(|row| self.brought_hold(row));
         changes.push(Note::change("not_confirmed", id, json!({ "accounts": changes.len() })));
-        changes.extend(hold.iter().cloned().map(Change::HoldEnded));
+        changes.extend(hold.as_ref().map(Change::end_of));
+        let hold = hold.map(|hold| hold.id);
         tracing::error!(announcement = %id, hold, "an emergency was not confirmed in time and is not sent");
-        self.ledger.commit(&Actor::Daemon, changes).await.map_err(StepError::Ledger)?;
-        self.forget_holds(hold.as_slice());
+        self.commit(&Actor::Daemon, changes).await.map_err(StepError::Ledger)?;
         drop(turn);
         if hold.is_some()
             && let Err(error) = self.after_hold().await
@@ -254,7 +251,7 @@ impl Inner {
     }
 }
 
-/// Held until a person gives their word; what waits to know whether it is needed at all has no time to look again.
+/// Held until a person gives their word.
 pub(super) fn awaits_word(row: &Delivery) -> bool {
-    row.state == State::Held && row.next_at.is_some()
+    row.state == State::Held && row.cause == Some(Cause::Confirmation)
 }

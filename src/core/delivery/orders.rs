@@ -1,0 +1,111 @@
+//! Orders that are carried out on the rows as they are at the commit, not as somebody has read them before.
+//!
+//! While a release is under way its rows change every millisecond, so an order that named the rows it had read
+//! would never get through. These name posts and say what is to become of them; the ledger applies them, with
+//! these functions, in the transaction that contains them.
+
+use std::collections::BTreeMap;
+
+use super::super::Time;
+use super::super::accounts::AccountId;
+use super::super::announcement::{AnnouncementId, OccurrenceId};
+use super::super::words::Words;
+use super::{Cause, Delivery, DeliveryId, Desired, Event, Policy, State, Step, step};
+
+/// Stop publishing posts, or remove them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stop {
+    pub posts: Vec<AnnouncementId>,
+    /// `None` means every occurrence, and every account.
+    pub occurrence: Option<OccurrenceId>,
+    pub account: Option<AccountId>,
+    pub reach: Reach,
+    pub desired: Desired,
+    pub cause: Cause,
+    pub why: Words,
+}
+
+/// Which of the named posts' deliveries an order is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    All,
+    /// Not those that are published.
+    NotPublished,
+    /// Of each post's published ones only the newest: the older days of a repeat stay.
+    Newest,
+    /// Only occurrences of which nothing has been sent, or tried.
+    Unreleased,
+}
+
+/// The steps that an order makes of the deliveries of its posts. Those that it cannot change stay as they are.
+pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
+    let mut newest: BTreeMap<&AnnouncementId, (Time, DeliveryId)> = BTreeMap::new();
+    for row in rows.iter().filter(|d| d.state == State::Published) {
+        let at = newest.entry(&row.announcement).or_insert((row.at, row.id));
+        *at = (*at).max((row.at, row.id));
+    }
+    let mut released: BTreeMap<&OccurrenceId, bool> = BTreeMap::new();
+    for row in rows {
+        *released.entry(&row.occurrence).or_default() |= row.has_begun();
+    }
+    let reaches = |row: &&Delivery| match order.reach {
+        Reach::All => true,
+        Reach::NotPublished => row.state != State::Published,
+        Reach::Newest => row.state != State::Published || newest.get(&row.announcement) == Some(&(row.at, row.id)),
+        Reach::Unreleased => !released[&row.occurrence] && row.is_pending(),
+    };
+    let named = |row: &&Delivery| {
+        order.occurrence.as_ref().is_none_or(|id| *id == row.occurrence)
+            && order.account.as_ref().is_none_or(|id| *id == row.account)
+    };
+    rows.iter()
+        .filter(named)
+        .filter(reaches)
+        .filter_map(|row| {
+            let (desired, cause, why) = (order.desired, order.cause, order.why.clone());
+            let step = step(row, Event::Withdrawn { desired, cause, why }, now, &Policy::default()).ok()?;
+            let is_news = |d: &Delivery| (d.state, d.desired, d.cause, d.next_at);
+            (is_news(&step.row) != is_news(row)).then_some(step)
+        })
+        .collect()
+}
+
+/// What becomes of a delivery that says something about earlier posts on its account, by where those are: it goes, it
+/// waits until that is known, or nobody there has seen what it is about.
+pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>) -> Where {
+    let mut found = Where::Nowhere;
+    for post in posts {
+        match post.state {
+            State::Published | State::Accepted => return Where::There,
+            State::Sending | State::Unknown => found = Where::Unknown,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Where the posts are that a later one is about, on one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    There,
+    Unknown,
+    Nowhere,
+}
+
+impl Delivery {
+    /// Whether it has been sent, or may have been, or is being tried: its release has begun. (The ledger's query of what
+    /// is known says the same.)
+    pub fn has_begun(&self) -> bool {
+        match self.state {
+            State::Sending | State::Accepted | State::Published | State::Retrying | State::Deleted => true,
+            State::Unknown => self.attempt > 0 || self.doubted.is_none(),
+            State::Failed => self.attempt > 0,
+            State::Scheduled | State::Ready | State::Held | State::Cancelled | State::Expired => false,
+        }
+    }
+
+    /// Nothing of it has reached a platform, as far as this ledger knows, and it can still be changed or withdrawn.
+    pub fn is_pending(&self) -> bool {
+        self.state.is_pending() || self.state == State::Unknown && !self.has_begun()
+    }
+}

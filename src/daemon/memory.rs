@@ -1,0 +1,286 @@
+//! What the daemon keeps in memory of its ledger: a projection of committed changes, and nothing else.
+//!
+//! Every part of it is changed in one place, `Follower::committed`, which the ledger calls for each commit in the order
+//! of the commits and before anybody is answered. So nothing here can be ahead of the ledger or contradict it, and
+//! a commit that fails has nothing to undo. What has to be taken before its commit (a call of a budget, a post
+//! as somebody's receipt) is a reservation, which gives itself back when it is dropped.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::lock;
+use crate::clock::{Clock, Mono, Time};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, ContentHash};
+use crate::core::change::Change;
+use crate::core::delivery::{Delivery, DeliveryId, Outcome, State, Step};
+use crate::core::gate::{Asking, Gate, Hold, Person, Verdict};
+use crate::core::pacing::{Budgets, Calls, Use};
+use crate::core::policy::{Emergency, PlatformSettings};
+use crate::core::words::Words;
+use crate::ledger::{Follower, Snapshot};
+
+/// Posts of one account that may be under way or just made: no two deliveries take one of them for their receipt.
+const RECENT: usize = 32;
+
+pub struct Memory {
+    clock: Clock,
+    /// When this process began to look at the ledger: a doubt of before counts from here.
+    began: Mono,
+    gate: Mutex<Gate>,
+    /// Deliveries whose intent is on disk and whose outcome is not, each with the fence it was armed with. A change of
+    /// the row by anybody else makes that permission void.
+    sending: Mutex<BTreeMap<DeliveryId, i64>>,
+    budgets: Mutex<Budgets>,
+    accounts: Mutex<BTreeMap<AccountId, Known>>,
+    /// Since when each delivery has been in doubt.
+    doubts: Mutex<BTreeMap<DeliveryId, Mono>>,
+}
+
+/// What is known of an account.
+#[derive(Default)]
+struct Known {
+    /// The newest post: looking starts above it.
+    newest: Option<String>,
+    receipts: VecDeque<String>,
+    /// Receipts whose commits are under way.
+    claimed: BTreeSet<String>,
+    /// When its credential was last seen, and why it was bad if it was.
+    credential: Option<(Mono, Option<Words>)>,
+}
+
+impl Memory {
+    pub fn new(clock: Clock, snapshot: Snapshot) -> Arc<Memory> {
+        let memory = Memory {
+            began: clock.mono(),
+            clock,
+            gate: Mutex::default(),
+            sending: Mutex::default(),
+            budgets: Mutex::default(),
+            accounts: Mutex::default(),
+            doubts: Mutex::default(),
+        };
+        memory.replaced(snapshot);
+        Arc::new(memory)
+    }
+
+    // What is asked.
+
+    pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
+        lock(&self.gate).verdict(asking, now, emergency)
+    }
+
+    /// The holds that stand now.
+    pub fn holds(&self, now: Time) -> Vec<Hold> {
+        lock(&self.gate).standing(now).cloned().collect()
+    }
+
+    /// Holds whose end has come and that nobody has ended yet.
+    pub fn past_holds(&self, now: Time) -> Vec<Hold> {
+        let is_past = |hold: &&Hold| hold.ended.is_none() && !hold.stands(now);
+        lock(&self.gate).holds.iter().filter(is_past).cloned().collect()
+    }
+
+    pub fn persons(&self, announcement: &AnnouncementId, content: &ContentHash) -> Vec<Person> {
+        lock(&self.gate).persons(announcement, content).to_vec()
+    }
+
+    /// Whether this version of the row is the one whose request may begin.
+    pub fn may_begin(&self, row: &Delivery) -> bool {
+        lock(&self.sending).get(&row.id) == Some(&row.fence)
+    }
+
+    /// How long this delivery has been in doubt, in this process and on a clock that does not step.
+    pub fn waited(&self, id: DeliveryId) -> Duration {
+        let since = lock(&self.doubts).get(&id).copied().unwrap_or(self.began);
+        self.clock.mono().0.saturating_sub(since.0)
+    }
+
+    pub fn newest(&self, account: &AccountId) -> Option<String> {
+        lock(&self.accounts).get(account)?.newest.clone()
+    }
+
+    /// How long ago the account's credential was seen, and why it was bad if it was.
+    pub fn credential(&self, account: &AccountId) -> Option<(Duration, Option<Words>)> {
+        let (seen, bad) = lock(&self.accounts).get(account)?.credential.clone()?;
+        Some((self.clock.mono().0.saturating_sub(seen.0), bad))
+    }
+
+    /// What is used of an account's day, and its limit.
+    pub fn day_of(&self, settings: &PlatformSettings, account: &AccountId, now: Time) -> (u32, Option<u32>) {
+        lock(&self.budgets).day_of(settings, account, now)
+    }
+
+    // What is reserved.
+
+    /// One call of an account, or when to ask again.
+    pub fn reserve(
+        self: &Arc<Self>,
+        settings: &PlatformSettings,
+        account: &AccountId,
+        use_: Use,
+        publishes: bool,
+        reserve: f64,
+        now: Time,
+    ) -> Result<Reserved, Time> {
+        let calls = lock(&self.budgets).reserve(settings, account, use_, publishes, reserve, now)?;
+        Ok(Reserved { memory: self.clone(), calls })
+    }
+
+    /// Up to so many calls that open connections, and how many of them may be made.
+    pub fn reserve_warm(
+        self: &Arc<Self>,
+        settings: &PlatformSettings,
+        calls: u32,
+        reserve: f64,
+        now: Time,
+    ) -> (u32, Reserved) {
+        let (granted, calls) = lock(&self.budgets).reserve_warm(settings, calls, reserve, now);
+        (granted, Reserved { memory: self.clone(), calls })
+    }
+
+    /// A post as the receipt of one delivery; `None` when it is another's already.
+    pub fn claim_receipt(self: &Arc<Self>, account: &AccountId, post_id: &str) -> Option<Claimed> {
+        let mut accounts = lock(&self.accounts);
+        let known = accounts.entry(account.clone()).or_default();
+        if known.receipts.iter().any(|id| id == post_id) || !known.claimed.insert(post_id.to_owned()) {
+            return None;
+        }
+        Some(Claimed { memory: self.clone(), account: account.clone(), post_id: post_id.to_owned() })
+    }
+
+    /// New secrets may be good where the old ones were not, and a person may have mended one: they are asked about again.
+    pub fn forget_credentials(&self, of: Option<&AccountId>) {
+        for (_, known) in lock(&self.accounts).iter_mut().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
+            known.credential = None;
+        }
+    }
+
+    // What was committed.
+
+    fn stepped(&self, step: &Step) {
+        let row = &step.row;
+        {
+            let mut sending = lock(&self.sending);
+            match (row.state, step.from) {
+                (State::Sending, _) if step.attempt == Some(Outcome::Armed) => {
+                    sending.insert(row.id, row.fence);
+                }
+                // Somebody has stopped it meanwhile: the fence it was armed with is no permission any more.
+                (_, State::Sending) => {
+                    sending.remove(&row.id);
+                }
+                _ => {}
+            }
+        }
+        let mut doubts = lock(&self.doubts);
+        if let Some(after) = step.doubt_in {
+            doubts.insert(row.id, Mono(self.clock.mono().0 + after));
+        } else if !matches!(row.state, State::Unknown | State::Accepted) {
+            doubts.remove(&row.id);
+        }
+        drop(doubts);
+        if let Some(receipt) = row.receipt.as_ref().filter(|r| !r.post_id.is_empty() && step.from != row.state) {
+            let mut accounts = lock(&self.accounts);
+            let known = accounts.entry(row.account.clone()).or_default();
+            if !known.receipts.contains(&receipt.post_id) {
+                known.receipts.push_back(receipt.post_id.clone());
+            }
+            if known.receipts.len() > RECENT {
+                known.receipts.pop_front();
+            }
+            if step.attempt == Some(Outcome::Taken) {
+                known.credential = Some((self.clock.mono(), None));
+            }
+        }
+    }
+
+    fn added(&self, row: &Delivery) {
+        match row.state {
+            State::Sending => {
+                lock(&self.sending).insert(row.id, row.fence);
+            }
+            State::Unknown => {
+                lock(&self.doubts).insert(row.id, self.clock.mono());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Follower for Memory {
+    fn committed(&self, changes: &[Change], at: Time) {
+        for change in changes {
+            match change {
+                Change::Step(step) => self.stepped(step),
+                Change::Add(row) => self.added(row),
+                Change::Spend { key, window, calls } => lock(&self.budgets).count(key, *window, *calls),
+                Change::ForgetCalls { hour, day } => lock(&self.budgets).forget(*hour, *day),
+                Change::Seen { account, post_id } => {
+                    lock(&self.accounts).entry(account.clone()).or_default().newest = Some(post_id.clone());
+                }
+                Change::Credential { account, bad, .. } => {
+                    let seen = Some((self.clock.mono(), bad.clone()));
+                    lock(&self.accounts).entry(account.clone()).or_default().credential = seen;
+                }
+                Change::Hold(hold) => lock(&self.gate).put(hold.clone()),
+                Change::HoldEnded { id, begun, .. } => lock(&self.gate).end(id, *begun, at),
+                Change::Confirmed { announcement, content, uid, name } => {
+                    let person = Person { uid: *uid, name: name.clone() };
+                    lock(&self.gate).confirm(announcement, content, person);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn replaced(&self, snapshot: Snapshot) {
+        *lock(&self.gate) = snapshot.gate;
+        *lock(&self.sending) = snapshot.sending.into_iter().collect();
+        let mut budgets = lock(&self.budgets);
+        budgets.replace(snapshot.budgets);
+        drop(budgets);
+        let mut accounts = lock(&self.accounts);
+        for (account, newest) in snapshot.newest {
+            accounts.entry(account).or_default().newest = Some(newest);
+        }
+    }
+}
+
+/// Calls that are about to be made, taken ahead of the commit that counts them. Dropped after that commit, or in place
+/// of it.
+#[must_use = "calls are reserved as long as this is kept"]
+pub struct Reserved {
+    memory: Arc<Memory>,
+    calls: Calls,
+}
+
+impl Reserved {
+    /// What the ledger has to remember when they are made.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        self.calls.changes()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        lock(&self.memory.budgets).give_back(std::mem::take(&mut self.calls));
+    }
+}
+
+/// A post that is about to become somebody's receipt. Dropped after the commit that says so, or in place of it.
+#[must_use = "a post is claimed as long as this is kept"]
+pub struct Claimed {
+    memory: Arc<Memory>,
+    account: AccountId,
+    post_id: String,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if let Some(known) = lock(&self.memory.accounts).get_mut(&self.account) {
+            known.claimed.remove(&self.post_id);
+        }
+    }
+}

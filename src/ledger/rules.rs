@@ -1,0 +1,113 @@
+//! Orders: changes that are decided on the rows as they are at the commit.
+//!
+//! What follows from them is decided by the pure functions of `core::delivery`; here is only what they read. It runs
+//! inside the writer's transaction, so nothing can come between the reading and the writing.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, params};
+
+use super::LedgerError;
+use super::read;
+use super::rows;
+use super::write::wrong;
+use crate::clock::Time;
+use crate::core::accounts::AccountId;
+use crate::core::announcement::AnnouncementId;
+use crate::core::change::Change;
+use crate::core::delivery::{
+    Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, later_word, step, stopped,
+};
+use crate::core::words::Words;
+
+pub fn is_order(change: &Change) -> bool {
+    matches!(change, Change::AddAbout(..) | Change::Stop(_) | Change::Decide(_))
+}
+
+/// The changes that an order makes now.
+pub fn made_of(db: &Connection, order: &Change, now: Time) -> Result<Vec<Change>, LedgerError> {
+    Ok(match order {
+        Change::Stop(stop) => {
+            let rows = named(db, stop)?;
+            stopped(&rows, stop, now).into_iter().map(changed).collect()
+        }
+        Change::AddAbout(delivery, posts) => {
+            let there = later_word(&on_account(db, posts, &delivery.account)?);
+            added(delivery, there).into_iter().map(|row| Change::Add(Box::new(row))).collect()
+        }
+        Change::Decide(account) => decided(db, account, now)?.into_iter().map(changed).collect(),
+        other => vec![other.clone()],
+    })
+}
+
+fn changed(step: Step) -> Change {
+    Change::Step(Box::new(step))
+}
+
+/// Every delivery of the posts that an order names, also of other occurrences: whether a release has begun is seen by
+/// all of them.
+fn named(db: &Connection, stop: &Stop) -> Result<Vec<Delivery>, LedgerError> {
+    match &stop.account {
+        Some(account) => on_account(db, &stop.posts, account),
+        None => {
+            let mut rows = Vec::new();
+            for post in &stop.posts {
+                let found = read::list(db, &read::deliveries_where("announcement = $1"), [&post.0], rows::delivery);
+                rows.extend(found.map_err(wrong)?);
+            }
+            Ok(rows)
+        }
+    }
+}
+
+fn on_account(db: &Connection, posts: &[AnnouncementId], account: &AccountId) -> Result<Vec<Delivery>, LedgerError> {
+    let sql = read::deliveries_where("announcement = $1 AND account = $2");
+    let mut rows = Vec::new();
+    for post in posts {
+        rows.extend(read::list(db, &sql, params![post.0, account.0], rows::delivery).map_err(wrong)?);
+    }
+    Ok(rows)
+}
+
+/// A later word of an emergency to one account, as it is added: at once, or when it is known that it is needed.
+fn added(delivery: &Delivery, there: Where) -> Option<Delivery> {
+    match there {
+        Where::There => Some(delivery.clone()),
+        Where::Unknown => Some(Delivery {
+            state: State::Held,
+            cause: Some(Cause::Undecided),
+            next_at: None,
+            reason: Some(Words::new(
+                "所指的那条是否已发，尚不清楚",
+                "it is not known yet whether the post it is about is out",
+            )),
+            ..delivery.clone()
+        }),
+        Where::Nowhere => None,
+    }
+}
+
+/// What waits on this account to know whether an earlier post is out: it goes where that is, and is dropped where
+/// nobody has seen it.
+fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>, LedgerError> {
+    let sql = read::deliveries_where("account = $1 AND cause = 'undecided'");
+    let waiting = read::list(db, &sql, [&account.0], rows::delivery).map_err(wrong)?;
+    let mut steps = Vec::new();
+    for row in waiting.iter().filter(|row| row.state == State::Held) {
+        let content = read::content(db, row.content.as_str()).map_err(wrong)?;
+        let posts: BTreeSet<AnnouncementId> =
+            content.and_then(|content| content.body.follows).map(|follows| follows.posts).unwrap_or_default();
+        let posts: Vec<AnnouncementId> = posts.into_iter().collect();
+        let event = match later_word(&on_account(db, &posts, account)?) {
+            Where::There => Event::GateOpen { at: now, expires_at: row.expires_at },
+            Where::Nowhere => Event::Withdrawn {
+                desired: Desired::Stopped,
+                cause: Cause::Unneeded,
+                why: Words::new("所指的那条没有发出", "the post it is about never went out"),
+            },
+            Where::Unknown => continue,
+        };
+        steps.extend(step(row, event, now, &Policy::default()));
+    }
+    Ok(steps)
+}
