@@ -9,21 +9,6 @@ use super::{Exit, client, refused};
 use crate::api::client::in_path;
 use crate::core::words::{Words, words};
 
-#[derive(clap::Args, Debug)]
-#[command(group = clap::ArgGroup::new("fate").required(true))]
-pub struct Resolve {
-    /// The account, PLATFORM:UNIT
-    pub account: String,
-    /// The announcement or occurrence
-    pub id: String,
-    /// It was published, at this address
-    #[arg(long, group = "fate", value_name = "URL")]
-    pub published: Option<String>,
-    /// It was not published
-    #[arg(long, group = "fate")]
-    pub not_published: bool,
-}
-
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum PruneAnswer {
     Accept,
@@ -64,38 +49,6 @@ fn told(answer: &Value, voice: Voice) {
         .collect();
     let id = answer["id"].as_str().unwrap_or("");
     voice.out(format_args!("{} {id}: {}", voice.paint(GOOD, "✓"), parts.join(voice.pick("，", ", "))));
-}
-
-/// `resolve ACCOUNT ID`: finds the unknown delivery and settles it.
-pub async fn resolve(config: &Path, resolve: &Resolve, voice: Voice) -> Exit {
-    let client = match client(config, voice) {
-        Ok(client) => client,
-        Err(exit) => return exit,
-    };
-    let (id, account) = (in_path(&resolve.id), in_path(&resolve.account));
-    let found = match client.get(&format!("/v1/deliveries?announcement={id}&account={account}&state=unknown")).await {
-        Ok(found) => found,
-        Err(error) => return refused(&error, voice),
-    };
-    let Some(delivery) = found["items"].as_array().and_then(|items| items.first()).and_then(|d| d["id"].as_str())
-    else {
-        let (account, id) = (&resolve.account, &resolve.id);
-        voice.error(&words!("{account} 上的 {id} 并非结果不明", "nothing of {id} on {account} is unknown"));
-        return Exit::Failed;
-    };
-    let body = json!({ "published": resolve.published });
-    match client.post(&format!("/v1/deliveries/{delivery}/resolve"), &body).await {
-        Ok(answer) => {
-            if voice.json {
-                voice.data(&answer);
-            } else {
-                let state = answer["state"].as_str().unwrap_or("");
-                voice.out(format_args!("{} {} {}: {state}", voice.paint(GOOD, "✓"), resolve.account, resolve.id));
-            }
-            Exit::Done
-        }
-        Err(error) => refused(&error, voice),
-    }
 }
 
 pub async fn prune(config: &Path, answer: PruneAnswer, voice: Voice) -> Exit {

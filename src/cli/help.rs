@@ -2,7 +2,7 @@
 
 type Help = (&'static str, &'static str);
 
-pub const ARGUMENTS: [(&str, &[Help]); 8] = [
+pub const ARGUMENTS: [(&str, &[Help]); 9] = [
     (
         "urgent",
         &[
@@ -46,6 +46,19 @@ pub const ARGUMENTS: [(&str, &[Help]); 8] = [
             ("dry_run", "只显示什么会发到哪里，不发"),
             ("yes", "不再询问"),
             ("wait", "等到各账号都已发出，或确定发不出为止"),
+        ],
+    ),
+    (
+        "resolve",
+        &[
+            ("account", "账号，平台:单位"),
+            ("id", "公告，或其中一次"),
+            ("published", "已经发出，在这个地址"),
+            ("not_published", "没有发出"),
+            ("all", "这条公告所有结果不明的投递"),
+            ("from", "一次判定许多，每行一条：账号 公告 网址，或 账号 公告 not-published；`-` 从标准输入读"),
+            ("post", "那一条在平台上的编号：它的文字与所发不同时用"),
+            ("yes", "不再询问"),
         ],
     ),
     ("drill", &[("scenario", "谁在何时做什么，出什么故障；不给则由人操作"), ("keep", "结束后留着，可四处看看")]),

@@ -13,6 +13,7 @@ mod emergencies;
 mod help;
 pub mod hold;
 mod progress;
+mod resolve;
 pub mod show;
 pub mod stage;
 pub mod text;
@@ -102,7 +103,7 @@ pub enum Command {
         account: Option<String>,
     },
     /// Settles a delivery whose fate is unknown
-    Resolve(act::Resolve),
+    Resolve(resolve::Resolve),
     /// Answers the mass-cancel guard
     Prune {
         #[arg(value_enum)]
@@ -270,7 +271,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Retry { id, account } => {
             act::post(&config, &id, "retry", serde_json::json!({ "account": account }), voice).await
         }
-        Command::Resolve(resolve) => act::resolve(&config, &resolve, voice).await,
+        Command::Resolve(resolve) => resolve::resolve(&config, &resolve, voice).await,
         Command::Prune { answer } => act::prune(&config, answer, voice).await,
         Command::Audit { what: None } => show::audit(&config, voice).await,
         Command::Audit { what: Some(AuditCommand::Verify { head }) } => {

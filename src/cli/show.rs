@@ -1,5 +1,6 @@
 //! The commands that only look: `status`, `accounts`, `audit`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -103,6 +104,31 @@ fn counts(value: &Value, voice: Voice) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(voice.pick("，", ", ")) }
 }
 
+/// What a person has to settle, an announcement a line.
+fn tell_needs_person(value: &Value, voice: Voice) {
+    let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for delivery in value["needs_person"].as_array().into_iter().flatten() {
+        of.entry(text(delivery, "occurrence")).or_default().push(text(delivery, "account"));
+    }
+    for (id, accounts) in of {
+        let said = match accounts.as_slice() {
+            [account] => words!(
+                "需要人判定：{id} 在 {account} 上是否已发布？ fabu resolve {account} {id} --published URL | --not-published",
+                "a person is needed: is {id} out on {account}? fabu resolve {account} {id} --published URL | --not-published"
+            ),
+            [first, ..] => {
+                let count = accounts.len();
+                words!(
+                    "需要人判定：{id} 在 {count} 个账号上（如 {first}）是否已发布？看过之后：fabu resolve --all {id} --not-published，或 --from FILE",
+                    "a person is needed: is {id} out on {count} accounts, like {first}? Look there; then fabu resolve --all {id} --not-published, or --from FILE"
+                )
+            }
+            [] => continue,
+        };
+        voice.out(voice.paint(BAD, voice.say(&said)));
+    }
+}
+
 fn zone_of(value: &Value) -> Tz {
     text(value, "timezone").parse().unwrap_or(chrono_tz::Asia::Shanghai)
 }
@@ -131,14 +157,7 @@ fn tell_all(value: &Value, voice: Voice) {
             ),
         ));
     }
-    let person = value["needs_person"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for delivery in person {
-        let (account, announcement) = (text(delivery, "account"), text(delivery, "announcement"));
-        voice.out(voice.paint(BAD, voice.say(&words!(
-            "需要人判定：{announcement} 在 {account} 上是否已发布？ fabu resolve {account} {announcement} --published URL | --not-published",
-            "a person is needed: is {announcement} out on {account}? fabu resolve {account} {announcement} --published URL | --not-published"
-        ))));
-    }
+    tell_needs_person(value, voice);
     if let Some(list) = value["prune"]["announcements"].as_array() {
         let n = list.len();
         voice.out(voice.paint(CARE, voice.say(&words!(

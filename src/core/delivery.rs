@@ -131,7 +131,11 @@ pub enum Event {
         why: Words,
         left: Duration,
     },
-    Found(Receipt),
+    /// The timeline shows it, or lists it as being under review.
+    Found {
+        receipt: Receipt,
+        waited: Waited,
+    },
     /// The timeline was read, reaches back far enough, and does not show it.
     Absent {
         waited: Waited,
@@ -209,7 +213,7 @@ impl Event {
             Event::StoppedBefore { .. } => "stopped_before",
             Event::Answered { .. } => "answered",
             Event::OwnerGone { .. } => "owner_gone",
-            Event::Found(_) => "found",
+            Event::Found { .. } => "found",
             Event::Absent { .. } => "absent",
             Event::Unseen { .. } => "unseen",
             Event::TurnedDown(..) => "turned_down",
@@ -387,20 +391,30 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             doubt_in = Some(row.doubt(why, left, now, policy));
         }
 
-        (Unknown, Event::Found(receipt)) if before.called_duplicate && receipt.accepted_at < before.first_send() => {
+        (Unknown, Event::Found { receipt, .. })
+            if before.called_duplicate && receipt.accepted_at < before.first_send() =>
+        {
             // An older post with the same text: it is not this one, and this one will never pass.
             let url = receipt.url.unwrap_or(receipt.post_id);
             let why = crate::words!("与已发的 {url} 内容相同，请改动文字", "same text as {url}; vary it");
             row.end(Failed, Some(Class::Content), why);
         }
-        (Unknown | Accepted, Event::Found(receipt)) if !receipt.shown => {
-            // It is there and under review: looked for until it is shown or turned down.
-            row.doubted = None;
+        // It is there and under review: looked for until it is shown or turned down.
+        (Unknown, Event::Found { receipt, .. }) if !receipt.shown => {
             row.accepted(receipt, now, policy);
             doubt_in = Some(Duration::ZERO);
         }
-        (Unknown | Accepted, Event::Found(receipt)) => row.published(receipt, now),
-        (Held, Event::Found(receipt)) if before.doubted.is_some() => row.published(receipt, now),
+        (Accepted, Event::Found { receipt, waited }) if !receipt.shown => {
+            // Once it is named it can be taken down.
+            let is_named = !receipt.post_id.is_empty();
+            row.receipt = Some(receipt);
+            row.look_again(waited, false, now, policy);
+            if is_named && before.desired == Desired::Removed {
+                row.next_at = Some(now);
+            }
+        }
+        (Unknown | Accepted, Event::Found { receipt, .. }) => row.published(receipt, now),
+        (Held, Event::Found { receipt, .. }) if before.doubted.is_some() => row.published(receipt, now),
         (Unknown, Event::Absent { waited }) => row.absent(waited, now, policy),
         (Held, Event::Absent { waited }) if before.doubted.is_some() && before.is_long_enough(waited, policy) => {
             (row.doubted, row.one_look) = (None, false);

@@ -97,6 +97,12 @@ impl Memory {
         self.clock.mono().0.saturating_sub(since.0)
     }
 
+    /// How long the request that is in doubt may still be under way.
+    pub fn under_way(&self, id: DeliveryId) -> Duration {
+        let since = lock(&self.doubts).get(&id).copied();
+        since.map_or(Duration::ZERO, |since| since.0.saturating_sub(self.clock.mono().0))
+    }
+
     pub fn newest(&self, account: &AccountId) -> Option<String> {
         lock(&self.accounts).get(account)?.newest.clone()
     }

@@ -43,10 +43,20 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         let (event, post) = match &said.published {
-            None => (Event::SettledNotPublished, None),
+            None => {
+                let left = self.memory.under_way(id);
+                if !left.is_zero() {
+                    let seconds = left.as_secs() + 1;
+                    return Err(ActError::Conflict(words!(
+                        "它的请求可能还在路上，{seconds} 秒后再看",
+                        "its request may still be under way: look again in {seconds} s"
+                    )));
+                }
+                (Event::SettledNotPublished, None)
+            }
             Some(url) => {
                 let (receipt, post) = self.located(&row, url).await?;
-                if !said.dry_run && !post.is_same_text && said.post.as_ref() != Some(&post.id) {
+                if !said.dry_run && post.is_same_text == Some(false) && said.post.as_ref() != Some(&post.id) {
                     let (id, text) = (&post.id, &post.text);
                     return Err(ActError::Conflict(words!(
                         "这一条（{id}）写的是“{text}”，与所发不同；确认是它就带上 `post`: {id}",
@@ -118,7 +128,10 @@ impl Inner {
         if receipts.taken.contains(&shown.id) {
             return Err(anothers(&shown.id));
         }
-        let is_same_text = self.is_text_of(row, &shown).await?;
+        let is_same_text = match shown.text.is_empty() {
+            true => None,
+            false => Some(self.is_text_of(row, &shown).await?),
+        };
         let post = LocatedPost {
             id: shown.id.clone(),
             url: shown.url.clone(),

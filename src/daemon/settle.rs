@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::memory::Claimed;
 use super::prepare::{Means, key};
 use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
 use super::{Inner, StepError};
@@ -56,7 +57,24 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
         return postponed;
     }
     let (event, with) = looked(inner, row, &means).await?;
+    let (event, _claimed) = claimed(inner, row, event);
     written_with(inner, row, event, with).await
+}
+
+/// A post that is found is claimed until that is on disk: an answer that comes in this moment may be about the same one.
+fn claimed(inner: &Inner, row: &Delivery, event: Event) -> (Event, Option<Claimed>) {
+    let Event::Found { receipt, waited } = &event else { return (event, None) };
+    let is_known = row.receipt.as_ref().is_some_and(|own| own.post_id == receipt.post_id);
+    if receipt.post_id.is_empty() || is_known {
+        return (event, None);
+    }
+    match inner.memory.claim_receipt(&row.account, &receipt.post_id) {
+        Some(claimed) => (event, Some(claimed)),
+        None => {
+            let why = Words::new("找到的是另一次投递的", "what was found is another delivery's");
+            (Event::Unseen { why, waited: *waited }, None)
+        }
+    }
 }
 
 /// What a read of the account's timeline says about a delivery, and what it means for others.
@@ -71,7 +89,7 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
         let answer = means.platform.find(&means.call(inner, row), &wanted).await;
         inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
         let event = match answer {
-            Ok(Look::Found(receipt)) => Event::Found(receipt),
+            Ok(Look::Found(receipt)) => Event::Found { receipt, waited },
             Ok(Look::Absent) => Event::Absent { waited },
             Ok(Look::SendAgain)
                 if row.desired == Desired::Published && row.expires_at.is_none_or(|e| e > inner.clock.now()) =>
@@ -114,7 +132,13 @@ pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
         return postponed;
     }
     match looked(inner, row, &means).await? {
-        (event @ (Event::Found(_) | Event::Absent { .. }), with) => written_with(inner, row, event, with).await,
+        (event @ (Event::Found { .. } | Event::Absent { .. }), with) => {
+            let (event, _claimed) = claimed(inner, row, event);
+            match event {
+                Event::Unseen { .. } => Ok(None),
+                event => written_with(inner, row, event, with).await,
+            }
+        }
         _ => Ok(None),
     }
 }

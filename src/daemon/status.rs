@@ -269,7 +269,7 @@ impl Inner {
         let coming = self.ledger.occurrences(now, now + TimeDelta::hours(24)).await?;
         let mut waiting = self.ledger.in_state(State::Unknown, now).await?;
         waiting.extend(self.ledger.in_state(State::Accepted, now).await?);
-        let person = waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(50);
+        let person = waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(1000);
         let accounts = self.ledger.accounts().await?;
         let bad = accounts
             .into_iter()

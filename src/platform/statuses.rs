@@ -138,6 +138,19 @@ impl Statuses {
         sane_id(id.trim_end_matches('/').to_owned())
     }
 
+    /// The recent post of the account's that has this address.
+    async fn listed_at(&self, call: &Call<'_>, address: &Address) -> Result<Shown, Failure> {
+        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
+        let (_, json) = self.ask(call, ask, false).await?;
+        let mut recent = json.as_array().into_iter().flatten().filter_map(|s| self.shown(s));
+        let is_there = |post: &Shown| {
+            let own = post.url.as_deref().and_then(|url| Address::read(url).ok());
+            own.is_some_and(|own| own.is_same(address, &["id"]))
+        };
+        let example = format!("{}/notice/12345", self.settings.base_url);
+        recent.find(is_there).ok_or_else(|| unreadable(self.settings.name.as_str(), &example))
+    }
+
     fn post_url(&self, status: &Value, id: &str) -> Option<String> {
         if let Some(template) = self.settings.text("post_url") {
             let user = status.get("user").and_then(|u| text_of(u, "screen_name")).unwrap_or_default();
@@ -293,24 +306,11 @@ impl Platform for Statuses {
     /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.
     async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure> {
         let address = Address::read(url)?;
-        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
-        let (_, json) = self.ask(call, ask, false).await?;
-        let recent: Vec<Shown> = json.as_array().into_iter().flatten().filter_map(|s| self.shown(s)).collect();
-        let is_there = |post: &&Shown| {
-            post.url
-                .as_deref()
-                .and_then(|url| Address::read(url).ok())
-                .is_some_and(|own| own.is_same(&address, &["id"]))
-        };
-        if let Some(found) = recent.iter().find(is_there) {
-            return Ok(Some(found.clone()));
-        }
-        let id = match address.parts().as_slice() {
+        let named = match address.parts().as_slice() {
             [.., "notice" | "status" | "statuses" | "note", id] => sane_id((*id).to_owned()),
             _ => self.templated(url),
         };
-        let example = format!("{}/notice/12345", self.settings.base_url);
-        let Some(id) = id else { return Err(unreadable(self.settings.name.as_str(), &example)) };
+        let Some(id) = named else { return self.listed_at(call, &address).await.map(Some) };
         let ask = Ask::get(self.url(&format!("statuses/show/{}.json", in_path(&id))));
         let (reply, json) = match self.ask(call, ask, false).await {
             Ok(answer) => answer,

@@ -84,6 +84,10 @@ fn absent(waited_s: u64) -> Event {
     Event::Absent { waited: Duration::from_secs(waited_s) }
 }
 
+fn found(receipt: Receipt) -> Event {
+    Event::Found { receipt, waited: Duration::ZERO }
+}
+
 fn edited(content: &str) -> Event {
     let (content, priority) = (content.into(), Priority::Routine);
     Event::Edited(Edit { content, priority, at: now(), expires_at: None, is_doubted: false })
@@ -112,7 +116,7 @@ fn events() -> Vec<Event> {
         answered(Err(Failure::Unclear(why()))),
         answered(Err(Failure::NotSent(why()))),
         Event::OwnerGone { why: why(), left: Duration::ZERO },
-        Event::Found(receipt(true)),
+        found(receipt(true)),
         absent(0),
         Event::Unseen { why: why(), waited: Duration::ZERO },
         Event::TurnedDown(Class::Policy, why()),
@@ -248,8 +252,22 @@ fn r09_a_duplicate_that_is_an_older_post_is_no_receipt() {
     row.called_duplicate = true;
     row.begun_at = Some(now());
     let older = Receipt { accepted_at: now() - TimeDelta::hours(20), ..receipt(true) };
-    assert_eq!(after(&row, Event::Found(older)).state, State::Failed);
-    assert_eq!(after(&row, Event::Found(receipt(true))).state, State::Published);
+    assert_eq!(after(&row, found(older)).state, State::Failed);
+    assert_eq!(after(&row, found(receipt(true))).state, State::Published);
+}
+
+#[test]
+fn what_is_under_review_is_looked_for_more_and_more_seldom_and_a_person_is_told() {
+    let mut row = after(&delivery(State::Sending), answered(Ok(receipt(false))));
+    let mut looks = 0;
+    while let Some(clock) = row.next_at {
+        looks += 1;
+        let waited = (clock - now()).to_std().unwrap();
+        let event = Event::Found { receipt: receipt(false), waited };
+        row = step(&row, event, clock, &policy()).unwrap().row;
+        assert_eq!(row.state, State::Accepted);
+    }
+    assert!(row.needs_person && (20..40).contains(&looks), "{looks} looks");
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub struct LocatedPost {
     pub text: String,
     /// By the platform's clock.
     pub created: Option<DateTime<Utc>>,
-    /// It is what was sent, as far as can be told.
-    pub is_same_text: bool,
+    /// It is what was sent, as far as can be told; null where the platform shows nothing to compare.
+    pub is_same_text: Option<bool>,
 }
 
 #[derive(Serialize, ToSchema)]
