@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// An instant in UTC, never finer than a microsecond: what the ledger keeps is what was compared.
@@ -31,8 +32,8 @@ struct Inner {
     simulated: Option<i64>,
     /// What a simulation has stepped its wall clock by, in microseconds.
     stepped: AtomicI64,
-    /// How long a simulated process was stopped or its machine suspended, in microseconds: timers stood still.
-    slept: AtomicU64,
+    /// Whether a simulated process is stopped.
+    frozen: watch::Sender<bool>,
     /// State of the generator (SplitMix64).
     chance: AtomicU64,
 }
@@ -50,7 +51,7 @@ impl Clock {
             origin: OnceLock::new(),
             simulated: None,
             stepped: AtomicI64::new(0),
-            slept: AtomicU64::new(0),
+            frozen: watch::Sender::new(false),
             chance: AtomicU64::new(seed),
         }))
     }
@@ -61,7 +62,7 @@ impl Clock {
             origin: OnceLock::new(),
             simulated: Some(start.timestamp_micros()),
             stepped: AtomicI64::new(0),
-            slept: AtomicU64::new(0),
+            frozen: watch::Sender::new(false),
             chance: AtomicU64::new(seed),
         }))
     }
@@ -86,7 +87,7 @@ impl Clock {
         if self.is_simulated() {
             // The first reading is the origin: a simulated clock may be made before its runtime runs.
             let origin = self.0.origin.get_or_init(Instant::now);
-            return Mono(Instant::now().duration_since(*origin) + self.slept());
+            return Mono(Instant::now().duration_since(*origin));
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Mono(Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32))
@@ -98,19 +99,24 @@ impl Clock {
         self.0.stepped.fetch_add(micros, Ordering::SeqCst);
     }
 
-    fn slept(&self) -> Duration {
-        Duration::from_micros(self.0.slept.load(Ordering::SeqCst))
+    /// Stops the process of a simulation, as SIGSTOP does, or lets it go on: while it is stopped nobody who waits on
+    /// this clock wakes, and time passes all the same.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.0.frozen.send_replace(is_frozen);
     }
 
-    /// Stops the process of a simulation, as SIGSTOP or a suspended machine does: no timer runs, and both clocks go on.
-    pub fn suspend(&self, for_: Duration) {
-        self.0.slept.fetch_add(for_.as_micros() as u64, Ordering::SeqCst);
+    /// Returns when the process of a simulation is not stopped.
+    pub async fn thawed(&self) {
+        if *self.0.frozen.borrow() {
+            drop(self.0.frozen.subscribe().wait_for(|frozen| !frozen).await);
+        }
     }
 
     /// Sleeps on the monotonic clock; wakes up to a few milliseconds late.
     #[expect(clippy::disallowed_methods, reason = "this is the file that may")]
     pub async fn sleep(&self, for_: Duration) {
         tokio::time::sleep(for_).await;
+        self.thawed().await;
     }
 
     /// Returns at `at` on the wall clock, never before it, and exactly: the last milliseconds are
@@ -137,7 +143,11 @@ impl Clock {
     /// Runs `work`, or returns `None` once `limit` has passed on the monotonic clock.
     #[expect(clippy::disallowed_methods, reason = "this is the file that may")]
     pub async fn timeout<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {
-        tokio::time::timeout(limit, work).await.ok()
+        if let Ok(done) = tokio::time::timeout(limit, work).await {
+            return Some(done);
+        }
+        self.thawed().await;
+        None
     }
 
     /// The next number of the generator (SplitMix64: small, fast, and the same everywhere).
@@ -174,6 +184,24 @@ mod tests {
         clock.step(TimeDelta::hours(-1));
         assert_eq!(clock.now(), start + TimeDelta::hours(23));
         assert_eq!(clock.mono().0, Duration::from_secs(24 * 3600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_wakes_while_the_process_is_stopped() {
+        let clock = Clock::simulated(from_micros(0), 7);
+        assert_eq!(clock.mono().0, Duration::ZERO);
+        clock.freeze(true);
+        let (sleeper, waker) = (clock.clone(), clock.clone());
+        let slept = tokio::spawn(async move {
+            sleeper.sleep(Duration::from_secs(5)).await;
+            sleeper.mono().0
+        });
+        tokio::spawn(async move {
+            #[expect(clippy::disallowed_methods, reason = "not the clock that is stopped")]
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            waker.freeze(false);
+        });
+        assert_eq!(slept.await.unwrap(), Duration::from_secs(300));
     }
 
     #[test]

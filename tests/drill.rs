@@ -60,7 +60,8 @@ fn r14_a_drill_reaches_its_sandbox_alone_and_its_figures_are_compared_with_the_l
         assert!(row["published"].as_u64().unwrap() >= 11, "{row}");
         assert!(row["first_ms"].as_i64() <= row["last_ms"].as_i64(), "{row}");
     }
-    assert!(rows[2]["from_wrong_word_ms"].as_i64().unwrap() >= 3000);
+    // The wrong word was said before its correction was asked for.
+    assert!(rows[2]["from_wrong_word_ms"].as_i64() > rows[2]["last_ms"].as_i64(), "{}", rows[2]);
     assert!(listener.accept().is_err(), "nothing of a drill reaches the configured platforms");
     assert!(!folder.path().join("state/fabu.db").exists(), "nor the live ledger");
     let ledger = rusqlite::Connection::open(folder.path().join("state/drill/fabu.db")).unwrap();
