@@ -159,8 +159,12 @@ pub enum Event {
     },
     TakenDown,
     NotTakenDown(Failure),
-    /// The wall clock was stepped: what waits for a length of time goes on waiting for the same length.
-    ClockStepped(TimeDelta),
+    /// The wall clock was stepped by so much: what waits for a length of time goes on waiting for the same length. What
+    /// is to go at once has no hour of its own: its instant and its end move with the clock.
+    ClockStepped {
+        by: TimeDelta,
+        is_at_once: bool,
+    },
 }
 
 /// How long the doubt about a delivery has lasted, on a clock that neither steps nor stops, in this process alone:
@@ -223,7 +227,7 @@ impl Event {
             Event::TriedAgain { .. } => "tried_again",
             Event::TakenDown => "taken_down",
             Event::NotTakenDown(_) => "not_taken_down",
-            Event::ClockStepped(_) => "clock_stepped",
+            Event::ClockStepped { .. } => "clock_stepped",
         }
     }
 }
@@ -453,9 +457,12 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         (Published | Accepted, Event::NotTakenDown(failure)) if before.desired == Desired::Removed => {
             row.not_taken_down(failure, now, policy);
         }
-        (Retrying | Unknown | Accepted | Published, Event::ClockStepped(by)) if before.next_at.is_some() => {
-            row.next_at = before.next_at.and_then(|at| at.checked_add_signed(by));
+        (Retrying | Unknown | Accepted | Published, Event::ClockStepped { by, is_at_once })
+            if before.next_at.is_some() =>
+        {
+            row.clock_stepped(by, is_at_once);
         }
+        (Scheduled | Ready | Held, Event::ClockStepped { by, is_at_once: true }) => row.clock_stepped(by, true),
         _ => return Err(illegal),
     }
     let keeps_prepared = match (&before.prepared, &row.prepared) {

@@ -234,6 +234,11 @@ fn changed(
             }
         }
     }
+    // What waits of an hour that has come, held back or not yet sent at all, goes in the new words too.
+    if is_repeat(announcement) {
+        let came = known.occurrences.iter().filter(|(_, k)| k.is_waiting() && k.release < now);
+        occurrences.extend(came.map(|(o, k)| (o.clone(), k.release)));
+    }
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
     // An hour that has come belongs to its release: its accounts that are late still go, or wait for a person.

@@ -20,7 +20,7 @@ use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State};
 use crate::core::gate::{Hold, Verdict};
 use crate::core::words::{Words, shown, words};
-use crate::daemon::send::{review, verdict_of};
+use crate::daemon::send::{closed, review, verdict_of};
 use crate::ledger::{Filter, LedgerError};
 
 /// What was kept back, at most so many at once.
@@ -127,7 +127,10 @@ impl Inner {
     }
 
     /// The contents of these deliveries, read once.
-    async fn contents_of(&self, rows: &[Delivery]) -> Result<BTreeMap<ContentHash, Arc<Content>>, LedgerError> {
+    pub(super) async fn contents_of(
+        &self,
+        rows: &[Delivery],
+    ) -> Result<BTreeMap<ContentHash, Arc<Content>>, LedgerError> {
         let mut contents = BTreeMap::new();
         for row in rows {
             if !contents.contains_key(&row.content) {
@@ -216,17 +219,22 @@ impl Inner {
         let decide = |row: &Delivery| {
             let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
             let expires_at = super::planner::expiry(&content.body, at, &config.settings.publish);
-            let may = !is_covered(row, content) && !config.city.is_resting(&row.account);
-            may.then_some(Event::GateOpen { at, expires_at })
+            match verdict_of(self, row, content, at) {
+                // What its account gets no more waits for nobody any longer.
+                Verdict::Closed(why) => Some(closed(why)),
+                _ if is_covered(row, content) => None,
+                _ => Some(Event::GateOpen { at, expires_at }),
+            }
         };
-        let released = stepped(self.step_all(by, &rows, decide).await)?;
+        let done = stepped(self.step_all(by, &rows, decide).await)?;
+        let released = done.iter().filter(|row| row.state != State::Cancelled).count();
         let covered = rows.iter().filter(|row| is_covered(row, &contents[&row.content])).count();
-        if released.is_empty() {
+        if done.is_empty() {
             let said =
                 Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
             return Err(ActError::Conflict(said));
         }
-        Ok(Unheld { id: id.map(str::to_owned), released: released.len(), held: covered })
+        Ok(Unheld { id: id.map(str::to_owned), released, held: covered })
     }
 }
 

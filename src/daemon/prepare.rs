@@ -253,10 +253,14 @@ pub fn post(inner: &Inner, row: &Delivery, content: &Content) -> Result<Post, Fa
     })
 }
 
-/// The delivery's own key, kept by platforms that keep one: the same over all its attempts.
+/// The delivery's own key, kept by platforms that keep one: the same over all its attempts, and over all its versions,
+/// since of an occurrence an account gets one post whatever it says.
 pub fn key(row: &Delivery) -> String {
     use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{}\0{}\0{}", row.occurrence, row.account, row.content));
+    if let Some(prepared) = &row.prepared {
+        return prepared.key.clone();
+    }
+    let digest = Sha256::digest(format!("{}\0{}", row.occurrence, row.account));
     hex::encode(&digest[..16])
 }
 

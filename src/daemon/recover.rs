@@ -5,14 +5,16 @@
 //! may be a copy of yesterday's. So it is looked for once before it is sent. If the ledger is known to be older than
 //! it was, another process may have been sending a moment ago, and absence is believed only after the settling time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::{Inner, lock};
-use crate::core::announcement::Priority;
+use super::{Inner, StepError, lock};
+use crate::clock::Time;
+use crate::core::announcement::{ContentHash, Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
@@ -56,6 +58,18 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     };
     let due = inner.ledger.overdue(now).await?;
     write(inner, due, |_| Event::Doubted { why: why(), one_look: is_whole }).await?;
+    // An emergency over the socket was asked for before now, whatever the clock shows: it was put back meanwhile.
+    let filter = Filter {
+        priority: Some(Priority::Emergency),
+        states: vec![State::Scheduled, State::Ready, State::Held, State::Retrying],
+        max: MOST_WAITING,
+        ..Filter::default()
+    };
+    let mut ahead = inner.ledger.deliveries(filter).await?;
+    ahead.retain(|d| d.at > now);
+    let contents = inner.contents_of(&ahead).await?;
+    ahead.retain(|d| contents[&d.content].body.timing == Timing::Now);
+    write(inner, ahead, |d| Event::ClockStepped { by: now - d.at, is_at_once: true }).await?;
     // What waits for a word goes on being prepared for it.
     let filter = Filter {
         priority: Some(Priority::Emergency),
@@ -108,6 +122,22 @@ pub async fn watch_the_clock(inner: Arc<Inner>) {
     }
 }
 
+/// What waits for a length of time or was to go by `came`, and of their contents those that go at once.
+async fn moved_with_the_clock(
+    inner: &Inner,
+    came: Time,
+) -> Result<(Vec<Delivery>, BTreeSet<ContentHash>), LedgerError> {
+    let rows = inner.ledger.waiting(came).await?;
+    let contents = inner.contents_of(&rows).await?;
+    let at_once = contents.into_iter().filter(|(_, content)| content.body.timing == Timing::Now);
+    Ok((rows, at_once.map(|(hash, _)| hash).collect()))
+}
+
+/// An emergency whose hour has come once does not wait for it again.
+fn has_come(row: &Delivery, came: Time) -> bool {
+    row.priority == Priority::Emergency && row.at <= came
+}
+
 async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     let seconds = jump.num_milliseconds() as f64 / 1000.0;
     tracing::error!(seconds, "the wall clock was stepped");
@@ -115,11 +145,17 @@ async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
         tracing::error!(%error, "the step was not recorded");
     }
-    match inner.ledger.waiting().await {
-        Ok(rows) => {
-            let moved = |row: &Delivery| row.next_at.is_some().then_some(Event::ClockStepped(jump));
+    // What was due within the moment in which nobody had noticed is meant too.
+    let came = inner.clock.now() - jump + TimeDelta::seconds(2);
+    match moved_with_the_clock(inner, came).await {
+        Ok((rows, at_once)) => {
+            let moved = |row: &Delivery| match at_once.contains(&row.content) || has_come(row, came) {
+                true => Some(Event::ClockStepped { by: jump, is_at_once: true }),
+                false => row.next_at.is_some().then_some(Event::ClockStepped { by: jump, is_at_once: false }),
+            };
             let failed = inner.step_all(&Actor::Daemon, &rows, moved).await;
-            for error in failed.into_iter().filter_map(Result::err) {
+            let failed = failed.into_iter().filter_map(Result::err);
+            for error in failed.filter(|error| !matches!(error, StepError::Illegal(_))) {
                 tracing::warn!(%error, "a wait was not moved with the clock");
             }
         }

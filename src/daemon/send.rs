@@ -17,7 +17,7 @@ use super::memory::Claimed;
 use super::prepare::{Means, bad_credential, picture, prepare, use_of};
 use super::{Inner, StepError, release, settle};
 use crate::clock::Time;
-use crate::core::announcement::{Body, Content, Priority};
+use crate::core::announcement::{Body, Content, Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Illegal, Receipt, Scope, State};
 use crate::core::gate::{Asking, Verdict};
@@ -150,7 +150,7 @@ pub fn verdict_of(inner: &Inner, row: &Delivery, content: &Content, now: Time) -
 }
 
 /// The event that an account which gets nothing any more makes of a delivery that has not begun.
-fn closed(why: Words) -> Event {
+pub fn closed(why: Words) -> Event {
     Event::Withdrawn { desired: Desired::Stopped, cause: Cause::Closed, why }
 }
 
@@ -204,8 +204,12 @@ pub fn review(row: &Delivery, content: &Content) -> Event {
 }
 
 pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
-    // Never before its hour, also when the wall clock was stepped back while it waited to be tried again.
-    let slot = row.next_at.unwrap_or(row.at).max(row.at);
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    // Never before its hour, also when the wall clock was stepped back while it waited to be tried again; what goes at
+    // once has none.
+    let hour = Some(row.at).filter(|_| content.body.timing != Timing::Now);
+    let slot = row.next_at.unwrap_or(row.at);
+    let slot = hour.map_or(slot, |hour| slot.max(hour));
     // Five seconds ahead, or later by whole seconds for what was claimed late: all of a release meet at one of these.
     let seconds = (slot - inner.clock.now() - GATHER).num_seconds().min(release::WARM_AHEAD.num_seconds());
     if row.state == State::Ready && seconds >= 1 {
@@ -225,7 +229,6 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         inner.metrics.missed();
         return stepped(inner, row, Event::Expired).await;
     }
-    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
     match verdict_of(inner, row, &content, slot) {
         Verdict::Go => {}
         Verdict::Held { cause, until, why } => {

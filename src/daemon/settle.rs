@@ -169,6 +169,8 @@ async fn wanted_of(
     let day = TimeDelta::days(1);
     let since = match (&row.doubted, &content.body.timing) {
         (Some(_), Timing::Now) => row.at - day,
+        // The clock was put back while no process saw it: nobody knows how far.
+        _ if sent > inner.clock.now() => sent.min(inner.clock.now()) - day,
         _ => row.at.min(sent),
     };
     Ok(Wanted {

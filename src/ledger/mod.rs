@@ -226,8 +226,9 @@ pub trait Ledger: Send + Sync {
     async fn next_due(&self, after: Time) -> Result<Option<Time>, LedgerError>;
     async fn load(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>, LedgerError>;
     async fn of_occurrence(&self, id: OccurrenceId) -> Result<Vec<Delivery>, LedgerError>;
-    /// Deliveries that wait for a length of time: to be tried again, looked for, taken down.
-    async fn waiting(&self) -> Result<Vec<Delivery>, LedgerError>;
+    /// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and what is to be sent and
+    /// whose instant had come by `came`.
+    async fn waiting(&self, came: Time) -> Result<Vec<Delivery>, LedgerError>;
     /// Deliveries that are to be sent and whose instant is over.
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError>;
     async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError>;

@@ -95,18 +95,21 @@ pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery
 }
 
 /// Deliveries that wait for a length of time: to be tried again, looked for, taken down.
-pub fn waiting(db: &Connection) -> Sql<Vec<Delivery>> {
+pub fn waiting(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
     let states = "state IN ('retrying', 'unknown', 'accepted', 'published')";
-    delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])
+    let mut found = delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])?;
+    found.extend(delivery_list(db, PENDING, &[Box::new(micros(came))])?);
+    Ok(found)
 }
 
-/// Deliveries that are to be sent and whose instant is over. Found by their occurrences: of those that are pending there
-/// may be a hundred thousand whose hour is far.
+/// Found by their occurrences: of those that are pending there may be a hundred thousand whose hour is far.
+const PENDING: &str = "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN
+     (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held')))
+     AND state IN ('scheduled', 'ready', 'held') AND at <= $1";
+
+/// Deliveries that are to be sent and whose instant is over.
 pub fn overdue(db: &Connection, now: Time) -> Sql<Vec<Delivery>> {
-    let pending = "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN
-                   (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held')))
-                   AND state IN ('scheduled', 'ready', 'held') AND at <= $1";
-    let mut found = delivery_list(db, pending, &[Box::new(micros(now))])?;
+    let mut found = delivery_list(db, PENDING, &[Box::new(micros(now))])?;
     found.extend(in_state(db, State::Retrying, now)?);
     Ok(found)
 }

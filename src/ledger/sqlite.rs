@@ -261,8 +261,8 @@ impl Ledger for Sqlite {
         self.read(move |db| read::of_occurrence(db, &id)).await
     }
 
-    async fn waiting(&self) -> Result<Vec<Delivery>, LedgerError> {
-        self.read(read::waiting).await
+    async fn waiting(&self, came: Time) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(move |db| read::waiting(db, came)).await
     }
 
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError> {

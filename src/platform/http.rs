@@ -191,9 +191,16 @@ impl Net {
 
 const LANES: [Lane; 2] = [Lane::Routine, Lane::Emergency];
 
+impl Room {
+    /// One that is given back when it is dropped.
+    pub fn of(place: OwnedSemaphorePermit) -> Room {
+        Room { _place: Some(place) }
+    }
+}
+
 async fn taken(places: Option<Arc<Semaphore>>) -> Room {
     match places {
-        Some(places) => Room { _place: places.acquire_owned().await.ok() },
+        Some(places) => places.acquire_owned().await.map(Room::of).unwrap_or_default(),
         None => Room::default(),
     }
 }

@@ -11,7 +11,7 @@ use super::state::Dice;
 use crate::clock::Mono;
 
 /// The behaviours by name; the place in the list is the number, and from 30 on the answer itself is hostile.
-const NAMES: [&str; 41] = [
+const NAMES: [&str; 42] = [
     "latency",
     "error",
     "proxy_page",
@@ -53,6 +53,7 @@ const NAMES: [&str; 41] = [
     "echo_token",
     "retry_after",
     "wrong_reply",
+    "gap",
 ];
 
 /// A behaviour of the platforms page by its number.

@@ -325,6 +325,7 @@ fn timeline(ctx: &Ctx<'_>) -> Reply {
     let shown = ctx
         .posts
         .of(account)
+        .skip(ctx.gap().0)
         .filter(|post| post.listed(ctx.now) && (own || !post.hidden && !post.in_review(ctx.now)))
         .filter(|post| post.number > since && post.number < most)
         .take(count);

@@ -32,7 +32,28 @@ pub(super) struct Twist {
     pub eaten: bool,
     pub polls: Option<u32>,
     pub admin: bool,
+    pub gap: Option<Gap>,
     pub refuse: Option<Refusal>,
+}
+
+/// A timeline that does not show all there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    /// So many of the newest are not shown.
+    pub newest: usize,
+    /// Where the dialect can say that there is more, it does.
+    pub is_told: bool,
+}
+
+impl Gap {
+    /// `cut`: the newest is missing, and that is said; `empty`: all of it, and that is said; `lie`: it is not.
+    fn named(kind: &str, count: Option<u64>) -> Gap {
+        match kind {
+            "empty" => Gap { newest: usize::MAX, is_told: true },
+            "lie" => Gap { newest: usize::MAX, is_told: false },
+            _ => Gap { newest: count.map_or(1, |n| n as usize), is_told: true },
+        }
+    }
 }
 
 /// An answer in the platform's own words instead of the call being carried out.
@@ -136,6 +157,7 @@ impl Script {
             "silent_cut" if kind == "picture" => twist.drop_picture = true,
             "silent_cut" => twist.cut = true,
             "eaten" => twist.eaten = true,
+            "gap" => twist.gap = Some(Gap::named(kind, p.count)),
             "clock" => {
                 twist.offset = TimeDelta::milliseconds((p.seconds.unwrap_or(0.0) * 1000.0) as i64);
             }

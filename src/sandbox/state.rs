@@ -399,6 +399,11 @@ impl Ctx<'_> {
         self.posts.get(n?).filter(|post| !post.gone(self.now)).cloned()
     }
 
+    /// How many of the newest posts a fault keeps off the timeline, and whether that is said.
+    pub fn gap(&self) -> (usize, bool) {
+        self.twist.gap.map_or((0, false), |gap| (gap.newest, gap.is_told))
+    }
+
     /// A post of this account that a reader of its own timeline would see.
     pub fn timeline(&self) -> Vec<Entry> {
         let Some(account) = self.account() else { return Vec::new() };

@@ -321,7 +321,7 @@ fn timeline(ctx: &Ctx<'_>) -> Reply {
     let count = number("count").unwrap_or(20).clamp(1, 200) as usize;
     let skip = (number("page").unwrap_or(1).max(1) as usize - 1).saturating_mul(count);
     let all = ctx.timeline();
-    let shown = all.iter().filter(|post| post.number > since && (most == 0 || post.number <= most));
+    let shown = all.iter().skip(ctx.gap().0).filter(|post| post.number > since && (most == 0 || post.number <= most));
     Reply::ok(shown.skip(skip).take(count).map(|post| status(post, ctx)).collect())
 }
 

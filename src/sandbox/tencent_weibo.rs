@@ -284,13 +284,15 @@ fn timeline(ctx: &mut Ctx<'_>) -> Reply {
     }
     let Some(account) = ctx.account() else { return error(3, 3, "access_token not found") };
     // What the system deleted stays in the own timeline, with its status; what the user deleted does not.
+    let (missing, is_told) = ctx.gap();
     let mut all = ctx
         .posts
         .of(account)
+        .skip(missing)
         .filter(|post| post.visible_from <= ctx.now && standing(ctx, post) != 3)
         .filter(|post| page != 1 || before == 0 || post.created.timestamp() < before);
     let info: Vec<Value> = all.by_ref().take(count as usize).map(|post| record(ctx, post)).collect();
-    let end = all.next().is_none();
+    let end = all.next().is_none() && !is_told;
     drop(all);
     if info.is_empty() {
         return ok(ctx, Value::Null);

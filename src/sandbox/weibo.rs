@@ -412,8 +412,11 @@ fn timeline(ctx: &Ctx<'_>) -> Reply {
         return error(ctx, 10008, "");
     }
     let get = |n: Option<Result<u64, _>>, default: u64| n.and_then(Result::ok).unwrap_or(default);
-    let all = ctx.timeline();
-    let total = all.len();
+    let mut all = ctx.timeline();
+    let (missing, is_told) = ctx.gap();
+    let whole = all.len();
+    all.drain(..missing.min(whole));
+    let total = if is_told { whole } else { all.len() };
     let (since, most) = (get(since, 0), get(most, 0));
     let count = (get(count, 20) as usize).min(SHOWN);
     let newest = all.into_iter().take(if get(page, 1) > 1 { 0 } else { SHOWN });

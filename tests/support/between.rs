@@ -85,7 +85,7 @@ passed_on! {
     events(after: Seq, max: usize) -> Got<Vec<Recorded>>;
     newer(than: Seq) -> Seq;
     snapshot() -> Got<Snapshot>;
-    waiting() -> Got<Vec<Delivery>>;
+    waiting(came: Time) -> Got<Vec<Delivery>>;
     overdue(now: Time) -> Got<Vec<Delivery>>;
     holds() -> Got<Vec<Hold>>;
     kept_back(until: Time, accounts: Option<BTreeSet<AccountId>>) -> Got<KeptBack>;

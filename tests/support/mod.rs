@@ -149,12 +149,12 @@ impl City {
     }
 }
 
-fn config_of(folder: &Path) -> Config {
+pub fn config_of(folder: &Path) -> Config {
     let (config, faults) = config::read(&folder.join("fabu.yaml"), &env(), true);
     config.unwrap_or_else(|| panic!("{faults:?}"))
 }
 
-fn sandbox(config: &Config, seed: u64, clock: &Clock) -> Sandbox {
+pub fn sandbox(config: &Config, seed: u64, clock: &Clock) -> Sandbox {
     let mut setup: Setup = fabu::cli::world::setup_of(config);
     setup.seed = seed;
     setup.limits = false;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::super::Time;
 use super::super::words::Words;
 use super::{Cause, Class, Delivery, Desired, Edit, Failure, Outcome, Policy, Receipt, State, Stopped, Waited};
@@ -76,6 +78,19 @@ impl Delivery {
         }
         (self.attempt, self.begun_at) = (0, None);
         self.begin_again(edit.at, edit.expires_at, now);
+    }
+
+    pub(super) fn clock_stepped(&mut self, by: TimeDelta, is_at_once: bool) {
+        let moved = |at: Time| at.checked_add_signed(by).unwrap_or(at);
+        self.next_at = self.next_at.map(moved);
+        // The platforms' times are compared with it, as the clock shows them now.
+        if matches!(self.state, State::Retrying | State::Unknown | State::Accepted) {
+            self.begun_at = self.begun_at.map(moved);
+        }
+        if is_at_once && self.state != State::Published {
+            self.at = moved(self.at);
+            self.expires_at = self.expires_at.map(moved);
+        }
     }
 
     pub(super) fn hold(&mut self, cause: Cause, until: Option<Time>, why: Words) {

@@ -126,7 +126,7 @@ fn events() -> Vec<Event> {
         Event::TriedAgain { at: now(), expires_at: None },
         Event::TakenDown,
         Event::NotTakenDown(Failure::NotSent(why())),
-        Event::ClockStepped(TimeDelta::minutes(4)),
+        Event::ClockStepped { by: TimeDelta::minutes(4), is_at_once: true },
     ]
 }
 
@@ -350,9 +350,11 @@ fn an_attempt_that_never_began_is_none() {
 fn a_clock_that_is_stepped_moves_what_waits_and_nothing_that_has_an_hour() {
     let by = TimeDelta::minutes(4);
     for state in [State::Retrying, State::Unknown, State::Accepted] {
-        assert_eq!(after(&delivery(state), Event::ClockStepped(by)).next_at, Some(now() + by));
+        assert_eq!(after(&delivery(state), Event::ClockStepped { by, is_at_once: false }).next_at, Some(now() + by));
     }
-    assert!(step(&delivery(State::Scheduled), Event::ClockStepped(by), now(), &policy()).is_err());
+    assert!(
+        step(&delivery(State::Scheduled), Event::ClockStepped { by, is_at_once: false }, now(), &policy()).is_err()
+    );
 }
 
 /// Every state a row can come to rest in, and what a person can do about it, or why nothing needs to be done.

@@ -1,0 +1,55 @@
+//! A ledger that refuses, or that writes and does not say so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use fabu::clock::Clock;
+use fabu::core::change::{Actor, Change};
+use fabu::ledger::sqlite::Sqlite;
+use fabu::ledger::{Committed, Ledger, LedgerError};
+
+use crate::support::between::Watch;
+
+/// How often, in thousandths, a commit is refused, or done and not answered.
+pub struct Trouble {
+    refused: AtomicU64,
+    unanswered: AtomicU64,
+    paused: AtomicBool,
+    dice: Clock,
+}
+
+impl Trouble {
+    pub fn new(seed: u64) -> Arc<Trouble> {
+        let (refused, unanswered, paused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Trouble { refused, unanswered, paused, dice: Clock::simulated(fabu::clock::from_micros(0), seed) })
+    }
+
+    pub fn set(&self, refused: u64, unanswered: u64) {
+        self.refused.store(refused, Ordering::SeqCst);
+        self.unanswered.store(unanswered, Ordering::SeqCst);
+    }
+
+    pub fn pause(&self, is_paused: bool) {
+        self.paused.store(is_paused, Ordering::SeqCst);
+    }
+
+    fn strikes(&self, thousandths: &AtomicU64) -> bool {
+        let often = thousandths.load(Ordering::SeqCst);
+        often > 0 && !self.paused.load(Ordering::SeqCst) && self.dice.random() % 1000 < often
+    }
+}
+
+#[async_trait]
+impl Watch for Trouble {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError> {
+        if self.strikes(&self.refused) {
+            return Err(LedgerError::NoSpace);
+        }
+        let done = ledger.commit(by, changes).await;
+        if done.is_ok() && self.strikes(&self.unanswered) {
+            return Err(LedgerError::Unavailable("the disk did not answer".to_owned()));
+        }
+        done
+    }
+}
