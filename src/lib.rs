@@ -27,3 +27,16 @@ pub mod input;
 pub mod ledger;
 pub mod platform;
 pub mod sandbox;
+
+/// A fault that the simulation has to find. It is there only in a build with `--cfg fabu_planted`, and only where
+/// `FABU_PLANTED` names it; every other build has none.
+#[cfg(fabu_planted)]
+pub(crate) fn planted(fault: &str) -> bool {
+    static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    NAMED.get_or_init(|| std::env::var("FABU_PLANTED").ok()).as_deref() == Some(fault)
+}
+
+#[cfg(not(fabu_planted))]
+pub(crate) const fn planted(_: &str) -> bool {
+    false
+}

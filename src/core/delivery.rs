@@ -324,6 +324,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.stop(desired, cause);
             row.end(Cancelled, None, why);
         }
+        (Sending | Accepted | Unknown, Event::Withdrawn { .. }) if crate::planted("stop_misses_what_is_out") => {}
         (Sending | Accepted | Unknown, Event::Withdrawn { desired, cause, why }) => {
             row.stop(desired, cause);
             row.reason = Some(why);
@@ -448,7 +449,9 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 Words::new("平台收下而没有展示", "taken by the platform and not shown"),
             );
         }
-        (Failed | Expired, Event::TriedAgain { at, expires_at }) if before.desired == Desired::Published => {
+        (Failed | Expired, Event::TriedAgain { at, expires_at })
+            if before.desired == Desired::Published || crate::planted("ended_is_tried_again") =>
+        {
             row.attempt = 0;
             row.begin_again(at, expires_at, now);
         }

@@ -70,7 +70,7 @@ pub struct KnownOccurrence {
 impl KnownOccurrence {
     /// Whether its release has begun: from then on the queue changes nothing of it.
     fn is_released(&self) -> bool {
-        self.out > 0
+        self.out > 0 && !crate::planted("edit_splits_a_release")
     }
 
     fn is_waiting(&self) -> bool {
@@ -235,14 +235,16 @@ fn changed(
         }
     }
     // What waits of an hour that has come, held back or not yet sent at all, goes in the new words too.
-    if is_repeat(announcement) {
+    if is_repeat(announcement) && !crate::planted("held_in_old_words") {
         let came = known.occurrences.iter().filter(|(_, k)| k.is_waiting() && k.release < now);
         occurrences.extend(came.map(|(o, k)| (o.clone(), k.release)));
     }
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
     // An hour that has come belongs to its release: its accounts that are late still go, or wait for a person.
-    let coming = |k: &KnownOccurrence| k.is_waiting() && k.release > now;
+    let coming = |k: &KnownOccurrence| {
+        k.is_waiting() && k.release > now || k.pending > 0 && crate::planted("edit_cancels_late_ones")
+    };
     let gone: Vec<OccurrenceId> = known
         .occurrences
         .iter()

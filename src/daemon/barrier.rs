@@ -119,9 +119,11 @@ impl Http for Barrier {
     ) -> Result<Response<Bytes>, Lost> {
         let inner = &self.ticket.inner;
         let permit: Arc<dyn Permit> = self.ticket.clone();
-        let mut sending = inner.http.send_in_room(platform, lane, request, timeout, Some(permit));
+        let is_early = crate::planted("permit_before_connection");
+        let asked = Some(permit).filter(|_| !is_early);
+        let mut sending = inner.http.send_in_room(platform, lane, request, timeout, asked);
         let (room, awaited) = self.admitted(platform, lane).await;
-        if !self.ticket.is_still_wanted() {
+        if !self.ticket.is_still_wanted() || is_early && !self.ticket.is_granted() {
             if awaited {
                 self.began();
             }

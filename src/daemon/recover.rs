@@ -56,7 +56,8 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
             "the ledger is older than its mark: looking whether it is out already",
         ),
     };
-    let due = inner.ledger.overdue(now).await?;
+    let mut due = inner.ledger.overdue(now).await?;
+    due.retain(|_| !crate::planted("start_without_doubt"));
     write(inner, due, |_| Event::Doubted { why: why(), one_look: is_whole }).await?;
     // An emergency over the socket was asked for before now, whatever the clock shows: it was put back meanwhile.
     let filter = Filter {
@@ -149,7 +150,9 @@ async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     let came = inner.clock.now() - jump + TimeDelta::seconds(2);
     match moved_with_the_clock(inner, came).await {
         Ok((rows, at_once)) => {
-            let moved = |row: &Delivery| match at_once.contains(&row.content) || has_come(row, came) {
+            let moved = |row: &Delivery| match (at_once.contains(&row.content) || has_come(row, came))
+                && !crate::planted("waits_for_its_hour_again")
+            {
                 true => Some(Event::ClockStepped { by: jump, is_at_once: true }),
                 false => row.next_at.is_some().then_some(Event::ClockStepped { by: jump, is_at_once: false }),
             };

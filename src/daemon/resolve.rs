@@ -140,7 +140,10 @@ impl Inner {
             is_same_text,
         };
         let receipt = Receipt {
-            post_id: shown.id,
+            post_id: match crate::planted("address_is_an_id") {
+                true => url.rsplit('/').next().unwrap_or_default().to_owned(),
+                false => shown.id,
+            },
             url: shown.url.or_else(|| Some(url.trim().to_owned())),
             accepted_at: shown.created.unwrap_or(now),
             shown: true,

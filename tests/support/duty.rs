@@ -40,3 +40,23 @@ pub fn text(value: &Value, key: &str) -> String {
 pub fn standing(city: &City, words: &str) -> usize {
     city.posts().iter().filter(|((_, text), _)| text.contains(words)).map(|(_, n)| *n as usize).sum()
 }
+
+/// Routine is silent everywhere for this long; the hold's name.
+pub async fn hold(daemon: &Daemon, lasts: std::time::Duration) -> String {
+    let now = daemon.inner.clock.now();
+    let until = fabu::daemon::holds::until(now, lasts);
+    let (id, reason, owner) = ("h".to_owned(), "静默".to_owned(), "duty".to_owned());
+    let hold = fabu::core::gate::Hold {
+        id: id.clone(),
+        reason,
+        until,
+        accounts: None,
+        owner,
+        begun: now,
+        post: None,
+        ended: None,
+        version: 1,
+    };
+    daemon.inner.hold(&person(1000), hold).await.unwrap();
+    id
+}

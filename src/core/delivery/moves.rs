@@ -68,7 +68,7 @@ impl Delivery {
         let is_held_back = self.state == State::Held && matches!(self.cause, Some(Cause::Hold | Cause::Review));
         self.content = edit.content;
         self.priority = edit.priority;
-        if is_held_back && is_routine && edit.at == self.at {
+        if is_held_back && is_routine && edit.at == self.at && !crate::planted("held_goes_when_edited") {
             // Another text for the hour it was kept back from still waits for a person's review.
             self.prepared = None;
             return;
@@ -270,6 +270,9 @@ impl Delivery {
             return;
         }
         self.needs_person = true;
+        if crate::planted("error_is_the_end") {
+            return self.next_at = None;
+        }
         if is_miss || self.state == State::Accepted || policy.read_back.settle.is_none() {
             self.misses = self.misses.saturating_add(1);
         }
@@ -308,7 +311,9 @@ impl Delivery {
 
     /// Whether the queue still decides about it: nobody but the queue has stopped it.
     pub fn is_the_queues(&self) -> bool {
-        self.desired == Desired::Published || self.cause.is_some_and(Cause::is_of_queue)
+        self.desired == Desired::Published
+            || self.cause.is_some_and(Cause::is_of_queue)
+            || crate::planted("edit_revives")
     }
 
     /// The earliest at which this delivery can have been on the platform.

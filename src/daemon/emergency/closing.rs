@@ -73,6 +73,9 @@ impl Inner {
         }
         let why = words!("由 {by} 更正", "corrected by {by}");
         let mut with = vec![stop(&last.posts, Desired::Removed, Cause::Corrected, why)];
+        if crate::planted("correction_expects_rows") {
+            with.extend(last.whereabouts.rows.iter().map(|row| Change::Expect(row.id, row.fence)));
+        }
         let note =
             |with: Option<&str>| Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": with }));
         let rows = last.whereabouts.rows.len();
