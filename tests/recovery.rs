@@ -157,39 +157,113 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// A release of 800 killed in its middle again and again, while answers are lost. `FABU_KILLS` sets how often.
+/// Somebody asked for something while the daemon was being killed: when it was answered, and what.
+struct Answered {
+    id: String,
+    what: &'static str,
+    at: fabu::clock::Time,
+    cancelled: usize,
+}
+
+/// Asks once; who gets no answer knows nothing.
+async fn ask(city: &City, id: &str, what: &'static str, body: Value) -> Option<Answered> {
+    let client = fabu::api::client::Client::new(&city.path("state/fabu.sock"));
+    let path = if what == "urgent" { "/v1/urgent".to_owned() } else { format!("/v1/announcements/{id}/{what}") };
+    let said = city.clock.timeout(Duration::from_secs(3), client.post(&path, &body)).await?.ok()?;
+    let cancelled = said["cancelled"].as_u64().unwrap_or(0) as usize;
+    Some(Answered { id: id.to_owned(), what, at: city.clock.now(), cancelled })
+}
+
+/// A release of 800 killed twice in its middle, again and again, while answers are lost, an editor edits and moves what
+/// is out and what is to come, and an officer cancels, sends and corrects. `FABU_KILLS` sets how often.
 #[test]
-fn r01_kill_9_in_the_middle_of_a_release_of_800_loses_and_doubles_nothing() {
+fn r01_r52_kill_9_in_the_middle_of_releases_of_800_loses_and_doubles_nothing_and_every_answer_is_true() {
     runtime().block_on(async {
-        let kills: usize = std::env::var("FABU_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
+        let kills: usize = std::env::var("FABU_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(4);
         let lost =
             json!({ "behaviour": "reset_after", "operation": "post", "probability": 0.05, "seed": 7 }).to_string();
         let city = City::new(&["--fault", &lost]).await;
         let mut daemon = city.start().await;
-        for n in 0..kills {
-            let at = city.clock.now() + chrono::TimeDelta::milliseconds(3500);
-            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-            city.save(
-                &format!("{n}.yaml"),
-                &format!("announcements:\n  - {{id: a{n}, text: 第{n}号【{n}】, at: \"{at}\", to: [\"**\"]}}\n"),
-            );
-            // Somewhere between the arming and the last receipt.
-            let into = 3200 + city.clock.random() % 700;
-            city.clock.sleep(Duration::from_millis(into)).await;
-            daemon.0.kill().unwrap();
-            daemon.0.wait().unwrap();
-            daemon = city.start().await;
+        let mut answers: Vec<Answered> = Vec::new();
+        let releases = kills.div_ceil(2);
+        let after = |seconds: i64| {
+            let at = city.clock.now() + chrono::TimeDelta::milliseconds(seconds);
+            at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+        };
+        for n in 0..releases {
+            let at = after(3500);
+            let entry =
+                |id: &str, to: &str| format!("  - {{id: {id}, text: 第{n}号【{id}】, at: \"{at}\", to: [{to}]}}\n");
+            let (all, some) = (entry(&format!("a{n}"), "\"**\""), entry(&format!("c{n}"), "\"sina:**\""));
+            city.save(&format!("{n}.yaml"), &format!("announcements:\n{all}{some}"));
+            let mut into = 3200 + city.clock.random() % 500;
+            for kill in 0..2 {
+                // An officer who asks a moment before, an editor who changes what is out and moves what is to come.
+                let moment = city.clock.random() % 400;
+                city.clock.sleep(Duration::from_millis(into - moment.min(into))).await;
+                let id = format!("c{n}");
+                let done = match kill {
+                    0 => ask(&city, &id, "cancel", json!({})).await,
+                    _ if n % 3 == 0 => {
+                        let id = format!("u{n}");
+                        let body =
+                            json!({ "id": id, "text": format!("紧急【{id}】"), "level": "blue", "to": ["tencent:**"] });
+                        let taken = ask(&city, &id, "urgent", body).await;
+                        let corrected = ask(&city, &id, "correct", json!({})).await;
+                        answers.extend(taken);
+                        corrected
+                    }
+                    _ => {
+                        city.save(&format!("{n}.yaml"), &format!("announcements:\n{}", all.replace("第", "改第")));
+                        city.save(&format!("moved-{n}.yaml"), &format!("announcements:\n{some}"));
+                        None
+                    }
+                };
+                answers.extend(done);
+                city.clock.sleep(Duration::from_millis(moment)).await;
+                daemon.0.kill().unwrap();
+                daemon.0.wait().unwrap();
+                daemon = city.start().await;
+                into = 50 + city.clock.random() % 600;
+            }
         }
         let open = city.settled().await;
         assert!(open.is_empty(), "not everything ended: {open:?}");
+        let posts = city.posts().await;
+        let text = |post: &Value, key: &str| post[key].as_str().unwrap().to_owned();
+        let is_of = |post: &Value, id: &str| {
+            let said = text(post, "text");
+            said.contains(&format!("【{id}】")) && !said.starts_with("【更正】")
+        };
         let mut count: BTreeMap<(String, String), u32> = BTreeMap::new();
-        for post in city.posts().await {
-            let text = |key: &str| post[key].as_str().unwrap().to_owned();
-            *count.entry((text("account"), text("text"))).or_default() += 1;
+        for post in &posts {
+            *count.entry((text(post, "account"), text(post, "text").replace("改第", "第"))).or_default() += 1;
         }
         let twice: Vec<_> = count.iter().filter(|(_, n)| **n > 1).collect();
         assert!(twice.is_empty(), "posted twice: {twice:?}");
-        assert_eq!(count.len(), kills * UNITS * 4, "missing");
+        for n in 0..releases {
+            let out = posts.iter().filter(|post| is_of(post, &format!("a{n}"))).count();
+            assert_eq!(out, UNITS * 4, "a{n} is missing somewhere");
+        }
+        for answer in &answers {
+            let Answered { id, what, at, cancelled } = answer;
+            let its: Vec<&Value> = posts.iter().filter(|post| is_of(post, id)).collect();
+            if *what == "urgent" {
+                let was_corrected = answers.iter().any(|a| a.id == *id && a.what == "correct");
+                assert!(was_corrected || its.len() == UNITS, "{id} was taken, and {} have it", its.len());
+                continue;
+            }
+            // A request that had left may arrive within the time a connection takes.
+            let until = *at + chrono::TimeDelta::milliseconds(150);
+            let late = its.iter().filter(|p| text(p, "created").parse::<fabu::clock::Time>().unwrap() > until).count();
+            assert_eq!(late, 0, "{what} {id} was answered at {at}, and {late} came after it");
+            assert!(its.len() + cancelled <= UNITS, "{what} {id} said {cancelled}, and {} are out", its.len());
+            if *what == "correct" {
+                let stands = its.iter().filter(|post| post["deleted"] == false).count();
+                assert_eq!(stands, 0, "{id} was corrected, and stands");
+            }
+        }
+        eprintln!("{} posts, {} answers, {} kills", posts.len(), answers.len(), releases * 2);
         let verified = city.command(&["audit", "verify"]).output().unwrap();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
     });

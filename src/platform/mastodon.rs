@@ -210,7 +210,8 @@ impl Platform for Mastodon {
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
         let is_whole = listed.len() < PAGE && !has_next;
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+        // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut: false, grows: true, skew }, wanted))
     }
 
     /// `https://host/@name/ID`, `…/users/name/statuses/ID`, and the same behind `web` or `deck`.

@@ -300,7 +300,7 @@ impl Platform for Statuses {
         }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let is_whole = listed.len() < PAGE;
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut: false, grows: true, skew }, wanted))
     }
 
     /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.

@@ -266,7 +266,8 @@ impl Platform for TencentWeibo {
         // `hasnext` is 0 where there is more, and 1 at the end.
         let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
         let is_whole = listed.len() < PAGE && hasnext.is_none_or(|hasnext| hasnext != 0);
-        let page = |posts: Vec<Shown>| timeline::Page { posts, is_whole, grows: false, skew };
+        let is_cut = listed.len() < PAGE && hasnext == Some(0);
+        let page = |posts: Vec<Shown>| timeline::Page { posts, is_whole, is_cut, grows: false, skew };
         let only = |is_there: bool| {
             let of = listed.iter().filter(|(_, fate)| matches!(fate, Fate::Normal | Fate::Review) == is_there);
             page(of.map(|(shown, _)| shown.clone()).collect())

@@ -38,6 +38,9 @@ pub struct Page {
     pub posts: Vec<Shown>,
     /// The platform says, or lets one conclude, that there are no older ones.
     pub is_whole: bool,
+    /// The platform shows fewer than were asked for and says that there are more: any of them may be missing, the newest
+    /// as well as the oldest.
+    pub is_cut: bool,
     /// Ids grow with time, so that the newest known one is a better line than any clock.
     pub grows: bool,
     /// How far the platform's clock is ahead of ours.
@@ -59,6 +62,10 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
             read_back: true,
             ticket: None,
         });
+    }
+    if page.is_cut && !crate::planted("cut_is_believed") {
+        let why = "时间线说还有而没有列出，不可作准";
+        return Look::Unproven(Words::new(why, "the timeline says that it holds more than it shows"));
     }
     // Not just any older post: one that was put on top says nothing about what lies below the others.
     if posts.last().is_some_and(|last| !is_after(last, wanted, *grows, *skew)) {
@@ -283,7 +290,7 @@ mod tests {
     }
 
     fn page(posts: &[Shown]) -> Page {
-        Page { posts: posts.to_vec(), is_whole: posts.len() < 5, grows: true, skew: TimeDelta::zero() }
+        Page { posts: posts.to_vec(), is_whole: posts.len() < 5, is_cut: false, grows: true, skew: TimeDelta::zero() }
     }
 
     #[test]
@@ -319,6 +326,8 @@ mod tests {
         assert!(unproven(&page(&top)));
         let below = [listed, vec![post("90", "旧", "2026-11-23T00:00:00Z")]].concat();
         assert_eq!(look(&page(&below), &wanted), Look::Absent);
+        let cut = Page { is_cut: true, is_whole: false, ..page(&below) };
+        assert!(unproven(&cut), "it reaches back, and says that something is missing: it may be the newest");
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl WeChat {
         let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
         let is_listed = |id: &String| listed.iter().any(|a| a.id == *id);
         let shows_known = wanted.standing.is_empty() || wanted.standing.iter().any(is_listed);
-        let reaches_back = listed.last().is_some_and(|last| !is_after(last)) || is_whole && shows_known;
+        // Fewer than were asked for, and more there are: any of them may be missing.
+        let is_cut = listed.len() < PAGE && !is_whole;
+        let reaches_back = listed.last().is_some_and(|last| !is_after(last)) && !is_cut || is_whole && shows_known;
         let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
         Ok((!reaches_back).then_some(Look::Unproven(why)))
     }

@@ -255,7 +255,8 @@ impl Platform for Weibo {
         // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
         let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
         let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, grows: true, skew }, wanted))
+        let is_cut = listed.len() < PAGE && all.is_some_and(|all| all > listed.len());
+        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut, grows: true, skew }, wanted))
     }
 
     /// `https://weibo.com/UID/LETTERS`, `https://m.weibo.cn/detail/ID` and what comes between them.
