@@ -147,3 +147,25 @@ fn what_is_held_for_an_account_that_is_closed_can_be_let_go_of() {
         assert!(city.sandbox.posts().is_empty());
     });
 }
+
+#[test]
+fn r01_a_clock_that_was_put_back_does_not_hide_a_post_from_its_own_delivery() {
+    for minutes in [10, 60] {
+        simulate(async {
+            let city = City::new(START, 76, "");
+            city.save("a.yaml", &one("a", "早安上海", "at: 2026-11-24 08:02"));
+            let daemon = city.start().await;
+            city.sleep(60).await;
+            city.sandbox.set_faults(vec![
+                fault(json!({ "behaviour": "reset_after", "operation": "post" })),
+                fault(json!({ "behaviour": "proxy_page", "operation": "timeline" })),
+            ]);
+            city.sleep(400).await;
+            city.clock.step(TimeDelta::minutes(-minutes));
+            city.sleep(10).await;
+            city.sandbox.clear();
+            assert!(settled(&city, &daemon, Duration::from_secs(3 * 3600)).await);
+            assert_eq!(city.sandbox.posts().len(), 4, "{:?}", city.posts());
+        });
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
@@ -166,13 +167,18 @@ async fn wanted_of(
     let sent = row.begun_at.unwrap_or(row.at);
     let receipts = inner.ledger.receipts(row.account.clone(), row.id, sent).await.map_err(StepError::Ledger)?;
     let computed = || fit::full_text(content.body.text_for(platform), content.body.link.as_deref());
+    // The platforms' times are compared with the clock as it is now, and it may have been stepped since the request
+    // began: a doubt is as old as it is on one that is not.
+    let now = inner.clock.now();
+    let timeout = inner.config().settings_of(&row.account).map_or(Duration::ZERO, |s| s.timeout);
+    let by_age = now - inner.memory.waited(row.id) - timeout;
     // What was to go "at once" before this ledger knew of it may have gone any time within the day before.
     let day = TimeDelta::days(1);
     let since = match (&row.doubted, &content.body.timing) {
         (Some(_), Timing::Now) => row.at - day,
-        // The clock was put back while no process saw it: nobody knows how far.
-        _ if sent > inner.clock.now() => sent.min(inner.clock.now()) - day,
-        _ => row.at.min(sent),
+        // The clock was put back, and perhaps while no process saw it: nobody knows how far.
+        _ if sent > now => now - day,
+        _ => row.at.min(sent).min(by_age),
     };
     Ok(Wanted {
         text: prepared.map_or_else(computed, |p| p.text.clone()),

@@ -83,10 +83,6 @@ impl Delivery {
     pub(super) fn clock_stepped(&mut self, by: TimeDelta, is_at_once: bool) {
         let moved = |at: Time| at.checked_add_signed(by).unwrap_or(at);
         self.next_at = self.next_at.map(moved);
-        // The platforms' times are compared with it, as the clock shows them now.
-        if matches!(self.state, State::Retrying | State::Unknown | State::Accepted) {
-            self.begun_at = self.begun_at.map(moved);
-        }
         if is_at_once && self.state != State::Published {
             self.at = moved(self.at);
             self.expires_at = self.expires_at.map(moved);
