@@ -51,7 +51,8 @@ pub struct Page {
 /// older than that, or there are none below it and the page shows what is known to stand there.
 pub fn look(page: &Page, wanted: &Wanted) -> Look {
     let Page { posts, grows, skew, .. } = page;
-    let mut candidates = posts.iter().filter(|p| is_after(p, wanted, *grows, *skew)).filter(|p| is_ours(p, wanted));
+    let mut candidates =
+        posts.iter().filter(|p| is_after(p, wanted, *grows, *skew)).filter(|p| is_ours(p, wanted, *skew));
     // Of two the earliest after the send: a later one is another occurrence's.
     if let Some(found) = candidates.next_back() {
         return Look::Found(Receipt {
@@ -94,14 +95,14 @@ fn is_after(post: &Shown, wanted: &Wanted, grows: bool, skew: TimeDelta) -> bool
     post.created.is_none_or(|created| created - skew >= wanted.since - BEFORE)
 }
 
-fn is_ours(post: &Shown, wanted: &Wanted) -> bool {
+fn is_ours(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     if wanted.taken.contains(&post.id) {
         return false;
     }
     if let Some(key) = &post.key {
         return *key == wanted.key;
     }
-    let late = post.created.is_some_and(|c| c > wanted.since + AFTER + TimeDelta::days(1));
+    let late = post.created.is_some_and(|c| c - skew > wanted.since + AFTER + TimeDelta::days(1));
     let dated = post.created.is_some() || wanted.above.is_some();
     !late && (same_text(&wanted.text, &post.text, post.truncated) || dated && silently_cut(&wanted.text, &post.text))
 }
