@@ -68,6 +68,7 @@ impl<'a> Judge<'a> {
         self.what_was_superseded_is_gone();
         self.answers_are_true();
         self.nothing_is_lost();
+        self.late_ones_are_not_dropped();
         self.the_record_is_whole();
     }
 
@@ -218,6 +219,8 @@ impl<'a> Judge<'a> {
                 State::Cancelled | State::Expired | State::Failed => posts.iter().all(|p| p.deleted),
                 // Kept back by a hold without an end, or until a word comes.
                 State::Held | State::Scheduled | State::Ready => posts.is_empty(),
+                // To be tried again at an hour that a clock put back has ahead of it again.
+                State::Retrying => posts.is_empty() && row.at > self.world.clock.now(),
                 _ => false,
             };
             self.holds(right, || {
@@ -302,7 +305,7 @@ impl<'a> Judge<'a> {
             });
             let ended = ended.map_or(self.record.len(), |(place, _)| place);
             let began_at = self.record[answered].wall;
-            let ended_at = self.record.get(ended).map_or(began_at, |e| e.wall);
+            let ended_at = self.record.get(ended).map_or(began_at, |e| e.wall).min(until.unwrap_or(Time::MAX_UTC));
             let is_routine = |b: &Begun<'_>| {
                 let id = &b.mark.id;
                 let versions = self.versions.get(id).into_iter().flatten();
@@ -448,7 +451,13 @@ impl<'a> Judge<'a> {
                 }
                 let row =
                     self.rows.iter().find(|r| r.account.as_str() == wrong.account && r.announcement.as_str() == id);
-                self.holds(wrong.deleted, || {
+                // Where the platform refuses the correction it stands, and a person is told so.
+                let correction = format!("{id}-correction");
+                let refused = self.rows.iter().filter(|r| r.account.as_str() == wrong.account).any(|r| {
+                    let is_its = r.announcement.as_str().starts_with(&correction);
+                    is_its && matches!(r.state, State::Failed | State::Expired)
+                });
+                self.holds(wrong.deleted || refused, || {
                     format!("{id} was corrected ({asked}, {answered}), and {wrong:?} stands; {row:?}")
                 });
             }
@@ -566,6 +575,28 @@ impl<'a> Judge<'a> {
                     format!("on a calm day {id} on {account} is {row:?}")
                 });
             }
+        }
+    }
+
+    /// What is late of a release that has begun still goes: no edit and no other file takes it away.
+    fn late_ones_are_not_dropped(&self) {
+        if self.is_restored() || self.season.steps {
+            return;
+        }
+        let ids = self.rows.iter().map(|row| (row.id.0, row)).collect::<BTreeMap<_, _>>();
+        for event in self.events.iter().filter(|e| e.kind == "delivery") {
+            let body: Value = serde_json::from_str(&event.body).unwrap();
+            let is_the_queues = matches!(body["cause"].as_str(), Some("absent" | "rescheduled"));
+            if body["event"] != "withdrawn" || body["to"] != "cancelled" || !is_the_queues {
+                continue;
+            }
+            let Some(row) = body["delivery"].as_i64().and_then(|id| ids.get(&id)) else { continue };
+            let (_, id, hour) = self.row_place(row);
+            let began = self.begun().find(|b| {
+                b.mark.kind == Kind::Own && b.mark.id == id && b.entry.wall < event.at && self.hour_of(b) == hour
+            });
+            let is_out = began.as_ref().is_some_and(|b| self.is_out(b));
+            self.holds(!is_out, || format!("{row:?} was dropped at {} after {began:?}", event.at));
         }
     }
 

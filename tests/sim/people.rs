@@ -40,6 +40,21 @@ pub struct Version {
     pub level: Option<&'static str>,
 }
 
+impl Version {
+    /// Its next instant after this moment.
+    fn next(&self, now: Time) -> Option<Time> {
+        match self.when {
+            When::At(at) => Some(at).filter(|at| *at > now),
+            When::Hourly(minute) => {
+                let hour = now.timestamp().div_euclid(3600) * 3600 + i64::from(minute) * 60;
+                let at = if hour > now.timestamp() { hour } else { hour + 3600 };
+                Some(fabu::clock::from_micros(at * 1_000_000))
+            }
+            When::Now => None,
+        }
+    }
+}
+
 /// Whether a selector of `TARGETS` means this account.
 pub fn means(selector: &str, account: &str) -> bool {
     let (platform, unit) = account.split_once(':').unwrap();
@@ -174,6 +189,19 @@ impl People {
         self.files.iter().flat_map(|(f, all)| all.iter().map(move |(id, _)| (f.clone(), id.clone()))).collect()
     }
 
+    /// What is released within two minutes, and when.
+    fn soon(&self, world: &World) -> Option<(String, String, Time)> {
+        let now = world.clock.now();
+        let soon: Vec<(String, String, Time)> = self
+            .files
+            .iter()
+            .flat_map(|(file, all)| all.iter().map(move |(id, v)| (file.clone(), id.clone(), v.next(now))))
+            .filter_map(|(file, id, at)| Some((file, id, at?)))
+            .filter(|(.., at)| *at - now < TimeDelta::minutes(2))
+            .collect();
+        self.pick(&soon)
+    }
+
     fn add(&mut self, world: &mut World) {
         self.count += 1;
         let id = format!("a{}", self.count);
@@ -252,6 +280,18 @@ impl People {
         match self.below(if self.season.is_calm { 3 } else { 14 }) {
             0..=2 => self.add(world),
             3..=5 => {
+                // In the very moment of its release, now and then.
+                if self.chance(0.3)
+                    && let Some((file, id, at)) = self.soon(world)
+                {
+                    let left = at - world.clock.now() + TimeDelta::milliseconds(self.below(2500) as i64 - 1000);
+                    world.sleep(left.to_std().unwrap_or_default()).await;
+                    let all = self.files.get_mut(&file).unwrap();
+                    let version = &mut all.iter_mut().find(|(i, _)| *i == id).unwrap().1;
+                    version.number += 1;
+                    let changed = version.clone();
+                    return self.save(world, &file, &[(id, Some(changed))]);
+                }
                 // Other words, perhaps another hour or other accounts.
                 let another = self.version(world, true);
                 let version = &mut self.files.get_mut(&file).unwrap()[place].1;
@@ -397,7 +437,12 @@ impl People {
                     body["update"] = old.into();
                 }
                 world.ask(officer(who, "POST", "/v1/urgent", body));
-                self.confirmable.push((id, who));
+                self.confirmable.push((id.clone(), who));
+                // A slip that is noticed at once, while it is still going out.
+                if self.chance(0.25) {
+                    world.sleep(Duration::from_millis(self.dice.random() % 2500)).await;
+                    world.ask(officer(who, "POST", &to(&id, "correct"), Value::Null));
+                }
             }
             4..=8 => {
                 if let Some((id, by)) = self.pick(&self.confirmable) {
@@ -483,7 +528,11 @@ impl People {
             let is_it = |post: &&fabu::sandbox::Post| {
                 let is_named = match Mark::of(&post.text) {
                     Some(Mark { kind: Kind::Own, id, .. }) => id == text("announcement"),
-                    _ => words.as_str().is_some_and(|words| post.text.contains(words)),
+                    // A closing word quotes what it is about, and is not it.
+                    _ => {
+                        let is_closing = text("announcement").contains('-');
+                        is_closing && words.as_str().is_some_and(|words| post.text.contains(words))
+                    }
                 };
                 let at: Option<Time> = text("at").parse().ok();
                 let made = world.history.wall_at(post.created);
@@ -580,9 +629,6 @@ impl People {
             world.sleep(Duration::from_secs(60)).await;
             lost = self.found_by_nobody(world).await;
         }
-        if !lost.is_empty() {
-            return lost;
-        }
         let mut open = Vec::new();
         for _ in 0..12 {
             world.sleep(Duration::from_secs(600)).await;
@@ -603,7 +649,8 @@ impl People {
                 break;
             }
         }
-        open
+        lost.extend(open);
+        lost
     }
 
     /// What is in doubt though its platform shows enough of its timeline; weibo's shows five posts.
