@@ -1,4 +1,4 @@
-//! What the widened simulation found, each by itself.
+//! What the widened simulation and people with the binary in hand have found, each by itself.
 
 mod support;
 
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use fabu::core::announcement::Level;
-use fabu::core::delivery::State;
-use fabu::daemon::emergency::Urgent;
+use fabu::core::delivery::{Desired, State};
+use fabu::daemon::emergency::{Closed, Urgent};
 use serde_json::json;
-use support::duty::{asked, everywhere, person, standing};
+use support::duty::{asked, confirmed, everywhere, person, standing};
 use support::{City, all, fault, in_state, settled, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -168,4 +168,165 @@ fn r01_a_clock_that_was_put_back_does_not_hide_a_post_from_its_own_delivery() {
             assert_eq!(city.sandbox.posts().len(), 4, "{:?}", city.posts());
         });
     }
+}
+
+const TWO: &str = "emergency: {confirm: {red: 2}}\n";
+
+async fn red(city: &City, daemon: &fabu::daemon::Daemon, id: &str) {
+    let urgent = Urgent { id: Some(id.to_owned()), ..everywhere("红色警报", Level::Red) };
+    let answer = asked(daemon, 1000, urgent).await;
+    confirmed(daemon, 1001, &answer).await.unwrap();
+    city.sleep(5).await;
+    assert_eq!(standing(city, "红色警报"), 15);
+}
+
+fn own(text: &str) -> Closed<'_> {
+    Closed { text: Some(text), dry_run: false }
+}
+
+#[test]
+fn a_correction_in_own_words_that_waits_keeps_nobody_from_the_standard_words() {
+    simulate(async {
+        let city = City::new(START, 77, TWO);
+        let daemon = city.start().await;
+        red(&city, &daemon, "r").await;
+        let waiting = daemon.inner.correct(&person(1000), "r", own("自己的话")).await.unwrap();
+        assert_eq!(waiting["state"], "awaiting_confirm");
+        daemon.inner.correct(&person(1001), "r", Closed::default()).await.unwrap();
+        city.sleep(10).await;
+        assert_eq!((standing(&city, "【更正】"), standing(&city, "自己的话")), (15, 0));
+        let wrong = city.posts().keys().filter(|(_, text)| text.as_str() == "红色警报").count();
+        assert_eq!(wrong, 0, "it was taken down");
+    });
+}
+
+#[test]
+fn own_words_that_nobody_agrees_to_take_nothing_down() {
+    simulate(async {
+        let city = City::new(START, 78, TWO);
+        let daemon = city.start().await;
+        city.sandbox.set_faults(vec![
+            fault(json!({ "behaviour": "reset_after", "operation": "post" })),
+            fault(json!({ "behaviour": "proxy_page", "operation": "timeline" })),
+        ]);
+        let answer = asked(&daemon, 1000, everywhere("红色警报", Level::Red)).await;
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(5).await;
+        let id = support::duty::text(&answer, "id");
+        daemon.inner.correct(&person(1000), &id, own("自己的话")).await.unwrap();
+        city.sleep(900).await;
+        city.sandbox.clear();
+        assert!(settled(&city, &daemon, Duration::from_secs(2 * 3600)).await);
+        assert_eq!(standing(&city, "红色警报"), 15, "the words lapsed, and it stands");
+    });
+}
+
+#[test]
+fn an_all_clear_that_was_taken_down_can_be_said_again() {
+    simulate(async {
+        let city = City::new(START, 79, TWO);
+        let daemon = city.start().await;
+        red(&city, &daemon, "r").await;
+        daemon.inner.all_clear(&person(1000), "r", Closed::default(), &[]).await.unwrap();
+        city.sleep(10).await;
+        daemon.inner.withdraw(&person(1000), "r-all-clear", Desired::Removed).await.unwrap();
+        city.sleep(10).await;
+        assert_eq!(standing(&city, "【解除】"), 0);
+        daemon.inner.all_clear(&person(1000), "r", Closed::default(), &[]).await.unwrap();
+        city.sleep(10).await;
+        assert_eq!(standing(&city, "【解除】"), 15);
+    });
+}
+
+#[test]
+fn r13_ones_own_words_about_what_two_answered_for_need_two_whatever_was_said_since() {
+    simulate(async {
+        let city = City::new(START, 80, TWO);
+        let daemon = city.start().await;
+        red(&city, &daemon, "r").await;
+        let update = Urgent {
+            to: vec!["shanghai/metro".to_owned()],
+            update: Some("r".to_owned()),
+            ..everywhere("降为蓝色", Level::Blue)
+        };
+        let answer = asked(&daemon, 1000, update).await;
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(10).await;
+        for closing in ["correct", "all-clear"] {
+            let said = match closing {
+                "correct" => daemon.inner.correct(&person(1000), "r", own("一个人的话")).await,
+                _ => daemon.inner.all_clear(&person(1000), "r", own("一个人的话"), &[]).await,
+            };
+            assert_eq!(said.unwrap()["persons"]["needed"], 2, "{closing}");
+        }
+        city.sleep(10).await;
+        assert_eq!(standing(&city, "一个人的话"), 0);
+    });
+}
+
+#[test]
+fn r13_a_configuration_that_is_read_again_lets_no_emergency_of_the_queue_go() {
+    simulate(async {
+        let city = City::new(START, 81, TWO);
+        let line = "at: 2026-11-24 08:30, priority: emergency, level: red, expires_after: 2h";
+        city.save("a.yaml", &one("a", "红色警报", line).replace("catch_up: 2h, ", ""));
+        let daemon = city.start().await;
+        let word = async |uid: u32| {
+            let filter = fabu::ledger::Filter { announcement: Some("a".to_owned()), max: 1, ..Default::default() };
+            let row = daemon.inner.ledger.announcements(filter).await.unwrap().pop().unwrap().row;
+            daemon.inner.confirm(&person(uid), "a", row.content.as_str()).await
+        };
+        word(1000).await.unwrap();
+        let file = city.path().join("fabu.yaml");
+        let lowered = std::fs::read_to_string(&file).unwrap().replace("red: 2", "red: 1");
+        std::fs::write(file, lowered).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(2400).await;
+        assert!(city.sandbox.posts().is_empty(), "one word of two, and nobody was asked anew");
+    });
+}
+
+#[test]
+fn no_file_takes_the_place_of_an_emergency_that_was_sent() {
+    simulate(async {
+        let city = City::new(START, 82, TWO);
+        let daemon = city.start().await;
+        red(&city, &daemon, "r").await;
+        city.save("a.yaml", &one("a", "今日天气晴好", "at: now, supersedes: r").replace("catch_up: 2h, ", ""));
+        daemon.rescan().await;
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "红色警报"), standing(&city, "今日天气晴好")), (15, 0));
+        let status = daemon.inner.status().await.unwrap();
+        let codes: Vec<&str> = status.queue.faults.iter().map(|fault| fault.code).collect();
+        assert_eq!(codes, ["supersedes"]);
+    });
+}
+
+#[test]
+fn r19_what_is_tried_again_after_a_start_is_looked_for_first() {
+    simulate(async {
+        let city = City::new(START, 83, "");
+        city.save("a.yaml", &one("a", "早安上海", "at: 2026-11-24 08:02"));
+        let daemon = city.start().await;
+        city.sandbox.set_faults(vec![fault(json!({ "behaviour": "unfit", "operation": "post" }))]);
+        city.sleep(300).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Failed), 4);
+        city.sandbox.clear();
+        drop(daemon);
+        city.sleep(1).await;
+        let copy = copied(&city);
+        let daemon = city.start().await;
+        daemon.inner.retry(&person(1000), "a", None).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(city.sandbox.posts().len(), 4);
+        drop(daemon);
+        city.sleep(1).await;
+        for (path, bytes) in copy {
+            std::fs::write(path, bytes).unwrap();
+        }
+        let daemon = city.start().await;
+        daemon.inner.retry(&person(1000), "a", None).await.unwrap();
+        assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
+        assert_eq!((city.sandbox.posts().len(), in_state(&all(&daemon).await, State::Published)), (4, 4));
+    });
 }

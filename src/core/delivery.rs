@@ -156,6 +156,8 @@ pub enum Event {
     TriedAgain {
         at: Time,
         expires_at: Option<Time>,
+        /// It ended before this process began: for all this ledger knows another one has tried it again since.
+        is_doubted: bool,
     },
     TakenDown,
     NotTakenDown(Failure),
@@ -449,10 +451,13 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 Words::new("平台收下而没有展示", "taken by the platform and not shown"),
             );
         }
-        (Failed | Expired, Event::TriedAgain { at, expires_at })
+        (Failed | Expired, Event::TriedAgain { at, expires_at, is_doubted })
             if before.desired == Desired::Published || crate::planted("ended_is_tried_again") =>
         {
             row.attempt = 0;
+            if is_doubted {
+                (row.doubted, row.one_look) = (Some(before.content.clone()), true);
+            }
             row.begin_again(at, expires_at, now);
         }
 

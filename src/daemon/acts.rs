@@ -4,6 +4,7 @@
 //! before. No request of a withdrawn delivery begins after the answer (R6).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::answers::{Pruned, Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::{Inner, StepError, lock, planner};
-use crate::core::announcement::{Part, Priority};
+use crate::core::announcement::{AnnouncementId, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
@@ -188,7 +189,8 @@ impl Inner {
             let at = self.clock.now();
             let content = contents.get(&d.content).filter(|_| may)?;
             let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
-            Some(Event::TriedAgain { at, expires_at })
+            let is_doubted = d.begun_at.unwrap_or(d.at) <= self.started;
+            Some(Event::TriedAgain { at, expires_at, is_doubted })
         };
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
@@ -271,16 +273,20 @@ impl Inner {
         let word = if accept { "prune_accepted" } else { planner::PRUNE_REFUSED };
         let mut changes = if accept { planner::pruned(&prune) } else { planner::refused(&prune) };
         changes.push(Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })));
-        match self.commit(by, changes).await {
+        let committed = match self.commit(by, changes).await {
             Err(LedgerError::Conflict) => {
                 let said = Words::new("等待的已经变了，请重看", "what waits has changed meanwhile: look again");
                 return Err(ActError::Conflict(said));
             }
-            done => done.map(|_| lock(&self.state).prune = None)?,
-        }
+            done => done?,
+        };
+        lock(&self.state).prune = None;
+        let stopped: BTreeSet<&AnnouncementId> =
+            committed.stepped().filter(|d| d.state == State::Cancelled).map(|d| &d.announcement).collect();
+        let announcements = if accept { stopped.len() } else { prune.announcements.len() };
         self.quiet().await;
         self.rescan_now().await;
-        Ok(Pruned { plan: plan.to_owned(), accepted: accept, announcements: prune.announcements.len() })
+        Ok(Pruned { plan: plan.to_owned(), accepted: accept, announcements })
     }
 
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.

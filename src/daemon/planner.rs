@@ -57,7 +57,15 @@ pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading
         now,
         drill: config.drill,
     };
-    folder::read(&context, known)
+    let mut reading = folder::read(&context, known);
+    // How many persons it needs is part of what they answer for: a configuration that is read again asks them anew.
+    for announcement in reading.desired.announcements.values_mut() {
+        let body = &mut announcement.content.body;
+        if body.priority == Priority::Emergency {
+            body.persons = Some(config.settings.emergency.persons(body));
+        }
+    }
+    reading
 }
 
 impl Planner {

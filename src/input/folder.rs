@@ -191,6 +191,21 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
             || reading.desired.standing.contains(old)
             || known.earlier.as_ref().is_none_or(|all| all.contains(old));
         let ring = is_ring(&entry.announcement.id, &next);
+        if known.of_socket.contains(old) {
+            let safe = shown(old.as_str());
+            let said = words!(
+                "`{safe}` 是紧急发布，队列文件不能取代它",
+                "`{safe}` is an emergency that was sent: no file takes its place"
+            );
+            let hint = words!(
+                "用 fabu correct {safe} 或 fabu all-clear {safe}",
+                "use `fabu correct {safe}` or `fabu all-clear {safe}`"
+            );
+            let span = entry.supersedes_span.clone().unwrap_or(entry.id_span.clone());
+            reading.faults.push(entry.source.fault(span, "supersedes", said).hint(hint));
+            bad.insert(entry.announcement.id.clone());
+            continue;
+        }
         if there && !ring {
             continue;
         }

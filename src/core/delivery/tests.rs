@@ -123,7 +123,7 @@ fn events() -> Vec<Event> {
         Event::Doubted { why: why(), one_look: true },
         Event::SettledPublished(receipt(true)),
         Event::SettledNotPublished,
-        Event::TriedAgain { at: now(), expires_at: None },
+        Event::TriedAgain { at: now(), expires_at: None, is_doubted: false },
         Event::TakenDown,
         Event::NotTakenDown(Failure::NotSent(why())),
         Event::ClockStepped { by: TimeDelta::minutes(4), is_at_once: true },
@@ -284,7 +284,7 @@ fn what_a_person_or_a_newer_post_stopped_no_edit_brings_back() {
         let stopped = after(&delivery(State::Ready), withdrawn(Desired::Stopped, cause));
         assert_eq!((stopped.state, stopped.cause), (State::Cancelled, Some(cause)));
         assert!(step(&stopped, edited("h2"), now(), &policy()).is_err(), "{cause:?}");
-        let again = Event::TriedAgain { at: now(), expires_at: None };
+        let again = Event::TriedAgain { at: now(), expires_at: None, is_doubted: false };
         let expired = Delivery { state: State::Expired, ..stopped };
         assert!(step(&expired, again, now(), &policy()).is_err(), "{cause:?}");
     }
@@ -366,7 +366,7 @@ fn every_resting_state_that_is_no_end_has_a_way_out() {
             Event::GateOpen { at: now(), expires_at: None },
             Event::SettledPublished(receipt(true)),
             Event::SettledNotPublished,
-            Event::TriedAgain { at: now(), expires_at: None },
+            Event::TriedAgain { at: now(), expires_at: None, is_doubted: false },
             withdrawn(Desired::Removed, Cause::Person),
         ];
         let out = ways.into_iter().filter(|event| step(&row, event.clone(), now(), &policy()).is_ok()).count();

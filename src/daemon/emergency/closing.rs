@@ -72,7 +72,10 @@ impl Inner {
             return Ok(json!(self.closing_preview(last, None).await?));
         }
         let why = words!("由 {by} 更正", "corrected by {by}");
-        let mut with = vec![stop(&last.posts, Desired::Removed, Cause::Corrected, why)];
+        // What is not out yet is stopped at once, as one person may; what may be out goes on the last person's word.
+        let persons = last.tried.as_ref().and_then(|tried| tried.content.body.persons).unwrap_or(1);
+        let desired = if persons > 1 { Desired::Stopped } else { Desired::Removed };
+        let mut with = vec![stop(&last.posts, desired, Cause::Corrected, why)];
         if crate::planted("correction_expects_rows") {
             with.extend(last.whereabouts.rows.iter().map(|row| Change::Expect(row.id, row.fence)));
         }
@@ -271,7 +274,12 @@ impl Inner {
         let rows = self.ledger.family(follows.emergency.clone()).await?;
         let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
         Ok(match follows.part {
-            Part::Correction => self.ended(&about, End::Corrected, by),
+            Part::Correction => {
+                let why = words!("由 {by} 更正", "corrected by {by}");
+                let mut changes = vec![stop(&about, Desired::Removed, Cause::Corrected, why)];
+                changes.extend(self.ended(&about, End::Corrected, by));
+                changes
+            }
             Part::AllClear => {
                 let mut changes = self.ended(&about, End::AllClear, by);
                 let hold = self.standing_hold(&super::kin::hold_name(&follows.emergency));

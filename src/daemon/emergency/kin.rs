@@ -8,7 +8,7 @@ use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::AnnouncementRow;
-use crate::core::delivery::{Delivery, Desired, State};
+use crate::core::delivery::{Cause, Delivery, Desired, State};
 use crate::core::gate::Hold;
 use crate::core::words::{shown, words};
 use crate::daemon::Inner;
@@ -146,7 +146,12 @@ impl Inner {
     pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<BTreeMap<AccountId, Time>, ActError> {
         let mut spoken = BTreeMap::new();
         for row in family.later(part) {
-            let lives = |d: &Delivery| !matches!(d.state, State::Cancelled | State::Expired | State::Failed);
+            // What waits for a second person's word is not said, and what was taken down is not said any more.
+            let lives = |d: &Delivery| {
+                let is_gone = matches!(d.state, State::Cancelled | State::Expired | State::Failed | State::Deleted);
+                let awaits = d.state == State::Held && d.cause == Some(Cause::Confirmation);
+                !is_gone && !awaits && d.desired != Desired::Removed
+            };
             for delivery in self.all_of(row.id.as_str()).await?.into_iter().filter(lives) {
                 spoken.insert(delivery.account, row.first_seen);
             }

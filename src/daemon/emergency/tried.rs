@@ -159,10 +159,12 @@ impl Inner {
         // As it is now: a configuration that is read again does not let go what waits for more. And what takes the place
         // of words that several persons answered for needs as many: otherwise it would be a way round them.
         let mut persons = emergency.persons(&body);
-        if !is_closing {
-            for post in body.replaced() {
-                persons = persons.max(self.persons_of(post).await?);
-            }
+        // Somebody's own words about posts of which one was several persons', whatever stands newest.
+        let about = body.follows.iter().filter(|_| is_closing && !body.standard).flat_map(|f| &f.posts);
+        let replaced = body.replaced().into_iter().filter(|_| !is_closing);
+        let answered_for: BTreeSet<AnnouncementId> = about.chain(replaced).cloned().collect();
+        for post in &answered_for {
+            persons = persons.max(self.persons_of(post).await?);
         }
         body.persons = Some(persons);
         self.fits(&body, &accounts)?;
