@@ -292,7 +292,7 @@ fn no_file_takes_the_place_of_an_emergency_that_was_sent() {
         let city = City::new(START, 82, TWO);
         let daemon = city.start().await;
         red(&city, &daemon, "r").await;
-        city.save("a.yaml", &one("a", "今日天气晴好", "at: now, supersedes: r").replace("catch_up: 2h, ", ""));
+        city.save("a.yaml", &one("a", "今日天气晴好", "supersedes: r").replace("catch_up: 2h, ", ""));
         daemon.rescan().await;
         city.sleep(60).await;
         assert_eq!((standing(&city, "红色警报"), standing(&city, "今日天气晴好")), (15, 0));
