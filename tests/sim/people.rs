@@ -232,9 +232,11 @@ impl People {
                 When::Hourly(minute) => {
                     format!("    repeat: \"{minute} * * * *\"\n    until: {}\n", local(self.until))
                 }
-                When::Now => "    at: now\n".to_owned(),
+                When::Now => String::new(),
             };
-            text += "    catch_up: 40m\n";
+            if v.when != When::Now {
+                text += "    catch_up: 40m\n";
+            }
             if v.is_exempt {
                 text += "    hold_exempt: 保障\n";
             }
