@@ -1,4 +1,4 @@
-//! What the widened simulation and people with the binary in hand have found, each by itself.
+//! Faults that the widened simulation, and people with the binary in hand, have found: each by itself.
 
 mod support;
 
@@ -10,19 +10,13 @@ use fabu::core::delivery::{Desired, State};
 use fabu::daemon::emergency::{Closed, Urgent};
 use serde_json::json;
 use support::duty::{asked, confirmed, everywhere, person, standing};
+use support::points::Left;
 use support::{City, all, fault, in_state, settled, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
 
 fn one(id: &str, text: &str, more: &str) -> String {
     format!("announcements:\n  - {{id: {id}, text: {text}, to: [shanghai], catch_up: 2h, {more}}}\n")
-}
-
-/// The ledger as it lies there, with its mark.
-fn copied(city: &City) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let state = city.path().join("state");
-    let names = ["fabu.db", "fabu.db-wal", "fabu.db.mark"].map(|name| state.join(name));
-    names.into_iter().filter_map(|path| Some((path.clone(), std::fs::read(&path).ok()?))).collect()
 }
 
 #[test]
@@ -32,18 +26,13 @@ fn r19_a_copy_from_before_a_post_knows_it_again_in_whatever_version_it_went_out(
         city.save("a.yaml", &one("a", "早安上海", "at: 2026-11-24 08:02"));
         let daemon = city.start().await;
         city.sleep(10).await;
-        drop(daemon);
-        city.sleep(1).await;
-        let copy = copied(&city);
-        let daemon = city.start().await;
+        let copy = Left::at(&city.path().join("state"));
         city.sleep(200).await;
         assert_eq!(city.sandbox.posts().len(), 4);
         drop(daemon);
         city.sleep(1).await;
         // The copy comes back, and the file names one more account: to the queue that is another version.
-        for (path, bytes) in copy {
-            std::fs::write(path, bytes).unwrap();
-        }
+        copy.put_back(&city.path().join("state"));
         city.save(
             "a.yaml",
             &one("a", "早安上海", "at: 2026-11-24 08:02").replace("[shanghai]", "[shanghai, shanghai/weather]"),
@@ -312,18 +301,13 @@ fn r19_what_is_tried_again_after_a_start_is_looked_for_first() {
         city.sleep(300).await;
         assert_eq!(in_state(&all(&daemon).await, State::Failed), 4);
         city.sandbox.clear();
-        drop(daemon);
-        city.sleep(1).await;
-        let copy = copied(&city);
-        let daemon = city.start().await;
+        let copy = Left::at(&city.path().join("state"));
         daemon.inner.retry(&person(1000), "a", None).await.unwrap();
         city.sleep(60).await;
         assert_eq!(city.sandbox.posts().len(), 4);
         drop(daemon);
         city.sleep(1).await;
-        for (path, bytes) in copy {
-            std::fs::write(path, bytes).unwrap();
-        }
+        copy.put_back(&city.path().join("state"));
         let daemon = city.start().await;
         daemon.inner.retry(&person(1000), "a", None).await.unwrap();
         assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);

@@ -10,10 +10,13 @@ use fabu::daemon::acts::ActError;
 use fabu::daemon::resolve::Said;
 use fabu::sandbox::Post;
 use serde_json::json;
+use support::addresses::addresses;
 use support::duty::person;
 use support::{City, all, fault, in_state, settled, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
+/// The id of the unit that these tests post for.
+const UID: &str = "100000";
 const PLATFORMS: [&str; 4] = ["sina", "tencent", "eastday", "xinmin"];
 
 fn file(entries: &[(&str, &str, &str)]) -> String {
@@ -40,46 +43,6 @@ async fn in_doubt(how: &str) -> (City, Daemon) {
     (city, daemon)
 }
 
-/// Letters of weibo's addresses: seven digits of the id are four of these.
-fn letters(id: &str) -> String {
-    const OF: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let digits = id.as_bytes();
-    let mut parts: Vec<String> = digits
-        .rchunks(7)
-        .map(|chunk| {
-            let mut number: usize = std::str::from_utf8(chunk).unwrap().parse().unwrap();
-            let mut part = Vec::new();
-            while number > 0 || part.is_empty() {
-                part.insert(0, OF[number % 62]);
-                number /= 62;
-            }
-            format!("{:0>4}", String::from_utf8(part).unwrap())
-        })
-        .collect();
-    parts.reverse();
-    parts.concat().trim_start_matches('0').to_owned()
-}
-
-/// What a browser shows of a post, in all the ways there are.
-fn addresses(post: &Post) -> Vec<String> {
-    let id = &post.id;
-    match post.platform.as_str() {
-        "sina" => vec![
-            format!("https://weibo.com/100000/{}", letters(id)),
-            format!("https://weibo.com/100000/{}?from=page_1002061_profile&wvr=6&mod=weibotime#comment", letters(id)),
-            format!("https://m.weibo.cn/detail/{id}"),
-            format!("https://m.weibo.cn/status/{}?jumpfrom=weibocom", letters(id)),
-        ],
-        "tencent" => vec![format!("http://t.qq.com/p/t/{id}"), format!("https://t.qq.com/p/t/{id}?pgv_ref=w#r")],
-        "eastday" => vec![format!("http://127.0.0.1/notice/{id}"), format!("http://127.0.0.1/notice/{id}?utm=x")],
-        _ => vec![
-            format!("https://xinmin.example/@h0/{id}"),
-            format!("https://xinmin.example/users/h0/statuses/{id}"),
-            format!("https://xinmin.example/web/@h0/{id}?s=1#top"),
-        ],
-    }
-}
-
 fn post_of(city: &City, platform: &str) -> Post {
     let posts = city.sandbox.posts();
     posts.into_iter().find(|p| p.platform == platform && p.account.ends_with(":shanghai")).unwrap()
@@ -100,7 +63,7 @@ fn an_address_is_asked_for_and_its_post_is_the_receipt_whatever_a_browser_adds()
         let (city, daemon) = in_doubt("reset_after").await;
         for platform in PLATFORMS {
             let (row, post) = (row_of(&daemon, platform, "a").await, post_of(&city, platform));
-            for url in addresses(&post) {
+            for url in addresses(&post, UID) {
                 let look = Said { dry_run: true, ..at(&url) };
                 let would =
                     daemon.inner.resolve(&person(1000), row.id, look).await.unwrap_or_else(|e| panic!("{url}: {e:?}"));
@@ -109,7 +72,7 @@ fn an_address_is_asked_for_and_its_post_is_the_receipt_whatever_a_browser_adds()
                 assert!(shown.text.contains("早安上海") && shown.created.is_some(), "{url}");
             }
             assert_eq!(row_of(&daemon, platform, "a").await.state, State::Unknown, "a look writes nothing");
-            let last = addresses(&post).pop().unwrap();
+            let last = addresses(&post, UID).pop().unwrap();
             daemon.inner.resolve(&person(1000), row.id, at(&last)).await.unwrap();
             let after = row_of(&daemon, platform, "a").await;
             assert_eq!((after.state, after.receipt.unwrap().post_id), (State::Published, post.id), "{platform}");
@@ -144,12 +107,12 @@ fn an_address_that_cannot_be_read_or_is_anothers_changes_nothing() {
             let row = row_of(&daemon, platform, "a").await;
             let posts = city.sandbox.posts();
             let theirs = posts.iter().find(|p| p.platform == platform && p.account.ends_with("pudong")).unwrap();
-            let mut odd = addresses(theirs);
+            let mut odd = addresses(theirs, UID);
             odd.extend(
                 ["5368691734609923", "https://example.com/", "https://weibo.com/", "http://t.qq.com/p/t/", "x"]
                     .map(str::to_owned),
             );
-            odd.push(addresses(&post_of(&city, if platform == "sina" { "tencent" } else { "sina" })).remove(0));
+            odd.push(addresses(&post_of(&city, if platform == "sina" { "tencent" } else { "sina" }), UID).remove(0));
             for url in odd {
                 let answer = daemon.inner.resolve(&person(1000), row.id, at(&url)).await;
                 let error = answer.err().unwrap_or_else(|| panic!("{platform} {url} is taken"));
@@ -178,7 +141,7 @@ fn a_post_with_other_words_is_taken_only_by_its_id() {
         let row = row_of(&daemon, "sina", "a").await;
         let other = post_of(&city, "sina");
         assert_eq!(other.text, "别的话");
-        let url = addresses(&other).remove(0);
+        let url = addresses(&other, UID).remove(0);
         // It is another delivery's receipt: then not even by its id.
         let by_id = Said { post: Some(other.id.clone()), ..at(&url) };
         assert!(matches!(daemon.inner.resolve(&person(1000), row.id, by_id).await, Err(ActError::Invalid(..))));

@@ -18,6 +18,7 @@ use crate::clock::Time;
 use crate::core::change::Seq;
 use crate::core::words::{Words, shown, words};
 use crate::daemon::Inner;
+use crate::daemon::acts::no_announcement;
 use crate::daemon::answers::{
     Announcement, AnnouncementTold, Delivery, DeliveryTold, Fate, Head, Health, Page, Plan, Status, Told, Trail,
 };
@@ -131,8 +132,7 @@ pub async fn announcement(
         return Ok(([(header::CONTENT_TYPE, "application/cap+xml")], bytes).into_response());
     }
     let filter = Filter { announcement: Some(id.clone()), max: 1, ..Filter::default() };
-    let safe = shown(&id);
-    let none = || Problem::not_found(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
+    let none = || Problem::not_found(no_announcement(&id));
     let found = inner.ledger.announcements(filter).await?.pop().ok_or_else(none)?;
     let announcement = Announcement::of(&found, inner.fate(&found).await?);
     let content = inner.ledger.content(found.row.content.clone()).await?;

@@ -46,7 +46,7 @@ pub struct Resolve {
     pub yes: bool,
 }
 
-/// What a person says of one delivery.
+/// A person's statement about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     account: String,
@@ -241,7 +241,7 @@ async fn looked(client: &Client, said: Said) -> Result<Tried, (Said, Unsaid)> {
     }
 }
 
-/// What would become of it, for a person to read.
+/// The outcome as it would be, for a person to read.
 fn line(tried: &Tried, zone: Tz, voice: Voice) -> String {
     let Tried { would, .. } = tried;
     let (account, id) = (shown(text(would, "account")), shown(text(would, "occurrence")));

@@ -104,7 +104,7 @@ fn counts(value: &Value, voice: Voice) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(voice.pick("，", ", ")) }
 }
 
-/// What a person has to settle, an announcement a line.
+/// Deliveries that a person has to settle, an announcement a line.
 fn tell_needs_person(value: &Value, voice: Voice) {
     let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for delivery in value["needs_person"].as_array().into_iter().flatten() {

@@ -65,7 +65,7 @@ pub struct AnnouncementRow {
     pub version: i64,
 }
 
-/// Who withdrew an announcement.
+/// The one who withdrew an announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Withdrawal {
     /// Its file no longer has it: it comes back with the file.
@@ -156,7 +156,7 @@ pub enum Change {
     /// An order, carried out on the rows as they are at the commit; in what the commit returns its steps stand in its
     /// place.
     Stop(Box<Stop>),
-    /// Where these posts were superseded: nothing more of them is planned there.
+    /// These posts were superseded on an account: nothing more of them is planned there.
     Superseded {
         posts: Vec<AnnouncementId>,
         account: AccountId,

@@ -82,7 +82,7 @@ pub struct Delivery {
 pub enum Event {
     Prepared(Prepared),
     PrepareFailed(Failure),
-    /// What was prepared cannot be used any more: prepared again.
+    /// Its preparation cannot be used any more: it is prepared again.
     Unprepared(Words),
     /// It made its task panic twice: it is not tried again by itself.
     SetAside(Words),

@@ -59,7 +59,7 @@ impl Hold {
     }
 }
 
-/// Who confirmed, as the kernel names them.
+/// A person who confirmed, as the kernel names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub uid: u32,
@@ -79,7 +79,7 @@ pub enum Verdict {
     Closed(Words),
 }
 
-/// What stands in the way, as committed changes have it; kept in memory, rebuilt from the ledger at start.
+/// Holds and confirmations, as committed changes have them; kept in memory, rebuilt from the ledger at start.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     /// Also those of the last weeks that are over: what they came over is not sent without a review.
@@ -89,7 +89,7 @@ pub struct Gate {
     pub confirmed: BTreeMap<(AnnouncementId, ContentHash), Vec<Person>>,
 }
 
-/// What the gate is asked about.
+/// A question to the gate: may this delivery go.
 pub struct Asking<'a> {
     pub announcement: &'a AnnouncementId,
     pub account: &'a AccountId,

@@ -234,7 +234,7 @@ fn changed(
             }
         }
     }
-    // What waits of an hour that has come, held back or not yet sent at all, goes in the new words too.
+    // Deliveries of an hour that has come, held back or not yet sent at all, go in the new words too.
     if is_repeat(announcement) && !crate::planted("held_in_old_words") {
         let came = known.occurrences.iter().filter(|(_, k)| k.is_waiting() && k.release < now);
         occurrences.extend(came.map(|(o, k)| (o.clone(), k.release)));

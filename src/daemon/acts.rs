@@ -4,15 +4,14 @@
 //! before. No request of a withdrawn delivery begins after the answer (R6).
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::answers::{Pruned, Retrying, Withdrawn};
+use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::{Inner, StepError, lock, planner};
-use crate::core::announcement::{AnnouncementId, Part, Priority};
+use crate::core::announcement::{Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
@@ -78,8 +77,7 @@ impl Inner {
         let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
         let found = self.ledger.deliveries(filter).await?;
         if found.is_empty() {
-            let safe = shown(id);
-            return Err(ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`")));
+            return Err(ActError::NotFound(no_announcement(id)));
         }
         Ok(found)
     }
@@ -90,13 +88,7 @@ impl Inner {
 
     /// Stops what is not out yet (`Stopped`), or takes down what is as well (`Removed`).
     pub async fn withdraw(self: &Arc<Self>, by: &Actor, id: &str, desired: Desired) -> Result<Withdrawn, ActError> {
-        let (row, _) = self.named(id).await?;
-        // A word, or a correction, that is given in this moment is for what it finds.
-        let turn = match row.priority {
-            Priority::Emergency => Some(self.deciding.lock().await),
-            _ => None,
-        };
-        let (row, rows) = self.named(id).await?;
+        let (turn, row, rows) = self.named_in_turn(id).await?;
         let is_whole = row.id.as_str() == id;
         let (zh, en) = if desired == Desired::Removed { ("撤下", "deleted") } else { ("取消", "cancelled") };
         let stop = Stop {
@@ -152,19 +144,27 @@ impl Inner {
         let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
         let rows = self.ledger.deliveries(filter).await?;
         let name = rows.first().map_or(id, |d| d.announcement.as_str());
-        let safe = shown(id);
-        let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
-        Ok((self.announced(name).await?.ok_or_else(none)?, rows))
+        Ok((self.announced(name).await?.ok_or_else(|| ActError::NotFound(no_announcement(id)))?, rows))
+    }
+
+    /// The same; of an emergency with the turn to decide on it, and as it is then: a word, or a correction, that is given
+    /// in this moment is for what it finds.
+    async fn named_in_turn(
+        &self,
+        id: &str,
+    ) -> Result<(Option<tokio::sync::MutexGuard<'_, ()>>, AnnouncementRow, Vec<Delivery>), ActError> {
+        let (row, rows) = self.named(id).await?;
+        if row.priority != Priority::Emergency {
+            return Ok((None, row, rows));
+        }
+        let turn = self.deciding.lock().await;
+        let (row, rows) = self.named(id).await?;
+        Ok((Some(turn), row, rows))
     }
 
     /// Tries failed and expired deliveries again, now; never what was stopped, corrected, cleared, superseded or closed.
     pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
-        let (row, _) = self.named(id).await?;
-        let _turn = match row.priority {
-            Priority::Emergency => Some(self.deciding.lock().await),
-            _ => None,
-        };
-        let (row, rows) = self.named(id).await?;
+        let (_turn, row, rows) = self.named_in_turn(id).await?;
         if !crate::planted("ended_is_tried_again") {
             self.may_be_tried_again(&row).await?;
         }
@@ -198,13 +198,7 @@ impl Inner {
             let stopped = wanted.iter().find_map(|d| Some((d.cause?, d.desired != Desired::Published)));
             return Err(ActError::Conflict(match (wanted.first(), stopped) {
                 (Some(d), Some((cause, true))) => no_longer_wanted(id, cause, d),
-                (Some(d), _) => {
-                    let account = &d.account;
-                    words!(
-                        "账号 {account} 已停用，不再发送",
-                        "the account {account} is suspended or closed: nothing is sent"
-                    )
-                }
+                (Some(d), _) => no_longer_wanted(id, Cause::Closed, d),
                 (None, _) => words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired"),
             }));
         }
@@ -260,35 +254,6 @@ impl Inner {
         Ok(())
     }
 
-    /// The answer to the mass-cancel guard.
-    pub async fn prune(self: &Arc<Self>, by: &Actor, accept: bool, plan: &str) -> Result<Pruned, ActError> {
-        let waiting = lock(&self.state).prune.clone();
-        let Some(prune) = waiting else {
-            return Err(ActError::Conflict(Words::new("没有等待确认的批量取消", "no mass cancellation is waiting")));
-        };
-        if prune.hash != plan {
-            let hash = &prune.hash;
-            return Err(ActError::Conflict(words!("等待的是另一个计划 {hash}", "another plan is waiting: {hash}")));
-        }
-        let word = if accept { "prune_accepted" } else { planner::PRUNE_REFUSED };
-        let mut changes = if accept { planner::pruned(&prune) } else { planner::refused(&prune) };
-        changes.push(Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })));
-        let committed = match self.commit(by, changes).await {
-            Err(LedgerError::Conflict) => {
-                let said = Words::new("等待的已经变了，请重看", "what waits has changed meanwhile: look again");
-                return Err(ActError::Conflict(said));
-            }
-            done => done?,
-        };
-        lock(&self.state).prune = None;
-        let stopped: BTreeSet<&AnnouncementId> =
-            committed.stepped().filter(|d| d.state == State::Cancelled).map(|d| &d.announcement).collect();
-        let announcements = if accept { stopped.len() } else { prune.announcements.len() };
-        self.quiet().await;
-        self.rescan_now().await;
-        Ok(Pruned { plan: plan.to_owned(), accepted: accept, announcements })
-    }
-
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.
     pub async fn reload_config(self: &Arc<Self>) {
         // A drill's world is made once; what lies in its folder is for commands to find it by.
@@ -334,7 +299,13 @@ impl Inner {
     }
 }
 
-/// Those that took their step; what has become something else meanwhile is left to whoever changed it.
+/// Nothing is announced by this name.
+pub fn no_announcement(id: &str) -> Words {
+    let safe = shown(id);
+    words!("没有公告 `{safe}`", "there is no announcement `{safe}`")
+}
+
+/// The rows that took their step; one that has become something else meanwhile is left to whoever changed it.
 pub(crate) fn stepped(done: Vec<Result<Delivery, StepError>>) -> Result<Vec<Delivery>, ActError> {
     let mut went = Vec::new();
     for row in done {

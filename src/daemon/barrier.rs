@@ -26,7 +26,7 @@ use crate::core::gate::Verdict;
 use crate::core::words::Words;
 use crate::platform::{Http, Lane, Lost, Permit};
 
-/// What became of the request at the barrier.
+/// The fate of a request at the barrier.
 #[derive(Clone)]
 pub enum Passed {
     /// It has not come, or has not got a connection yet.
@@ -65,7 +65,7 @@ impl Barrier {
         lock(&self.leaving).take();
     }
 
-    /// What happened here; from now on nothing can begin.
+    /// The outcome here; from now on nothing can begin.
     pub fn into_outcome(self) -> Passed {
         let mut passed = lock(&self.ticket.passed);
         let outcome = passed.clone();

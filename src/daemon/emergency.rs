@@ -273,7 +273,7 @@ impl Inner {
     }
 }
 
-/// What of an emergency's deliveries goes now, what it costs, and what is prepared while it waits.
+/// The intents of an emergency's deliveries that go now, their cost, and the deliveries that are prepared while they wait.
 #[derive(Default)]
 struct Intents {
     armed: Vec<Delivery>,

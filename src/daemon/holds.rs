@@ -104,7 +104,7 @@ impl Inner {
         Ok(HoldOver { id: id.to_owned(), released, waiting: self.held().await?.len() })
     }
 
-    /// What no hold keeps back any more goes on, or begins to wait for a person's review.
+    /// Deliveries that no hold keeps back any more go on, or begin to wait for a person's review.
     pub(crate) async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;

@@ -1,4 +1,4 @@
-//! What the daemon keeps in memory of its ledger: a projection of committed changes, and nothing else.
+//! The daemon's memory of its ledger: a projection of committed changes, and nothing else.
 //!
 //! Every part of it is changed in one place, `Follower::committed`, which the ledger calls for each commit in the order
 //! of the commits and before anybody is answered. So nothing here can be ahead of the ledger or contradict it, and
@@ -38,7 +38,7 @@ pub struct Memory {
     doubts: Mutex<BTreeMap<DeliveryId, Mono>>,
 }
 
-/// What is known of an account.
+/// The state of an account, as committed changes have it.
 #[derive(Default)]
 struct Known {
     /// The newest post: looking starts above it.
@@ -65,7 +65,7 @@ impl Memory {
         Arc::new(memory)
     }
 
-    // What is asked.
+    // Questions.
 
     pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
         lock(&self.gate).verdict(asking, now, emergency)
@@ -91,7 +91,7 @@ impl Memory {
         lock(&self.sending).get(&row.id) == Some(&row.fence)
     }
 
-    /// How long this delivery has been in doubt, in this process and on a clock that does not step.
+    /// The age of this delivery's doubt, in this process and on a clock that does not step.
     pub fn waited(&self, id: DeliveryId) -> Duration {
         let since = lock(&self.doubts).get(&id).copied().unwrap_or(self.began);
         if crate::planted("absence_at_once") {
@@ -100,7 +100,7 @@ impl Memory {
         self.clock.mono().0.saturating_sub(since.0)
     }
 
-    /// How long the request that is in doubt may still be under way.
+    /// The time for which the request that is in doubt may still be under way.
     pub fn under_way(&self, id: DeliveryId) -> Duration {
         let since = lock(&self.doubts).get(&id).copied();
         since.map_or(Duration::ZERO, |since| since.0.saturating_sub(self.clock.mono().0))
@@ -110,18 +110,18 @@ impl Memory {
         lock(&self.accounts).get(account)?.newest.clone()
     }
 
-    /// How long ago the account's credential was seen, and why it was bad if it was.
+    /// The time since the account's credential was seen, and why it was bad if it was.
     pub fn credential(&self, account: &AccountId) -> Option<(Duration, Option<Words>)> {
         let (seen, bad) = lock(&self.accounts).get(account)?.credential.clone()?;
         Some((self.clock.mono().0.saturating_sub(seen.0), bad))
     }
 
-    /// What is used of an account's day, and its limit.
+    /// The calls used of an account's day, and its limit.
     pub fn day_of(&self, settings: &PlatformSettings, account: &AccountId, now: Time) -> (u32, Option<u32>) {
         lock(&self.budgets).day_of(settings, account, now)
     }
 
-    // What is reserved.
+    // Reservations.
 
     /// One call of an account, or when to ask again.
     pub fn reserve(
@@ -166,7 +166,7 @@ impl Memory {
         }
     }
 
-    // What was committed.
+    // Commits.
 
     fn stepped(&self, step: &Step) {
         let row = &step.row;

@@ -20,6 +20,7 @@ pub mod notify;
 pub mod pauses;
 pub mod planner;
 pub mod prepare;
+pub mod prune;
 pub mod recover;
 pub mod release;
 pub mod resolve;

@@ -15,7 +15,7 @@ use crate::core::announcement::Priority;
 #[derive(Default)]
 pub struct Pauses(Mutex<BTreeMap<Asked, Mono>>);
 
-/// Who asked to wait (an account, or a platform by its name), and whether an emergency was told so.
+/// An account, or a platform by its name, that asked to wait, and whether an emergency was told so.
 type Asked = (String, bool);
 
 impl Pauses {
@@ -27,7 +27,7 @@ impl Pauses {
         *until = (*until).max(Mono(now.0 + wait));
     }
 
-    /// How long a delivery of this priority still has to wait for its account, or for its platform.
+    /// The time a delivery of this priority still has to wait for its account, or for its platform.
     pub fn left(&self, account: &AccountId, priority: Priority, now: Mono) -> Option<Duration> {
         let pauses = lock(&self.0);
         let of = |who: &str, is_urgent: bool| pauses.get(&(who.to_owned(), is_urgent)).copied();

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::json;
 
+use super::prune::{PRUNE, PRUNE_REFUSED, removed, waiting};
 use super::{Inner, answers, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
-use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan, Prune};
+use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
 use crate::core::words::{Words, words};
 use crate::input::folder::{self, Named, Reading};
 use crate::input::queue::Context;
@@ -30,10 +31,6 @@ const COMPARED: TimeDelta = TimeDelta::hours(49);
 
 /// What is superseded may have left the queue; it is known by name for this long.
 const SUPERSEDED: TimeDelta = TimeDelta::days(60);
-
-/// Under these names the ledger keeps the prune that waits for a person, and the one that a person has refused.
-const PRUNE: &str = "prune";
-pub const PRUNE_REFUSED: &str = "prune_refused";
 
 /// What has its hour is in the ledger however far that is; a look shows all of it, repeats a day ahead.
 const WRITTEN_AHEAD: TimeDelta = TimeDelta::days(3660);
@@ -401,41 +398,6 @@ impl Planner {
         }
         Ok(changes)
     }
-}
-
-/// Stops what has not begun of announcements that are gone from the queue.
-fn removed(posts: Vec<AnnouncementId>) -> Change {
-    let why = Words::new("已从队列删去", "removed from the queue");
-    let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Absent);
-    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
-}
-
-/// What a person's refusal does: what is gone stays in force, and is not asked about again as long as it is gone.
-pub fn refused(prune: &Prune) -> Vec<Change> {
-    vec![
-        Change::ExpectMeta(PRUNE.to_owned(), Some(waiting(prune).to_string())),
-        Change::Meta { key: PRUNE.to_owned(), value: None },
-        Change::Meta { key: PRUNE_REFUSED.to_owned(), value: Some(prune.hash.clone()) },
-    ]
-}
-
-/// As the ledger keeps it.
-fn waiting(prune: &Prune) -> serde_json::Value {
-    json!({ "hash": prune.hash, "announcements": prune.announcements })
-}
-
-/// What a person's consent to a prune does, all at once. A consent is for what is waiting now, and is used with this.
-pub fn pruned(prune: &Prune) -> Vec<Change> {
-    let mut changes = vec![
-        Change::ExpectMeta(PRUNE.to_owned(), Some(waiting(prune).to_string())),
-        Change::Meta { key: PRUNE.to_owned(), value: None },
-        removed(prune.announcements.clone()),
-    ];
-    for id in &prune.announcements {
-        changes.push(Change::Withdrawn(id.clone(), Withdrawal::Queue));
-        changes.push(Note::change("withdrawn", id, json!({ "by": "queue" })));
-    }
-    changes
 }
 
 impl Inner {

@@ -1,4 +1,4 @@
-//! What is found at start, and what is done with it; a wall clock that is stepped; deliveries whose task panicked.
+//! Recovery: deliveries found at a start, a wall clock that is stepped, deliveries whose task panicked.
 //!
 //! A row that is `sending` may have had its request: it becomes `unknown` and is read back, never sent again on a guess.
 //! And what was due before this process began, another one may have sent that this ledger does not know of: the ledger
@@ -123,7 +123,7 @@ pub async fn watch_the_clock(inner: Arc<Inner>) {
     }
 }
 
-/// What waits for a length of time or was to go by `came`, and of their contents those that go at once.
+/// Deliveries that wait for a length of time or were to go by `came`, and of their contents those that go at once.
 async fn moved_with_the_clock(
     inner: &Inner,
     came: Time,
@@ -146,7 +146,7 @@ async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
         tracing::error!(%error, "the step was not recorded");
     }
-    // What was due within the moment in which nobody had noticed is meant too.
+    // Deliveries that came due before the step was noticed are meant too.
     let came = inner.clock.now() - jump + TimeDelta::seconds(2);
     match moved_with_the_clock(inner, came).await {
         Ok((rows, at_once)) => {

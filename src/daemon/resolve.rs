@@ -20,7 +20,7 @@ use crate::core::words::{Words, words};
 use crate::ledger::LedgerError;
 use crate::platform::{Shown, timeline};
 
-/// What a person says of one delivery.
+/// A person's statement about one delivery.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     /// The post's address; `None`: it was not published.

@@ -444,9 +444,8 @@ pub async fn written_once(
     changes.extend(seen(&after));
     changes.extend(settle::consequences(inner, row, &after).await.map_err(StepError::Ledger)?);
     changes.extend(with);
-    let committed = inner.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
+    inner.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
     settle::told(inner, row, &after);
-    drop(committed);
     Ok(after)
 }
 

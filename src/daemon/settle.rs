@@ -79,15 +79,15 @@ fn claimed(inner: &Inner, row: &Delivery, event: Event) -> (Event, Option<Claime
     }
 }
 
-/// What a read of the account's timeline says about a delivery, and what it means for others.
+/// Reads the account's timeline for a delivery. Returns the event it makes, and the changes it means for others.
 pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result<(Event, Vec<Change>), StepError> {
     let turn = inner.looking(&row.account);
     let _turn = turn.lock().await;
-    // What the read can have shown is what was there when it began.
+    // The read can show only posts that were there when it began.
     let waited = inner.memory.waited(row.id);
     let mut with = Vec::new();
     let mut found = None;
-    for wanted in wanted(inner, row).await? {
+    for wanted in wanted(inner, row, means.timeout).await? {
         let answer = means.platform.find(&means.call(inner, row), &wanted).await;
         inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
         let event = match answer {
@@ -145,14 +145,15 @@ pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
     }
 }
 
-/// What is looked for: its own text, and that of the version which may have gone out before this ledger knew.
-async fn wanted(inner: &Inner, row: &Delivery) -> Result<Vec<Wanted>, StepError> {
+/// The posts to look for: one with its own text, and one with that of the version which may have gone out before this
+/// ledger knew.
+async fn wanted(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Vec<Wanted>, StepError> {
     let mut all = Vec::new();
     let older = row.doubted.as_ref().filter(|hash| **hash != row.content);
     for hash in std::iter::once(&row.content).chain(older) {
         let content = inner.content(hash).await.map_err(StepError::Ledger)?;
         let prepared = row.prepared.as_ref().filter(|_| *hash == row.content);
-        all.push(wanted_of(inner, row, &content, prepared.map(|p| &**p)).await?);
+        all.push(wanted_of(inner, row, &content, prepared.map(|p| &**p), timeout).await?);
     }
     Ok(all)
 }
@@ -162,6 +163,7 @@ async fn wanted_of(
     row: &Delivery,
     content: &Content,
     prepared: Option<&crate::core::delivery::Prepared>,
+    timeout: Duration,
 ) -> Result<Wanted, StepError> {
     let platform = row.account.platform();
     let sent = row.begun_at.unwrap_or(row.at);
@@ -170,9 +172,8 @@ async fn wanted_of(
     // The platforms' times are compared with the clock as it is now, and it may have been stepped since the request
     // began: a doubt is as old as it is on one that is not.
     let now = inner.clock.now();
-    let timeout = inner.config().settings_of(&row.account).map_or(Duration::ZERO, |s| s.timeout);
     let by_age = now - inner.memory.waited(row.id) - timeout;
-    // What was to go "at once" before this ledger knew of it may have gone any time within the day before.
+    // A post that was to go "at once" before this ledger knew of it may have gone any time within the day before.
     let day = TimeDelta::days(1);
     let since = match (&row.doubted, &content.body.timing) {
         (Some(_), Timing::Now) => row.at - day,
@@ -235,7 +236,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
     written_with(inner, row, event, with).await
 }
 
-/// What an outcome means besides: for the posts it takes the place of, for those that wait to know of it, for a person.
+/// Changes that follow from an outcome: for the posts it takes the place of, for those that wait to know of it, for a person.
 /// An error here is an error of the outcome: it is written when this can be read.
 pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
     let mut changes = Vec::new();

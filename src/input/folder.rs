@@ -191,8 +191,12 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
             || reading.desired.standing.contains(old)
             || known.earlier.as_ref().is_none_or(|all| all.contains(old));
         let ring = is_ring(&entry.announcement.id, &next);
-        if known.of_socket.contains(old) {
-            let safe = shown(old.as_str());
+        let is_sent = known.of_socket.contains(old);
+        if there && !ring && !is_sent {
+            continue;
+        }
+        let safe = shown(old.as_str());
+        let (said, hint) = if is_sent {
             let said = words!(
                 "`{safe}` 是紧急发布，队列文件不能取代它",
                 "`{safe}` is an emergency that was sent: no file takes its place"
@@ -201,25 +205,18 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
                 "用 fabu correct {safe} 或 fabu all-clear {safe}",
                 "use `fabu correct {safe}` or `fabu all-clear {safe}`"
             );
-            let span = entry.supersedes_span.clone().unwrap_or(entry.id_span.clone());
-            reading.faults.push(entry.source.fault(span, "supersedes", said).hint(hint));
-            bad.insert(entry.announcement.id.clone());
-            continue;
-        }
-        if there && !ring {
-            continue;
-        }
-        let safe = shown(old.as_str());
-        let said = if ring {
-            words!("`supersedes` 绕成一圈", "`supersedes` leads in a ring")
+            (said, Some(hint))
+        } else if ring {
+            (words!("`supersedes` 绕成一圈", "`supersedes` leads in a ring"), None)
         } else {
-            words!("要取代的 `{safe}` 不存在", "`{safe}`, which it supersedes, does not exist")
+            let near = crate::core::words::nearest(old.as_str(), ids.iter().map(AnnouncementId::as_str));
+            let hint = near.map(|meant| words!("是否指 `{meant}`？", "did you mean `{meant}`?"));
+            (words!("要取代的 `{safe}` 不存在", "`{safe}`, which it supersedes, does not exist"), hint)
         };
         let fault =
             entry.source.fault(entry.supersedes_span.clone().unwrap_or(entry.id_span.clone()), "supersedes", said);
-        let near = crate::core::words::nearest(old.as_str(), ids.iter().map(AnnouncementId::as_str));
-        reading.faults.push(match near.filter(|_| !ring) {
-            Some(meant) => fault.hint(words!("是否指 `{meant}`？", "did you mean `{meant}`?")),
+        reading.faults.push(match hint {
+            Some(hint) => fault.hint(hint),
             None => fault,
         });
         bad.insert(entry.announcement.id.clone());

@@ -5,6 +5,7 @@
 //! its commits (`Follower`), and is changed by nothing else.
 
 mod intake;
+mod known;
 pub mod marker;
 mod opening;
 pub mod read;
@@ -162,7 +163,7 @@ pub const HOLDS_KEPT: TimeDelta = TimeDelta::days(60);
 pub struct Committed {
     /// The newest event.
     pub seq: Seq,
-    /// What was written, each order replaced by the steps it made.
+    /// The changes as they were written, each order replaced by the steps it made.
     pub changes: Vec<Change>,
 }
 
@@ -184,7 +185,7 @@ impl Committed {
     }
 }
 
-/// What is kept in memory of a ledger, read at once.
+/// The part of a ledger that is kept in memory, read at once.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub gate: Gate,
@@ -209,7 +210,7 @@ pub trait Ledger: Send + Sync {
     fn new_id(&self) -> DeliveryId;
     /// Returns when all of it is on disk, and its follower has been told; on an error nothing is, as far as is known.
     async fn commit(&self, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError>;
-    /// Whoever keeps something of the ledger in memory; there is one.
+    /// A projection of the ledger in memory; there is one.
     fn follow(&self, follower: Arc<dyn Follower>);
     async fn snapshot(&self) -> Result<Snapshot, LedgerError>;
     /// What the planner compares with: these announcements, and all that have anything pending.

@@ -16,7 +16,6 @@ use crate::core::announcement::{AnnouncementId, Content, ContentHash, Occurrence
 use crate::core::change::{AnnouncementRow, Recorded, Seq};
 use crate::core::delivery::{Delivery, DeliveryId, State};
 use crate::core::gate::{Gate, Hold, Person};
-use crate::core::plan::{Known, KnownAnnouncement, KnownOccurrence};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -94,7 +93,8 @@ pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery
     delivery_list(db, &condition, &[Box::new(micros(before))])
 }
 
-/// Deliveries that wait for a length of time: to be tried again, looked for, taken down.
+/// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent whose
+/// instant had come by `came`.
 pub fn waiting(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
     let states = "state IN ('retrying', 'unknown', 'accepted', 'published')";
     let mut found = delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])?;
@@ -123,83 +123,6 @@ pub fn content(db: &Connection, hash: &str) -> Sql<Option<Content>> {
         return Err(rows::odd(0, "a content does not have its hash"));
     }
     serde_json::from_str(&body).map(Some).map_err(|_| rows::odd(0, "a content cannot be read"))
-}
-
-pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known> {
-    let mut known = Known::default();
-    let columns = rows::ANNOUNCEMENT;
-    let one = format!("SELECT {columns} FROM announcements WHERE id = $1");
-    let mut wanted: BTreeSet<Arc<str>> = ids.iter().map(|id| id.0.clone()).collect();
-    wanted.extend(list(
-        db,
-        "SELECT DISTINCT o.announcement FROM occurrences o WHERE o.id IN
-         (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held'))",
-        [],
-        |r| r.get(0),
-    )?);
-    let doubted = "SELECT DISTINCT announcement FROM deliveries WHERE state = 'unknown' AND doubted IS NOT NULL";
-    wanted.extend(list(db, doubted, [], |r| r.get::<_, Arc<str>>(0))?);
-    for id in wanted {
-        let Some(row) = db.prepare_cached(&one)?.query_row([&id], rows::announcement).optional()? else { continue };
-        // A repeat has one occurrence a day for years; only those that can still matter are compared.
-        let from = if row.planned_to.is_some() { micros(since) } else { i64::MIN };
-        let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
-        type Counted = (Arc<str>, i64, bool, Option<String>, i64);
-        let rows: Vec<Counted> = list(
-            db,
-            "SELECT o.id, o.release, o.stopped IS NOT NULL, d.state, count(d.id) FROM occurrences o
-             LEFT JOIN deliveries d ON d.occurrence = o.id
-             WHERE o.announcement = $1 AND o.release >= $2 GROUP BY o.id, d.state",
-            params![id, from],
-            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)),
-        )?;
-        for (occurrence, release, is_stopped, state, count) in rows {
-            let state = state.as_deref().and_then(State::parse);
-            // Of these the state alone does not say whether they were sent, or tried.
-            let untried = match state {
-                Some(State::Failed | State::Unknown) => untried(db, &occurrence, state)?,
-                _ => 0,
-            };
-            let known = occurrences.entry(OccurrenceId(occurrence)).or_insert(KnownOccurrence {
-                release: from_micros(release),
-                is_stopped,
-                pending: 0,
-                held: 0,
-                ended: 0,
-                out: 0,
-            });
-            let (count, untried) = (count as u32, untried as u32);
-            known.held += if state == Some(State::Held) { count } else { 0 };
-            match state {
-                Some(state) if state.is_pending() => known.pending += count,
-                Some(State::Cancelled | State::Expired) => known.ended += count,
-                Some(State::Unknown) => known.pending += untried,
-                Some(State::Failed) => known.ended += untried,
-                Some(_) | None => {}
-            }
-            let is_begun = state.is_some_and(|s| !s.is_pending() && !matches!(s, State::Cancelled | State::Expired));
-            known.out += if is_begun { count - untried } else { 0 };
-        }
-        let accounts = list(db, "SELECT account FROM superseded WHERE announcement = $1", [&id], |r| r.get(0))?;
-        let superseded = accounts.into_iter().map(AccountId).collect();
-        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded });
-    }
-    Ok(known)
-}
-
-/// How many of an occurrence's failed or unknown deliveries no request of this ledger's was made for
-/// (`Delivery::has_begun` says the same of one).
-fn untried(db: &Connection, occurrence: &str, state: Option<State>) -> Sql<i64> {
-    let sql = match state {
-        Some(State::Failed) => {
-            "SELECT count(*) FROM deliveries WHERE occurrence = $1 AND state = 'failed' AND attempt = 0"
-        }
-        _ => {
-            "SELECT count(*) FROM deliveries WHERE occurrence = $1 AND state = 'unknown' AND attempt = 0
-             AND doubted IS NOT NULL"
-        }
-    };
-    db.prepare_cached(sql)?.query_row([occurrence], |r| r.get(0))
 }
 
 pub fn names(db: &Connection, since: Time) -> Sql<BTreeSet<AnnouncementId>> {
@@ -363,7 +286,7 @@ pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
     )
 }
 
-/// What is kept in memory of the ledger.
+/// The daemon's memory of the ledger.
 pub fn snapshot(db: &Connection, now: Time) -> Sql<Snapshot> {
     let sending = list(db, "SELECT id, fence FROM deliveries WHERE state = 'sending'", [], |r| {
         Ok((DeliveryId(r.get(0)?), r.get(1)?))

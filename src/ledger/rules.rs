@@ -87,7 +87,7 @@ fn added(delivery: &Delivery, there: Where) -> Option<Delivery> {
     }
 }
 
-/// What waits on this account to know whether an earlier post is out: it goes where that is, and is dropped where
+/// Later words on this account that wait to know whether an earlier post is out: they go where that is, and are dropped where
 /// nobody has seen it.
 fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>, LedgerError> {
     let sql = read::deliveries_where("account = $1 AND cause = 'undecided'");

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::intake;
+use super::known;
 use super::marker::{self, Marker};
 use super::opening::{connect, look_at, make_folder, migrate, verify_tail};
 use super::room::Room;
@@ -230,7 +231,7 @@ impl Ledger for Sqlite {
     }
 
     async fn known(&self, ids: Vec<AnnouncementId>, since: Time) -> Result<Known, LedgerError> {
-        self.read(move |db| read::known(db, &ids, since)).await
+        self.read(move |db| known::known(db, &ids, since)).await
     }
 
     async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError> {

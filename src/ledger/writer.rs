@@ -33,7 +33,7 @@ const LATER: Duration = Duration::from_millis(30);
 /// Between tries to make rows of a record when the ledger does not take them.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Whoever follows the commits, once there is somebody.
+/// The one who follows the commits, once there is somebody.
 pub type Followed = Arc<Mutex<Option<Arc<dyn Follower>>>>;
 
 pub struct Request {
@@ -72,7 +72,7 @@ pub struct Writer {
     pub room: Room,
     pub condition: watch::Sender<Condition>,
     pub follower: Followed,
-    /// What the follower has to know after the ledger was opened again and held more than it had been told.
+    /// News for the follower: the ledger was opened again and held more than it had been told.
     pub replaced: Option<Snapshot>,
 }
 

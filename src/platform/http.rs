@@ -77,7 +77,7 @@ pub trait Http: Send + Sync {
         self.send(platform, lane, request, timeout).await
     }
 
-    /// How many requests of each platform may be under way at once, from now on.
+    /// Sets the most requests of each platform at once, from now on.
     fn limit(&self, _connections: &BTreeMap<String, u32>) {}
 }
 
@@ -102,7 +102,7 @@ pub struct Net {
     lanes: Mutex<BTreeMap<(String, Lane), AtOnce>>,
 }
 
-/// How many requests of a platform may be under way at once on a lane.
+/// The most requests of a platform at once on a lane.
 struct AtOnce {
     most: u32,
     places: Arc<Semaphore>,

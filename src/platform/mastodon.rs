@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, exchange, in_path, sane_id, sane_url, text_of};
-use super::timeline::{self, Shown, text_of_html};
+use super::timeline::{self, Rest, Shown, text_of_html};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
@@ -209,9 +209,9 @@ impl Platform for Mastodon {
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
-        let is_whole = listed.len() < PAGE && !has_next;
         // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut: false, grows: true, skew }, wanted))
+        let rest = if has_next { Rest::Older } else { Rest::of(listed.len(), PAGE, false) };
+        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
     }
 
     /// `https://host/@name/ID`, `…/users/name/statuses/ID`, and the same behind `web` or `deck`.

@@ -13,6 +13,7 @@ pub mod statuses_auth;
 pub mod tencent_weibo;
 pub mod timeline;
 pub mod wechat;
+mod wechat_article;
 mod wechat_mass;
 mod wechat_token;
 pub mod weibo;

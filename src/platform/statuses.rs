@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
 use super::statuses_auth::authorize;
-use super::timeline::{self, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
+use super::timeline::{self, Rest, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -299,8 +299,8 @@ impl Platform for Statuses {
             self.seen(call, &newest.id);
         }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        let is_whole = listed.len() < PAGE;
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut: false, grows: true, skew }, wanted))
+        let rest = Rest::of(listed.len(), PAGE, false);
+        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
     }
 
     /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
-use super::timeline::{self, Shown};
+use super::timeline::{self, Rest, Shown};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
@@ -265,9 +265,8 @@ impl Platform for TencentWeibo {
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // `hasnext` is 0 where there is more, and 1 at the end.
         let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
-        let is_whole = listed.len() < PAGE && hasnext.is_none_or(|hasnext| hasnext != 0);
-        let is_cut = listed.len() < PAGE && hasnext == Some(0);
-        let page = |posts: Vec<Shown>| timeline::Page { posts, is_whole, is_cut, grows: false, skew };
+        let rest = Rest::of(listed.len(), PAGE, hasnext == Some(0));
+        let page = |posts: Vec<Shown>| timeline::Page { posts, rest, grows: false, skew };
         let only = |is_there: bool| {
             let of = listed.iter().filter(|(_, fate)| matches!(fate, Fate::Normal | Fate::Review) == is_there);
             page(of.map(|(shown, _)| shown.clone()).collect())

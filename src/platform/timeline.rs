@@ -31,20 +31,39 @@ pub struct Shown {
 const BEFORE: TimeDelta = TimeDelta::seconds(120);
 const AFTER: TimeDelta = TimeDelta::minutes(15);
 
-/// What a timeline showed of itself.
+/// A page of a timeline.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Newest first.
     pub posts: Vec<Shown>,
-    /// The platform says, or lets one conclude, that there are no older ones.
-    pub is_whole: bool,
-    /// The platform shows fewer than were asked for and says that there are more: any of them may be missing, the newest
-    /// as well as the oldest.
-    pub is_cut: bool,
+    pub rest: Rest,
     /// Ids grow with time, so that the newest known one is a better line than any clock.
     pub grows: bool,
-    /// How far the platform's clock is ahead of ours.
+    /// The platform's clock is ahead of ours by this.
     pub skew: TimeDelta,
+}
+
+/// The posts that a page does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The platform says, or lets one conclude, that there are none.
+    Nothing,
+    /// Older ones, perhaps.
+    Older,
+    /// Any of them, the newest as well as the oldest: fewer are shown than were asked for, and the platform says that
+    /// there are more.
+    Any,
+}
+
+impl Rest {
+    /// By how many posts are shown of how many asked for, and whether the platform says that there are more.
+    pub fn of(shown: usize, asked_for: usize, says_more: bool) -> Rest {
+        match (shown < asked_for, says_more) {
+            (true, false) => Rest::Nothing,
+            (true, true) => Rest::Any,
+            (false, _) => Rest::Older,
+        }
+    }
 }
 
 /// Looks for the wanted post. It is absent only where the page reaches back to before it was sent: its last post is
@@ -64,7 +83,8 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
             ticket: None,
         });
     }
-    if page.is_cut && !crate::planted("cut_is_believed") {
+    let rest = if crate::planted("cut_is_believed") { Rest::Nothing } else { page.rest };
+    if rest == Rest::Any {
         let why = "时间线说还有而没有列出，不可作准";
         return Look::Unproven(Words::new(why, "the timeline says that it holds more than it shows"));
     }
@@ -75,8 +95,10 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
     // The newest one known from before the send may be somebody else's; one of ours may be gone by now.
     let newest = wanted.above.iter().filter(|id| *grows && !wanted.taken.contains(id));
     let mut known = wanted.standing.iter().chain(newest).peekable();
-    let shows_known = known.peek().is_none() || known.any(|id| posts.iter().any(|post| post.id == *id));
-    match (page.is_whole || crate::planted("cut_is_believed"), shows_known || crate::planted("cut_is_believed")) {
+    let shows_known = crate::planted("cut_is_believed")
+        || known.peek().is_none()
+        || known.any(|id| posts.iter().any(|post| post.id == *id));
+    match (rest == Rest::Nothing, shows_known) {
         (true, true) => Look::Absent,
         (true, false) => {
             let why = "时间线没有列出已知的旧帖，不可作准";
@@ -291,7 +313,7 @@ mod tests {
     }
 
     fn page(posts: &[Shown]) -> Page {
-        Page { posts: posts.to_vec(), is_whole: posts.len() < 5, is_cut: false, grows: true, skew: TimeDelta::zero() }
+        Page { posts: posts.to_vec(), rest: Rest::of(posts.len(), 5, false), grows: true, skew: TimeDelta::zero() }
     }
 
     #[test]
@@ -321,13 +343,13 @@ mod tests {
         assert!(unproven(&page(&listed[..4])), "the newest one known from before is not shown");
         let gone = Wanted { taken: vec!["90".to_owned()], ..wanted.clone() };
         assert_eq!(look(&page(&listed[..4]), &gone), Look::Absent, "it was ours, and was taken down");
-        assert!(unproven(&Page { is_whole: false, ..page(&listed[..4]) }), "it says that there is more");
+        assert!(unproven(&Page { rest: Rest::Older, ..page(&listed[..4]) }), "it says that there is more");
         // One that was put on top is older than the send, and no proof.
         let top = [vec![post("7", "置顶", "2026-01-01T00:00:00Z")], listed.clone()].concat();
         assert!(unproven(&page(&top)));
         let below = [listed, vec![post("90", "旧", "2026-11-23T00:00:00Z")]].concat();
         assert_eq!(look(&page(&below), &wanted), Look::Absent);
-        let cut = Page { is_cut: true, is_whole: false, ..page(&below) };
+        let cut = Page { rest: Rest::Any, ..page(&below) };
         assert!(unproven(&cut), "it reaches back, and says that something is missing: it may be the newest");
     }
 

@@ -14,20 +14,19 @@ use serde_json::{Value, json};
 
 use super::address::{Address, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
-use super::timeline::{Shown, same_text};
+use super::timeline::{Rest, Shown, same_text};
+use super::wechat_article::{Article, TITLE, article, content, digest, title};
 use super::wechat_token::{Token, Tokens};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, wechat_mass};
-use crate::clock::{Time, from_micros};
+use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
-use crate::core::fit::{Counting, Rules, title_of, urls};
+use crate::core::fit::{Counting, Rules, urls};
 use crate::core::policy::PlatformSettings;
 use crate::core::words::Words;
 
-/// An article's title in characters, its author's name, and its digest as the platform would make it.
-const TITLE: usize = 32;
+/// An author's name, in characters.
 const AUTHOR: usize = 16;
-const DIGEST: usize = 54;
 /// The content may have 20 000 characters with its tags; the page also speaks of 2 kB, so it is kept short.
 const TEXT: u64 = 10_000;
 /// Articles listed at once, which is the most there is.
@@ -217,12 +216,11 @@ impl WeChat {
             return Ok(Some(Look::Found(found(a.id.clone(), a.url.clone(), made, None))));
         }
         let all = code_of(&json, "total_count").and_then(|n| usize::try_from(n).ok());
-        let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
+        let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > listed.len()));
         let is_listed = |id: &String| listed.iter().any(|a| a.id == *id);
         let shows_known = wanted.standing.is_empty() || wanted.standing.iter().any(is_listed);
-        // Fewer than were asked for, and more there are: any of them may be missing.
-        let is_cut = listed.len() < PAGE && !is_whole;
-        let reaches_back = listed.last().is_some_and(|last| !is_after(last)) && !is_cut || is_whole && shows_known;
+        let is_past = listed.last().is_some_and(|last| !is_after(last));
+        let reaches_back = is_past && rest != Rest::Any || rest == Rest::Nothing && shows_known;
         let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
         Ok((!reaches_back).then_some(Look::Unproven(why)))
     }
@@ -286,28 +284,6 @@ impl From<Refused> for Failure {
     }
 }
 
-/// An article as the list shows it.
-struct Article {
-    id: String,
-    title: String,
-    digest: Option<String>,
-    url: Option<String>,
-    made: Option<Time>,
-    deleted: bool,
-}
-
-fn article(item: &Value) -> Option<Article> {
-    let news = item.pointer("/content/news_item/0")?;
-    Some(Article {
-        id: text_of(item, "article_id").and_then(sane_id)?,
-        title: text_of(news, "title").unwrap_or_default(),
-        digest: text_of(news, "digest"),
-        url: sane_url(text_of(news, "url")),
-        made: code_of(item, "update_time").and_then(|s| s.checked_mul(1_000_000)).map(from_micros),
-        deleted: news.get("is_deleted").is_some_and(|d| d.as_bool() == Some(true) || d.as_str() == Some("true")),
-    })
-}
-
 pub(super) fn found(post_id: String, url: Option<String>, accepted_at: Time, ticket: Option<String>) -> Receipt {
     Receipt { post_id, url, accepted_at, shown: true, read_back: true, ticket }
 }
@@ -318,33 +294,6 @@ fn no_cover() -> Failure {
         "an article needs a cover: set `cover:` (a media_id of the library) for the account, or add a picture",
     );
     Failure::Refused(Class::Media, why)
-}
-
-/// The title where none was given.
-fn title(text: &str) -> String {
-    let made = title_of(text, TITLE);
-    if made.is_empty() { text.trim().chars().take(TITLE).collect() } else { made }
-}
-
-fn digest(text: &str) -> String {
-    text.trim().chars().take(DIGEST).collect()
-}
-
-/// The article's HTML: a paragraph a line, then the pictures.
-fn content(text: &str, images: &[String]) -> String {
-    let mut html = String::with_capacity(text.len() * 2);
-    for line in text.trim().lines() {
-        let line = line.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-        html.push_str("<p>");
-        html.push_str(if line.trim().is_empty() { "<br>" } else { &line });
-        html.push_str("</p>");
-    }
-    for url in images {
-        html.push_str("<p><img src=\"");
-        html.push_str(url);
-        html.push_str("\"></p>");
-    }
-    html
 }
 
 #[async_trait]

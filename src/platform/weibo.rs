@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, text_of};
-use super::timeline::{self, Shown, ruby_date};
+use super::timeline::{self, Rest, Shown, ruby_date};
 use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
 use crate::clock::Time;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
@@ -254,9 +254,8 @@ impl Platform for Weibo {
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
         let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
-        let is_whole = listed.len() < PAGE && all.is_none_or(|all| all <= listed.len());
-        let is_cut = listed.len() < PAGE && all.is_some_and(|all| all > listed.len());
-        Ok(timeline::look(&timeline::Page { posts: listed, is_whole, is_cut, grows: true, skew }, wanted))
+        let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > listed.len()));
+        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
     }
 
     /// `https://weibo.com/UID/LETTERS`, `https://m.weibo.cn/detail/ID` and what comes between them.

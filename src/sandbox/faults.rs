@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::state::Dice;
+use super::dice::Dice;
 use crate::clock::Mono;
 
 /// The behaviours by name; the place in the list is the number, and from 30 on the answer itself is hostile.

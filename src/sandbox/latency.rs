@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Dice;
+use super::dice::Dice;
 
 /// No drawn latency is longer: past it every client has given up.
 const LONGEST: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@
 mod call;
 mod control;
 mod count;
+mod dice;
 mod faults;
 mod flow;
 mod latency;
@@ -53,10 +54,11 @@ pub use wire::Served;
 
 use crate::clock::{Clock, Time};
 use call::Call;
+use dice::Dice;
 use faults::{Meets, Phase, Rule};
 use flow::{Arrival, Broken, Sent};
 use script::{Instead, stand};
-use state::{Dice, Posts, Site};
+use state::{Posts, Site};
 
 /// Requests remembered; the oldest are forgotten.
 const REQUESTS: usize = 200_000;

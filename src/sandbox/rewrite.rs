@@ -1,7 +1,7 @@
 //! What platforms do to a text before they show it: short links, entities, lost blanks, a cut with a link to the rest.
 
 use super::count;
-use super::state::Dice;
+use super::dice::Dice;
 
 /// Which changes are made; made in the order of the fields.
 #[derive(Clone, Debug, Default)]

@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::call::Call;
+use super::dice::Dice;
 use super::script::Twist;
 use super::settings::{Api, Keys, Settings};
 use super::{AccountSetup, PlatformSetup, Post, count, mastodon, wechat};
@@ -20,33 +21,6 @@ pub(super) const POSTS: usize = 400_000;
 /// Uploads and keys remembered for one platform.
 pub(super) const REMEMBERED: usize = 50_000;
 const SHANGHAI: i64 = 8 * 3600;
-
-/// SplitMix64: small, and the same everywhere, so that a seed repeats a run.
-#[derive(Debug)]
-pub(super) struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    pub fn word(&mut self, len: usize) -> String {
-        const SIGNS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-        (0..len).map(|_| char::from(SIGNS[self.below(62) as usize])).collect()
-    }
-}
 
 /// A counter over windows that begin at round clock times in Shanghai, as the platforms' do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -399,7 +373,7 @@ impl Ctx<'_> {
         self.posts.get(n?).filter(|post| !post.gone(self.now)).cloned()
     }
 
-    /// How many of the newest posts a fault keeps off the timeline, and whether that is said.
+    /// The number of newest posts that a fault keeps off the timeline, and whether that is said.
     pub fn gap(&self) -> (usize, bool) {
         self.twist.gap.map_or((0, false), |gap| (gap.newest, gap.is_told))
     }

@@ -1,4 +1,4 @@
-//! What was promised, held against the platforms' own records and against what each person was answered.
+//! The promises, held against the platforms' own records and against what each person was answered.
 //!
 //! The judge believes nothing the daemon keeps: the ledger is only asked whether it says what is so.
 
@@ -84,7 +84,12 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// What was asked and answered: where it was asked, where it was answered and what.
+    /// Posts of the queue (`a`) or of the socket (`u`), without the closing words that quote them.
+    fn begun_of(&self, first: char) -> impl Iterator<Item = Begun<'_>> {
+        self.begun().filter(move |b| b.mark.kind == Kind::Own && b.mark.id.starts_with(first))
+    }
+
+    /// The acts that were answered: where each was asked, where it was answered and what.
     fn answered(&self) -> impl Iterator<Item = (usize, usize, &Act, u16, &Value)> {
         self.record.iter().enumerate().filter_map(|(place, entry)| match &entry.what {
             What::Answered { call, act, status, body } => Some((*call, place, act, *status, body)),
@@ -234,9 +239,8 @@ impl<'a> Judge<'a> {
                 self.holds(is_its, || format!("the receipt of {place:?} is the post of {said:?}"));
             }
         }
-        let restored = self.is_restored();
         for (place, posts) in &stands {
-            self.holds(known.contains(place) || restored, || {
+            self.holds(known.contains(place) || self.is_restored(), || {
                 format!("{posts:?} is in no row of the ledger: {place:?}")
             });
         }
@@ -344,7 +348,7 @@ impl<'a> Judge<'a> {
 
     /// An emergency that asks for two persons has two.
     fn nobody_speaks_alone(&self) {
-        for b in self.begun().filter(|b| b.mark.kind == Kind::Own && b.mark.id.starts_with('u')) {
+        for b in self.begun_of('u') {
             let id = &b.mark.id;
             let sent = self.asked().find(|(_, act)| act.path == "/v1/urgent" && act.body["id"] == **id);
             let Some((asked, sent)) = sent else { panic!("seed {}: nobody asked for {b:?}", self.seed) };
@@ -357,7 +361,7 @@ impl<'a> Judge<'a> {
             let to = sent.body["to"][0].as_str().unwrap_or_default();
             self.holds(means(to, b.account), || format!("{b:?} is none of {to}"));
         }
-        for b in self.begun().filter(|b| b.mark.kind == Kind::Own && b.mark.id.starts_with('a')) {
+        for b in self.begun_of('a') {
             let versions: Vec<&Version> = self.versions[&b.mark.id].iter().filter_map(|(_, v)| v.as_ref()).collect();
             let its = versions.iter().find(|v| v.number == b.mark.version);
             let Some(its) = its else { panic!("seed {}: nobody wrote {b:?}", self.seed) };
@@ -372,7 +376,7 @@ impl<'a> Judge<'a> {
 
     /// R11: not before its instant, nor after its end.
     fn nothing_is_early_or_late(&self) {
-        for b in self.begun().filter(|b| b.mark.kind == Kind::Own && b.mark.id.starts_with('a')) {
+        for b in self.begun_of('a') {
             let Some(at) = self.instant(&b) else { continue };
             let let_go = self
                 .asked()
@@ -387,7 +391,7 @@ impl<'a> Judge<'a> {
     /// An edit is for what is not out: of one occurrence all accounts say the same, and what was in force.
     fn one_version_of_each_occurrence(&self) {
         let mut first: BTreeMap<(String, Option<Time>), Begun<'_>> = BTreeMap::new();
-        for b in self.begun().filter(|b| b.mark.kind == Kind::Own && b.mark.id.starts_with('a')) {
+        for b in self.begun_of('a') {
             let key = (b.mark.id.clone(), self.hour_of(&b));
             let Some(before) = first.get(&key) else {
                 self.was_in_force(&b);
@@ -423,7 +427,6 @@ impl<'a> Judge<'a> {
 
     /// A correction goes to the accounts that carry the wrong post, and that post is gone.
     fn closing_words_go_where_they_belong(&self) {
-        let restored = self.is_restored();
         for post in &self.posts {
             let Some(mark) = Mark::of(&post.text).filter(|m| m.kind != Kind::Own) else { continue };
             let carried = self.posts.iter().any(|p| {
@@ -436,7 +439,7 @@ impl<'a> Judge<'a> {
             let Some(id) = act.path.strip_prefix("/v1/announcements/").and_then(|p| p.strip_suffix("/correct")) else {
                 continue;
             };
-            if status >= 300 || restored {
+            if status >= 300 || self.is_restored() {
                 continue;
             }
             for wrong in &self.posts {
@@ -480,7 +483,7 @@ impl<'a> Judge<'a> {
         id
     }
 
-    /// Where the new one is out the old one is not, whatever came in between.
+    /// An account with the new post has the old one no more, whatever came in between.
     fn what_was_superseded_is_gone(&self) {
         if self.is_restored() {
             return;
@@ -578,7 +581,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What is late of a release that has begun still goes: no edit and no other file takes it away.
+    /// Late deliveries of a release that has begun still go: no edit and no other file takes them away.
     fn late_ones_are_not_dropped(&self) {
         if self.is_restored() || self.season.steps {
             return;
@@ -625,7 +628,7 @@ fn named(at: &str) -> Option<Time> {
     at.parse().or_else(|_| at.replace('+', ":00+").parse()).ok()
 }
 
-/// What happened and what the ledger has of it, a line each, for whoever looks into a seed.
+/// Prints the record and the ledger's events, a line each, for whoever looks into a seed.
 pub fn told(record: &[Entry], events: &BTreeSet<(Time, i64, String)>, about: &str) {
     let wanted = |line: &str| about.split(',').any(|word| line.contains(word)) && !line.contains("\"GET\"");
     let record =

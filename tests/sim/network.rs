@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(75);
 /// No connection takes longer to open.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// What a text says it is: `【a7.2】` is version 2 of `a7`; a correction or an all-clear quotes it.
+/// The mark in a text: `【a7.2】` is version 2 of `a7`; a correction or an all-clear quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     pub kind: Kind,
@@ -52,7 +52,7 @@ impl Mark {
     }
 }
 
-/// What somebody asked over the socket, or did to the machine.
+/// An act of a person: a request over the socket, or a signal to the process.
 #[derive(Clone, Debug)]
 pub struct Act {
     pub by: u32,
@@ -133,7 +133,7 @@ impl History {
         }
     }
 
-    /// What the machine's clock showed at that moment.
+    /// The machine's clock as it was at that moment.
     pub fn wall_at(&self, truth: Time) -> Time {
         let steps = self.entries.lock().unwrap();
         let steps = steps.iter().take_while(|e| e.truth <= truth).filter_map(|e| match e.what {
@@ -148,7 +148,7 @@ impl History {
     }
 }
 
-/// How long a connection takes to open now, at least and at most, in milliseconds.
+/// The time a connection takes to open now, at least and at most, in milliseconds.
 #[derive(Default)]
 pub struct Weather(Mutex<(u64, u64)>);
 

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use super::network::{Act, Kind, Mark, What};
 use super::world::{World, all_accounts, local, uid_of};
+use crate::support::addresses::addresses;
 use crate::support::fault;
 
-/// What goes out after its instant at the latest.
+/// The longest time after its instant in which an announcement may still go out.
 pub const CATCH_UP: TimeDelta = TimeDelta::minutes(40);
 /// Selectors, and the accounts each means are found by `means`.
 const TARGETS: [&str; 6] = ["**", "shanghai", "sina:**", "shanghai/pudong/**", "shanghai/metro", "tencent:**"];
@@ -28,7 +29,7 @@ pub enum When {
     Now,
 }
 
-/// What an editor wrote of one announcement.
+/// One announcement as an editor wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
     pub number: u32,
@@ -68,7 +69,7 @@ pub fn is_of_the_hour(at: Time, made: Time) -> bool {
     (-TimeDelta::minutes(15)..TimeDelta::minutes(45)).contains(&(made - at))
 }
 
-/// What may go wrong in a run.
+/// The kinds of trouble that a run has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Season {
     pub is_calm: bool,
@@ -189,7 +190,7 @@ impl People {
         self.files.iter().flat_map(|(f, all)| all.iter().map(move |(id, _)| (f.clone(), id.clone()))).collect()
     }
 
-    /// What is released within two minutes, and when.
+    /// An announcement that is released within two minutes, and when.
     fn soon(&self, world: &World) -> Option<(String, String, Time)> {
         let now = world.clock.now();
         let soon: Vec<(String, String, Time)> = self
@@ -542,7 +543,10 @@ impl People {
                 post.account == text("account") && !post.deleted && is_named && is_then
             };
             let said = match posts.iter().rfind(is_it) {
-                Some(post) => json!({ "published": address(post, self.below(4)) }),
+                Some(post) => {
+                    let shown = addresses(post, &uid_of(&post.account));
+                    json!({ "published": shown[self.below(shown.len())] })
+                }
                 None => json!({}),
             };
             let path = format!("/v1/deliveries/{}/resolve", text("id"));
@@ -655,7 +659,7 @@ impl People {
         lost
     }
 
-    /// What is in doubt though its platform shows enough of its timeline; weibo's shows five posts.
+    /// Deliveries in doubt though their platform shows enough of its timeline; weibo's shows five posts.
     async fn found_by_nobody(&self, world: &World) -> Vec<String> {
         if self.season.restores {
             // A copy knows of posts that were taken down since: a timeline without them proves nothing to it.
@@ -669,7 +673,7 @@ impl People {
             .collect()
     }
 
-    /// What has not ended.
+    /// Deliveries that have not ended.
     async fn open(&self, world: &World) -> Vec<String> {
         let daemon = &world.process.as_ref().unwrap().daemon;
         let rows = crate::support::all(daemon).await;
@@ -769,33 +773,4 @@ fn network_faults(seed: u64, with_timelines: bool) -> Vec<fabu::sandbox::FaultRu
         rule("gap", "timeline", 0.5, 900, json!({ "kind": "lie" }));
     }
     rules
-}
-
-/// A post's address, as a browser shows it.
-fn address(post: &fabu::sandbox::Post, way: usize) -> String {
-    let more = ["", "?from=page_100&wvr=6", "#comment", "?utm_source=x#top"][way];
-    let id = &post.id;
-    match post.platform.as_str() {
-        "sina" if way.is_multiple_of(2) => format!("https://weibo.com/{}/{}{more}", uid_of(&post.account), letters(id)),
-        "sina" => format!("https://m.weibo.cn/detail/{id}{more}"),
-        "tencent" => format!("http://t.qq.com/p/t/{id}{more}"),
-        "eastday" => format!("http://127.0.0.1/notice/{id}{more}"),
-        _ => format!("https://xinmin.example/@h/{id}{more}"),
-    }
-}
-
-/// Weibo's addresses write seven digits of an id as four letters.
-fn letters(id: &str) -> String {
-    const OF: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let mut parts: Vec<String> = Vec::new();
-    for chunk in id.as_bytes().rchunks(7) {
-        let mut number: usize = std::str::from_utf8(chunk).unwrap().parse().unwrap();
-        let mut part = Vec::new();
-        while number > 0 || part.is_empty() {
-            part.insert(0, OF[number % 62]);
-            number /= 62;
-        }
-        parts.insert(0, format!("{:0>4}", String::from_utf8(part).unwrap()));
-    }
-    parts.concat().trim_start_matches('0').to_owned()
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabu::core::delivery::State;
-use fabu::ledger::{LedgerError, marker};
 use serde_json::json;
 
 use crate::support::between::Between;
 use crate::support::points::{Left, POINTS, Point, Trap, Way};
-use crate::support::{City, all, fault, settled, simulate};
+use crate::support::{City, all, fault, let_go, settled, simulate};
 
 /// What is cut: a first attempt, one after proof of refusal, one after an absence was believed, a take-down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,13 +79,7 @@ async fn run(point: Point, cut: Cut, platform: &'static str, loss: Loss) {
         Loss::NoMark => left.without_power(None, &Left::at(&state)),
     };
     drop((daemon, trap));
-    for tries in 0.. {
-        if !matches!(marker::lock(&state.join("fabu.db")), Err(LedgerError::InUse(_))) {
-            break;
-        }
-        assert!(tries < 1000, "{case}: something outlives the daemon");
-        city.clock.sleep(Duration::from_millis(5)).await;
-    }
+    let_go(&state.join("fabu.db"), &city.clock).await;
     left.put_back(&state);
     city.sleep(20).await;
 

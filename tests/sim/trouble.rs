@@ -11,7 +11,7 @@ use fabu::ledger::{Committed, Ledger, LedgerError};
 
 use crate::support::between::Watch;
 
-/// How often, in thousandths, a commit is refused, or done and not answered.
+/// The share of commits, in thousandths, that are refused, or done and not answered.
 pub struct Trouble {
     refused: AtomicU64,
     unanswered: AtomicU64,

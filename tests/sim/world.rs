@@ -10,8 +10,6 @@ use axum::body::Body;
 use fabu::api::peer::Peer;
 use fabu::clock::{Clock, Time};
 use fabu::daemon::{Daemon, World as Given, jobs};
-use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{LedgerError, marker};
 use fabu::sandbox::Sandbox;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,13 +52,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (clock, truth) =
             (Clock::simulated(support::utc(start), seed), Clock::simulated(support::utc(start), !seed));
-        let mut text = "timezone: Asia/Shanghai\nplatforms:\n".to_owned();
-        let limits = "limits: {account_per_hour: off, account_per_day: off, host_per_hour: off}";
-        for (name, api) in
-            [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "mastodon")]
-        {
-            text += &format!("  {name}: {{api: {api}, base_url: \"http://127.0.0.1\", {limits}}}\n");
-        }
+        let platforms = support::platforms_yaml(&["sina", "tencent", "eastday", "xinmin"]);
+        let mut text = format!("timezone: Asia/Shanghai\n{platforms}");
         text += "access: {duty: [\"user:4001\", \"user:4002\", \"user:4003\"], edit: [\"user:4101\", \"user:4102\"]}\n";
         std::fs::write(folder.path().join("fabu.yaml"), text).unwrap();
         std::fs::create_dir(folder.path().join("queue")).unwrap();
@@ -102,15 +95,7 @@ impl World {
     }
 
     pub async fn start(&mut self) {
-        let mut tries = 0;
-        let ledger = loop {
-            match Sqlite::open(&self.ledger_file(), &self.clock) {
-                Ok(ledger) => break Arc::new(ledger),
-                Err(LedgerError::InUse(_)) if tries < 1000 => tries += 1,
-                Err(error) => panic!("{error}"),
-            }
-            self.sleep(Duration::from_millis(5)).await;
-        };
+        let ledger = Arc::new(support::opened(&self.ledger_file(), &self.clock).await);
         let trust = ledger.trust().clone();
         let wire = Wire::new(self.sandbox.clone(), self.history.clone(), self.weather.clone(), self.connections);
         let given = Given {
@@ -144,7 +129,7 @@ impl World {
         self.process = Some(Process { daemon, tasks });
     }
 
-    /// Whatever was under way is cut off, the requests of people as well.
+    /// Cuts off all that is under way, the requests of people as well.
     pub async fn crash(&mut self) {
         if self.process.is_none() {
             return;
@@ -153,13 +138,7 @@ impl World {
         self.process = None;
         self.clock.freeze(false);
         self.history.note(What::Crashed);
-        for _ in 0..1000 {
-            if !matches!(marker::lock(&self.ledger_file()), Err(LedgerError::InUse(_))) {
-                return;
-            }
-            self.sleep(Duration::from_millis(5)).await;
-        }
-        panic!("something outlives the daemon");
+        support::let_go(&self.ledger_file(), &self.truth).await;
     }
 
     /// Somebody asks something over the socket, and waits for the answer beside everybody else.
@@ -259,18 +238,7 @@ pub fn all_accounts() -> Vec<String> {
 }
 
 fn write_accounts(folder: &Path, closed: &BTreeSet<String>, with_later: bool) {
-    let mut text = "units:\n".to_owned();
-    for (n, (id, tag, platforms)) in units(with_later).enumerate() {
-        text += &format!("- id: {id}\n  name: {id}\n  tags: [{tag}]\n  accounts:\n");
-        for platform in platforms.split(' ') {
-            let name = format!("{platform}_{}", id.replace('/', "_")).to_uppercase();
-            let status = if closed.contains(&format!("{platform}:{id}")) { "closed" } else { "active" };
-            text += &format!(
-                "    {platform}: {{handle: h{n}, uid: \"10000{n}\", status: {status}, token: \"env:T_{name}\"}}\n"
-            );
-        }
-    }
-    std::fs::write(folder.join("accounts.yaml"), text).unwrap();
+    std::fs::write(folder.join("accounts.yaml"), support::accounts_of(units(with_later), closed)).unwrap();
 }
 
 pub fn local(at: Time) -> String {

@@ -5,11 +5,12 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod addresses;
 pub mod between;
 pub mod duty;
 pub mod points;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use fabu::core::delivery::{Delivery, State};
 use fabu::daemon::config::{self, Config, Env};
 use fabu::daemon::{Daemon, World};
 use fabu::ledger::sqlite::Sqlite;
-use fabu::ledger::{Filter, Ledger, LedgerError, Trust};
+use fabu::ledger::{Filter, Ledger, LedgerError, Trust, marker};
 use fabu::platform::Http;
 use fabu::sandbox::{FaultRule, Latency, Sandbox, Setup};
 use tempfile::TempDir;
@@ -45,15 +46,60 @@ pub fn env() -> Env {
 }
 
 pub fn accounts_yaml() -> String {
+    accounts_of(UNITS, &BTreeSet::new())
+}
+
+/// Units with their accounts, of which some are closed.
+pub fn accounts_of(
+    units: impl IntoIterator<Item = (&'static str, &'static str, &'static str)>,
+    closed: &BTreeSet<String>,
+) -> String {
     let mut text = "units:\n".to_owned();
-    for (n, (id, tag, platforms)) in UNITS.iter().enumerate() {
+    for (n, (id, tag, platforms)) in units.into_iter().enumerate() {
         text += &format!("- id: {id}\n  name: {id}\n  tags: [{tag}]\n  accounts:\n");
         for platform in platforms.split(' ') {
             let name = format!("{platform}_{}", id.replace('/', "_")).to_uppercase();
-            text += &format!("    {platform}: {{handle: h{n}, uid: \"10000{n}\", token: \"env:T_{name}\"}}\n");
+            let status = if closed.contains(&format!("{platform}:{id}")) { "status: closed, " } else { "" };
+            text += &format!("    {platform}: {{{status}handle: h{n}, uid: \"10000{n}\", token: \"env:T_{name}\"}}\n");
         }
     }
     text
+}
+
+/// The four platforms, some of them without limits.
+pub fn platforms_yaml(unlimited: &[&str]) -> String {
+    let mut text = "platforms:\n".to_owned();
+    for (name, api) in
+        [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "mastodon")]
+    {
+        let limits = match unlimited.contains(&name) {
+            true => ", limits: {account_per_hour: off, account_per_day: off, host_per_hour: off}",
+            false => "",
+        };
+        text += &format!("  {name}: {{api: {api}, base_url: \"http://127.0.0.1\"{limits}}}\n");
+    }
+    text
+}
+
+/// Opens a ledger, once the process before has let go of it.
+pub async fn opened(path: &Path, clock: &Clock) -> Sqlite {
+    let_go(path, clock).await;
+    Sqlite::open(path, clock).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Waits until no process has this ledger.
+pub async fn let_go(path: &Path, clock: &Clock) {
+    // A ledger that was never there is nobody's.
+    if !path.exists() {
+        return;
+    }
+    for _ in 0..1000 {
+        if !matches!(marker::lock(path), Err(LedgerError::InUse(_))) {
+            return;
+        }
+        clock.sleep(Duration::from_millis(5)).await;
+    }
+    panic!("something outlives the daemon");
 }
 
 impl City {
@@ -65,12 +111,7 @@ impl City {
     /// On a clock of the caller's: the real one, where programs of the machine take part.
     pub fn on(clock: Clock, seed: u64, more: &str) -> City {
         let folder = tempfile::tempdir().unwrap();
-        let base = "http://127.0.0.1";
-        let platforms = format!(
-            "platforms:\n  sina: {{api: weibo, base_url: \"{base}\", limits: {{account_per_hour: off, account_per_day: off, host_per_hour: off}}}}\n  \
-             tencent: {{api: tencent-weibo, base_url: \"{base}\"}}\n  eastday: {{api: statuses, base_url: \"{base}\"}}\n  \
-             xinmin: {{api: mastodon, base_url: \"{base}\"}}\n"
-        );
+        let platforms = platforms_yaml(&["sina"]);
         std::fs::write(folder.path().join("fabu.yaml"), format!("timezone: Asia/Shanghai\n{platforms}{more}")).unwrap();
         std::fs::write(folder.path().join("accounts.yaml"), accounts_yaml()).unwrap();
         std::fs::create_dir(folder.path().join("queue")).unwrap();
@@ -101,15 +142,7 @@ impl City {
 
     /// Opens the ledger, waiting until the one before has let go of it.
     pub async fn ledger(&self) -> Sqlite {
-        let path = self.path().join("state/fabu.db");
-        for _ in 0..1000 {
-            match Sqlite::open(&path, &self.clock) {
-                Ok(ledger) => return ledger,
-                Err(LedgerError::InUse(_)) => self.clock.sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        panic!("the ledger is still in use");
+        opened(&self.path().join("state/fabu.db"), &self.clock).await
     }
 
     pub fn network(&self) -> Indoors {

@@ -139,7 +139,7 @@ impl Delivery {
         }
     }
 
-    /// How the attempt ended, and how long from now read-back begins to count if it is in doubt.
+    /// Returns the end of the attempt, and the time from now until read-back begins to count if it is in doubt.
     pub(super) fn answered(
         &mut self,
         answer: Result<Receipt, Failure>,

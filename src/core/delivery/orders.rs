@@ -70,7 +70,7 @@ pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
         .collect()
 }
 
-/// What becomes of a delivery that says something about earlier posts on its account, by where those are: it goes, it
+/// Decides on a delivery that says something about earlier posts on its account, by where those are: it goes, it
 /// waits until that is known, or nobody there has seen what it is about.
 pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>) -> Where {
     let mut found = Where::Nowhere;
@@ -84,7 +84,7 @@ pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>) -> Where {
     found
 }
 
-/// Where the posts are that a later one is about, on one account.
+/// The whereabouts, on one account, of the posts that a later one is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
     There,

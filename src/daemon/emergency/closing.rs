@@ -72,10 +72,14 @@ impl Inner {
             return Ok(json!(self.closing_preview(last, None).await?));
         }
         let why = words!("由 {by} 更正", "corrected by {by}");
-        // What is not out yet is stopped at once, as one person may; what may be out goes on the last person's word.
-        let persons = last.tried.as_ref().and_then(|tried| tried.content.body.persons).unwrap_or(1);
-        let desired = if persons > 1 { Desired::Stopped } else { Desired::Removed };
-        let mut with = vec![stop(&last.posts, desired, Cause::Corrected, why)];
+        // A correction stops what it corrects in what follows from its last word. Until then one person may stop what is
+        // not out, and nothing is taken down; with nobody to tell there is no such word.
+        let desired = match last.tried.as_ref().map(|tried| tried.content.body.persons.unwrap_or(1)) {
+            None => Some(Desired::Removed),
+            Some(persons) => (persons > 1).then_some(Desired::Stopped),
+        };
+        let mut with: Vec<Change> =
+            desired.map(|desired| stop(&last.posts, desired, Cause::Corrected, why)).into_iter().collect();
         if crate::planted("correction_expects_rows") {
             with.extend(last.whereabouts.rows.iter().map(|row| Change::Expect(row.id, row.fence)));
         }
@@ -269,7 +273,7 @@ impl Inner {
         open.map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
     }
 
-    /// What a later word does to its emergency when all its persons have given their word.
+    /// The changes a later word makes to its emergency when all its persons have given their word.
     pub(super) async fn consequences(&self, by: &Actor, follows: &Follows) -> Result<Vec<Change>, ActError> {
         let rows = self.ledger.family(follows.emergency.clone()).await?;
         let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
@@ -295,7 +299,8 @@ impl Inner {
     }
 }
 
-/// What of these posts has not gone out is stopped; with `Removed`, what may be out is taken down when it is found.
+/// An order that stops the deliveries of these posts that are not out; with `Removed`, those that may be out are taken
+/// down when they are found.
 fn stop(posts: &[AnnouncementRow], desired: Desired, cause: Cause, why: Words) -> Change {
     let posts = posts.iter().map(|post| post.id.clone()).collect();
     let reach = Reach::NotPublished;

@@ -12,7 +12,7 @@ use crate::core::delivery::{Cause, Delivery, Desired, State};
 use crate::core::gate::Hold;
 use crate::core::words::{shown, words};
 use crate::daemon::Inner;
-use crate::daemon::acts::ActError;
+use crate::daemon::acts::{ActError, no_announcement};
 use crate::ledger::{Filter, LedgerError};
 
 /// What follows from one emergency is named after it, so many times at most.
@@ -102,16 +102,14 @@ impl Inner {
 
     pub(super) async fn existing(&self, id: &str, field: &'static str) -> Result<AnnouncementId, ActError> {
         let found = self.announced(id).await?;
-        let safe = shown(id);
-        Ok(found.ok_or_else(|| invalid(field, words!("没有公告 `{safe}`", "there is no announcement `{safe}`")))?.id)
+        Ok(found.ok_or_else(|| invalid(field, no_announcement(id)))?.id)
     }
 
     /// An emergency that was sent, or waits, and its content.
     pub(crate) async fn emergency_row(&self, id: &str) -> Result<(AnnouncementRow, Arc<Content>), ActError> {
-        let safe = shown(id);
-        let none = || ActError::NotFound(words!("没有公告 `{safe}`", "there is no announcement `{safe}`"));
-        let row = self.announced(id).await?.ok_or_else(none)?;
+        let row = self.announced(id).await?.ok_or_else(|| ActError::NotFound(no_announcement(id)))?;
         if row.priority != Priority::Emergency {
+            let safe = shown(id);
             return Err(ActError::Conflict(words!("`{safe}` 不是紧急发布", "`{safe}` is no emergency")));
         }
         let content = self.content(&row.content).await?;
