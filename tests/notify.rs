@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fabu::clock::Clock;
 use fabu::core::announcement::Level;
 use fabu::core::change::Actor;
-use fabu::core::delivery::State;
+use fabu::core::delivery::{Desired, State};
 use fabu::daemon::emergency::Urgent;
 use fabu::daemon::{Daemon, World};
 use fabu::platform::http::Net;
@@ -245,6 +245,24 @@ fn failures_of_an_announcement_are_one_notice_and_a_delivery_that_needs_a_person
         assert_eq!(of("unknown").iter().sum::<u64>(), 3, "{said:?}");
         assert_eq!(of("emergency").len() + of("confirm").len(), 0, "{said:?}");
         assert!(said.iter().all(|n| n["announcement"] == "cheer" && n["text"].is_null() && n["level"].is_null()));
+    });
+}
+
+#[test]
+fn a_failure_that_is_stopped_afterwards_is_no_second_failure() {
+    simulate(async {
+        let city = City::new(START, 7, TO_URL);
+        refusing_tokens(&city);
+        let told = Told::over(&city, None);
+        let daemon = Daemon::start(world(&city, told.clone()).await).await.unwrap();
+        let taken = asked(&daemon, Level::Blue).await;
+        city.sleep(60).await;
+        let before = told.kinds();
+        assert!(before.contains(&("failed".to_owned(), ALL as u64)), "{before:?}");
+        let (by, id) = (Actor::Person { uid: 1000, name: "duty".to_owned() }, taken["id"].as_str().unwrap());
+        daemon.inner.withdraw(&by, id, Desired::Stopped).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(told.kinds(), before);
     });
 }
 

@@ -228,7 +228,7 @@ impl Demo {
                 let (account, id) = (text("account"), shown(&record.subject));
                 format!("{} {account}: {id}", voice.paint(CARE, voice.pick("留住", "held    ")))
             }
-            (_, _, Some("failed")) => {
+            (_, _, Some("failed")) if body["from"] != "failed" => {
                 let reason = shown(body["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
                 let account = text("account");
                 let id = shown(&record.subject);

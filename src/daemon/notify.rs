@@ -358,6 +358,8 @@ fn taken(awaits_word: bool) -> (Vec<Kind>, Words) {
 
 fn moved(body: &Body) -> Option<(Vec<Kind>, Words)> {
     match (body.from?, body.to?) {
+        // One that has failed and is stopped, say, has not failed again.
+        (from, to) if from == to => None,
         (_, State::Failed) => {
             let reason = body.reason.clone().unwrap_or_else(|| Words::new("发送失败", "it failed"));
             let kinds = match body.class {
