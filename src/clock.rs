@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 /// An instant in UTC, never finer than a microsecond: what the ledger keeps is what was compared.
@@ -148,6 +149,24 @@ impl Clock {
         }
         self.thawed().await;
         None
+    }
+
+    /// Work that blocks, on a thread for such work. In a simulation it is done here, while other tasks have some turns
+    /// before and after: how many, the seed decides, and not the machine.
+    pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        if !self.is_simulated() {
+            return tokio::task::spawn_blocking(work).await;
+        }
+        self.give_way().await;
+        let done = work();
+        self.give_way().await;
+        Ok(done)
+    }
+
+    async fn give_way(&self) {
+        for _ in 0..self.random() % 4 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The next number of the generator (SplitMix64: small, fast, and the same everywhere).

@@ -277,13 +277,15 @@ fn an_urgent_post_has_its_picture_also_when_a_second_person_lets_it_go() {
 #[test]
 fn nothing_of_an_emergency_goes_out_after_its_all_clear() {
     simulate(async {
-        let city = City::new(START, 11, "");
+        let city = City::new(START, 12, "");
         let daemon = city.start().await;
         let busy = serde_json::json!({ "behaviour": "unreachable", "platform": "sina", "for_s": 120 });
         city.sandbox.set_faults(vec![serde_json::from_value(busy).unwrap()]);
         let id = text(&asked(&daemon, 1000, everywhere("【大风蓝色】收好花盆。", Level::Blue)).await, "id");
         city.sleep(5).await;
         assert_eq!(standing(&city, "【大风蓝色】收好花盆。"), ALL - 5, "one platform cannot be reached");
+        // Of what is on its way in this moment an all-clear waits to know.
+        assert_eq!(in_state(&all(&daemon).await, State::Retrying), 5);
         let answer = daemon
             .inner
             .all_clear(&person(1000), &id, Closed { text: Some("【解除】风停了。"), dry_run: false }, &[])

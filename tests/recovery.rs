@@ -106,8 +106,12 @@ impl City {
     /// Starts the daemon and waits until it answers.
     async fn start(&self) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = self.command(&["run"]).env("FABU_LOG", "warn").stderr(log).spawn().unwrap();
-        let running = Running(child);
+        self.start_telling(log.into()).await
+    }
+
+    /// The same, with its log going there.
+    async fn start_telling(&self, log: Stdio) -> Running {
+        let running = Running(self.command(&["run"]).env("FABU_LOG", "warn").stderr(log).spawn().unwrap());
         let socket = self.path("state/fabu.sock");
         for _ in 0..1000 {
             if health(&socket).await {
@@ -115,7 +119,7 @@ impl City {
             }
             self.clock.sleep(Duration::from_millis(20)).await;
         }
-        panic!("the daemon does not answer: {}", std::fs::read_to_string(self.path("log")).unwrap());
+        panic!("the daemon does not answer: {:?}", std::fs::read_to_string(self.path("log")));
     }
 
     fn save(&self, name: &str, text: &str) {
@@ -266,6 +270,35 @@ fn r01_r52_kill_9_in_the_middle_of_releases_of_800_loses_and_doubles_nothing_and
         eprintln!("{} posts, {} answers, {} kills", posts.len(), answers.len(), releases * 2);
         let verified = city.command(&["audit", "verify"]).output().unwrap();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    });
+}
+
+/// Routine goes, an emergency goes and is corrected, whether its log is read by nobody or its log's disk is full.
+#[test]
+fn r23_a_log_that_goes_nowhere_stops_nothing() {
+    runtime().block_on(async {
+        for is_full in [false, true] {
+            let city = City::new(&[]).await;
+            let (reader, writer) = std::io::pipe().unwrap();
+            let log = if is_full { std::fs::File::options().write(true).open("/dev/full").unwrap().into() } else { writer.into() };
+            let mut daemon = city.start_telling(log).await;
+            drop(reader);
+            let client = fabu::api::client::Client::new(&city.path("state/fabu.sock"));
+            // Each of these has lines to log; where one of them ended a task, what comes after it would stay.
+            for n in 0..3 {
+                city.save(&format!("{n}.yaml"), &format!("announcements:\n  - {{id: a{n}, text: 第{n}号, to: [\"sina:**\"]}}\n"));
+                let urgent = json!({ "id": format!("u{n}"), "text": format!("第{n}个警报"), "level": "blue", "to": ["xinmin:**"] });
+                client.post("/v1/urgent", &urgent).await.unwrap();
+                city.clock.sleep(Duration::from_secs(2)).await;
+                let open = city.settled().await;
+                assert!(open.is_empty(), "{is_full} {n}: {open:?}");
+            }
+            client.post("/v1/announcements/u2/correct", &json!({})).await.unwrap();
+            assert!(city.settled().await.is_empty());
+            assert_eq!(city.posts().await.len(), 7 * UNITS, "three of routine, three warnings, a correction");
+            signal(&daemon, "TERM");
+            assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+        }
     });
 }
 

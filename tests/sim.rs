@@ -11,6 +11,8 @@ mod network;
 mod people;
 #[path = "sim/points.rs"]
 mod points;
+#[path = "sim/scenes.rs"]
+mod scenes;
 mod support;
 #[path = "sim/trouble.rs"]
 mod trouble;
@@ -150,9 +152,10 @@ async fn day(seed: u64, minutes: u64) {
     let end = world.truth.mono().0 + Duration::from_secs(minutes * 60);
     while world.truth.mono().0 < end {
         world.sleep(Duration::from_millis(1 + people.dice.random() % 60_000)).await;
-        match people.dice.random() % 10 {
+        match people.dice.random() % 12 {
             0..=3 => people.edit(&mut world).await,
             4..=7 if people.season.people => people.act(&mut world).await,
+            8 | 9 if people.season.people => people.scene(&mut world).await,
             _ => people.accident(&mut world).await,
         }
     }

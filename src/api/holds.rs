@@ -13,11 +13,12 @@ use super::peer::{Allowed, DUTY, VIEW};
 use super::problem::Problem;
 use super::sent::{Named, Sent, body};
 use crate::clock::Time;
-use crate::core::gate::Hold;
+use crate::core::gate::{Choice, Hold};
 use crate::core::words::{Words, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Delivery, Held, HoldOver, Holding, Page, Unheld};
+use crate::daemon::holds::accounts_of;
 use crate::input::values;
 
 type Answer<T> = Result<axum::Json<T>, Problem>;
@@ -51,16 +52,17 @@ pub async fn begin(
     })?;
     let now = inner.clock.now();
     let until = until.map(|text| ends(&inner, &text, now).map_err(|said| invalid("until", said))).transpose()?;
-    let everyone = vec!["**".to_owned()];
-    let accounts = match (to.is_empty(), except.is_empty()) {
+    let named = match (to.is_empty(), except.is_empty()) {
         (true, true) => None,
-        _ => Some(inner.accounts_of("to", if to.is_empty() { &everyone } else { &to }, &except)?),
+        (true, false) => Some(Choice { to: vec!["**".to_owned()], except }),
+        (false, _) => Some(Choice { to, except }),
     };
+    let accounts = named.as_ref().map(|named| accounts_of(&inner.config(), named)).transpose()?;
     let local = now.with_timezone(&inner.config().settings.zone);
     let id = format!("hold-{}-{:04x}", local.format("%Y%m%d-%H%M%S"), inner.clock.random() & 0xffff);
     let actor = peer.actor();
     let owner = actor.to_string();
-    let hold = Hold { id, reason, until, accounts, owner, begun: now, post: None, ended: None, version: 1 };
+    let hold = Hold { id, reason, until, accounts, named, owner, begun: now, post: None, ended: None, version: 1 };
     Ok(axum::Json(inner.hold(&actor, hold).await?))
 }
 

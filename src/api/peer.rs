@@ -57,7 +57,7 @@ impl Directory {
             return peer.clone();
         }
         let nobody = Peer { uid, name: uid.to_string(), groups: Vec::new() };
-        let peer = tokio::task::spawn_blocking(move || Peer::new(uid)).await.unwrap_or(nobody);
+        let peer = clock.aside(move || Peer::new(uid)).await.unwrap_or(nobody);
         let mut known = lock(&self.0);
         known.retain(|_, (at, _)| now.0.saturating_sub(at.0) < Self::LASTS);
         known.insert(uid, (now, peer.clone()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::Exit;
 use super::text::{GOOD, STRONG, Voice};
@@ -89,7 +90,7 @@ async fn started(
     let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|error| ledger_words(&error))?;
     daemon.attend().await;
-    let serving = tokio::spawn(api::serve(daemon.inner.clone(), listener));
+    let mut serving = tokio::spawn(api::serve(daemon.inner.clone(), listener));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(accounts, units, socket = %socket.display(), ledger = %path.display(), "ready");
     let mut errand = std::pin::pin!(errand);
@@ -99,6 +100,10 @@ async fn started(
             _ = signals.terminate.recv() => break told_to_stop,
             _ = signals.interrupt.recv() => break told_to_stop,
             exit = &mut errand => break exit,
+            () = fallen_apart(&mut daemon, &mut serving) => {
+                tracing::error!("a part of the daemon has failed: it ends, and is to be started again");
+                break Exit::Failed;
+            }
             _ = signals.hangup.recv() => {
                 tracing::info!("reading the configuration again");
                 daemon.inner.reload_config().await;
@@ -109,7 +114,9 @@ async fn started(
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     let inner = daemon.inner.clone();
     daemon.stop().await;
-    serving.await.unwrap_or_default();
+    if !serving.is_finished() {
+        serving.await.unwrap_or_default();
+    }
     // One that was passed on stays: whoever asks meanwhile waits for the next start.
     if is_ours && let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "the socket was not removed");
@@ -117,6 +124,14 @@ async fn started(
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "stopped");
     Ok(exit)
+}
+
+/// Whatever answers the socket belongs to it too.
+async fn fallen_apart(daemon: &mut Daemon, serving: &mut JoinHandle<()>) {
+    tokio::select! {
+        () = daemon.fallen_apart() => {}
+        _ = serving => {}
+    }
 }
 
 fn ledger_words(error: &LedgerError) -> Words {
@@ -170,8 +185,12 @@ pub fn log_to_stderr(env: &Env) {
     let wish = env("FABU_LOG").unwrap_or_else(|| "info,tokio_cron_scheduler=warn".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(wish).unwrap_or_else(|_| "info".into());
     let json = env("FABU_LOG_FORMAT").as_deref() == Some("json");
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || SafeWriter { json });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(move || SafeWriter { json })
+        // Its reader may be gone, or its disk full: that is told nowhere, and stops nobody.
+        .log_internal_errors(false);
     // A second subscriber, in a test that runs two daemons, is refused and harmless.
     let set = if json { builder.json().try_init() } else { builder.try_init() };
     set.unwrap_or_default();
@@ -187,12 +206,14 @@ impl std::io::Write for SafeWriter {
         let record = text.strip_suffix('\n').unwrap_or(&text);
         let mut line = if self.json { json_safe(record) } else { crate::core::words::shown(record) };
         line.push('\n');
-        std::io::stderr().lock().write_all(line.as_bytes())?;
+        // What cannot be told is lost, and nothing else is: who logs has an announcement in hand.
+        drop(std::io::stderr().lock().write_all(line.as_bytes()));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().lock().flush()
+        drop(std::io::stderr().lock().flush());
+        Ok(())
     }
 }
 

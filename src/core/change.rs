@@ -65,6 +65,13 @@ pub struct AnnouncementRow {
     pub version: i64,
 }
 
+impl AnnouncementRow {
+    /// The content that persons' words can be about: none while its file is gone.
+    pub fn agreed(&self) -> Option<&ContentHash> {
+        Some(&self.content).filter(|_| self.withdrawn != Some(Withdrawal::Queue))
+    }
+}
+
 /// The one who withdrew an announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Withdrawal {

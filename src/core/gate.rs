@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, Body, ContentHash, Priority};
+use super::change::AnnouncementRow;
 use super::delivery::Cause;
 use super::policy::Emergency;
 use super::words::{Words, words};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Publishing of routine posts stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -23,6 +24,9 @@ pub struct Hold {
     pub until: Option<Time>,
     /// `None` holds every account.
     pub accounts: Option<BTreeSet<AccountId>>,
+    /// The selectors these were named by: an account that they mean while it stands is held too.
+    #[serde(skip)]
+    pub named: Option<Choice>,
     /// Who began it.
     pub owner: String,
     #[schema(value_type = chrono::DateTime<chrono::Utc>)]
@@ -35,6 +39,13 @@ pub struct Hold {
     /// One more with each change.
     #[serde(skip)]
     pub version: i64,
+}
+
+/// Accounts as a person names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    pub to: Vec<String>,
+    pub except: Vec<String>,
 }
 
 impl Hold {
@@ -162,6 +173,14 @@ impl Gate {
         }
     }
 
+    /// An announcement is as this row says now. What was agreed to is void once it is not in force any more, also when it
+    /// comes back: then it is asked for anew.
+    pub fn in_force(&mut self, row: &AnnouncementRow) {
+        if row.priority == Priority::Emergency && !crate::planted("old_word_counts") {
+            self.confirmed.retain(|(id, content), _| *id != row.id || row.agreed() == Some(content));
+        }
+    }
+
     /// An emergency of the queue has no sender, so all of its persons, at least one, confirm it.
     fn confirmed_enough(&self, asking: &Asking<'_>, emergency: &Emergency) -> Verdict {
         let needed = emergency.persons(asking.body);
@@ -235,6 +254,7 @@ mod tests {
             id: "h1".to_owned(),
             reason: "暴雨".to_owned(),
             until: Some(now + TimeDelta::hours(1)),
+            named: None,
             accounts: None,
             owner: "duty(1000)".to_owned(),
             begun: now,

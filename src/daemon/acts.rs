@@ -261,7 +261,7 @@ impl Inner {
             return;
         }
         let (file, env) = (self.config().settings.file.clone(), self.env.clone());
-        let read = tokio::task::spawn_blocking(move || config::read(&file, &env, true)).await;
+        let read = self.clock.aside(move || config::read(&file, &env, true)).await;
         let Ok((config, faults)) = read else { return };
         let same_place = |config: &Config| {
             let (new, old) = (&config.settings, &self.config().settings);
@@ -270,6 +270,16 @@ impl Inner {
         match config {
             Some(mut config) if same_place(&config) => {
                 config.keep_templates(&self.config());
+                if let Err(error) = self.hold_what_is_named(&config).await {
+                    tracing::error!(%error, "the ledger does not take what is to be held: the old configuration stays in force");
+                    let said = Words::new(
+                        "台账写不进，静默不能扩到新账号；旧配置继续有效，请再试",
+                        "the ledger takes nothing, and a hold could not be kept on new accounts: the old configuration stays in force, try again",
+                    );
+                    let source = crate::input::Source::new(self.config().settings.file.display().to_string(), "");
+                    lock(&self.state).rejected = vec![source.fault(0..0, "ledger", said)];
+                    return;
+                }
                 tracing::info!(accounts = config.city.accounts.len(), "the configuration was read again");
                 self.replace_config(config);
                 let mut state = lock(&self.state);

@@ -17,7 +17,7 @@ use http::{Request, Response};
 
 use super::lane::Leaving;
 use super::release::Slot;
-use super::send::{held_expiry, is_expired, verdict_of};
+use super::send::{held_expiry, hour_of, is_expired, verdict_of};
 use super::{Inner, lock};
 use crate::clock::{Mono, Time};
 use crate::core::announcement::Content;
@@ -40,6 +40,8 @@ pub enum Passed {
 pub struct Barrier {
     ticket: Arc<Ticket>,
     slot: Time,
+    /// The time until then, for what has no hour to wait for again when the clock is put back.
+    own_wait: Option<Duration>,
     together: Arc<Slot>,
     /// An emergency's: routine steps aside as long as it is there.
     leaving: Mutex<Option<Leaving>>,
@@ -54,9 +56,11 @@ impl Barrier {
         leaving: Option<Leaving>,
     ) -> Barrier {
         let together = inner.instants.join(&inner.clock, slot);
+        let left = (slot - inner.clock.now()).to_std().unwrap_or_default();
+        let own_wait = hour_of(row, content).is_none().then_some(left);
         let (inner, row, content) = (inner.clone(), row.clone(), content.clone());
         let ticket = Arc::new(Ticket { inner, row, content, passed: Mutex::new(Passed::Waiting) });
-        Barrier { ticket, slot, together, leaving: Mutex::new(leaving) }
+        Barrier { ticket, slot, own_wait, together, leaving: Mutex::new(leaving) }
     }
 
     /// Its request is on its way, or is no part of the burst any more.
@@ -82,8 +86,10 @@ impl Barrier {
     /// waits for this request.
     async fn admitted(&self, platform: &str, lane: Lane) -> (crate::platform::Room, bool) {
         let inner = &self.ticket.inner;
-        if self.slot > inner.clock.now() {
-            self.together.wait().await;
+        match self.own_wait {
+            Some(left) => drop(inner.clock.timeout(left, self.together.wait()).await),
+            None if self.slot > inner.clock.now() => self.together.wait().await,
+            None => {}
         }
         let mut awaited = true;
         if lane == Lane::Emergency {

@@ -26,8 +26,9 @@ use crate::core::announcement::{AnnouncementId, Content, ContentHash, Follows, I
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Cause, Delivery, State};
 use crate::core::fit;
-use crate::core::gate::Hold;
+use crate::core::gate::{Choice, Hold};
 use crate::core::words::Words;
+use crate::daemon::holds::accounts_of;
 use crate::ledger::LedgerError;
 pub use closing::Closed;
 pub(crate) use tried::quoted;
@@ -87,7 +88,7 @@ impl Inner {
             true => {
                 return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
             }
-            false => self.accounts_of("to", &urgent.to, &urgent.except)?,
+            false => accounts_of(&self.config(), &Choice { to: urgent.to.clone(), except: urgent.except.clone() })?,
         };
         if urgent.dry_run {
             let tried = self.tried(by, &urgent, accounts, wording).await?;

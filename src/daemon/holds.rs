@@ -12,13 +12,14 @@ use serde_json::json;
 
 use super::acts::{ActError, stepped};
 use super::answers::{HoldOver, Holding, Out, Unheld};
+use super::config::Config;
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State};
-use crate::core::gate::{Hold, Verdict};
+use crate::core::gate::{Choice, Hold, Verdict};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::send::{closed, review, verdict_of};
 use crate::ledger::{Filter, LedgerError};
@@ -30,35 +31,51 @@ const SOON: TimeDelta = TimeDelta::minutes(10);
 /// For what shows how many a hold without an end keeps back.
 const A_DAY: TimeDelta = TimeDelta::days(1);
 
-impl Inner {
-    /// Accounts that selectors mean, without those of `except`; `field` is to blame for what means nobody.
-    pub(crate) fn accounts_of(
-        &self,
-        field: &'static str,
-        to: &[String],
-        except: &[String],
-    ) -> Result<BTreeSet<AccountId>, ActError> {
-        let config = self.config();
-        let chosen = |field: &'static str, selectors: &[String]| {
-            let mut found = BTreeSet::new();
-            for text in selectors {
-                let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field.into(), said))?;
-                let accounts = config.city.select(&selector).map_err(|nobody| {
-                    let hint = nobody.hint.unwrap_or(Words::same(""));
-                    let (zh, en) =
-                        (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
-                    ActError::Invalid(field.into(), Words::new(zh.trim(), en.trim()))
-                })?;
-                found.extend(accounts);
-            }
-            Ok::<_, ActError>(found)
-        };
-        let mut accounts = chosen(field, to)?;
-        for account in chosen("except", except)? {
-            accounts.remove(&account);
+/// Accounts that a person's selectors mean. What means nobody is an error of its field, `to` or `except`.
+pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<AccountId>, ActError> {
+    let chosen = |field: &'static str, selectors: &[String]| {
+        let mut found = BTreeSet::new();
+        for text in selectors {
+            let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field.into(), said))?;
+            let accounts = config.city.select(&selector).map_err(|nobody| {
+                let hint = nobody.hint.unwrap_or(Words::same(""));
+                let (zh, en) = (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
+                ActError::Invalid(field.into(), Words::new(zh.trim(), en.trim()))
+            })?;
+            found.extend(accounts);
         }
-        accounts.retain(|a| !config.city.is_resting(a));
-        Ok(accounts)
+        Ok::<_, ActError>(found)
+    };
+    let mut accounts = chosen("to", &named.to)?;
+    for account in chosen("except", &named.except)? {
+        accounts.remove(&account);
+    }
+    accounts.retain(|a| !config.city.is_resting(a));
+    Ok(accounts)
+}
+
+impl Inner {
+    /// The accounts of a configuration that is to be in force: those that are meant by the name of a hold that stands
+    /// are held before anything can be sent to them.
+    pub(crate) async fn hold_what_is_named(&self, config: &Config) -> Result<(), LedgerError> {
+        let wider = |hold: Hold| {
+            let (held, named) = (hold.accounts.clone()?, hold.named.clone()?);
+            let meant = accounts_of(config, &named).unwrap_or_default();
+            let is_wider = !meant.is_subset(&held);
+            let accounts = Some(held.into_iter().chain(meant).collect());
+            is_wider.then(|| Change::Hold(Hold { accounts, version: hold.version + 1, ..hold }))
+        };
+        loop {
+            let changes: Vec<Change> = self.holds().into_iter().filter_map(wider).collect();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            match self.commit(&Actor::Daemon, changes).await {
+                // One was ended, or given another end, in this moment.
+                Err(LedgerError::Conflict) => {}
+                done => return done.map(drop),
+            }
+        }
     }
 
     /// Begins a hold. When it returns nothing of routine begins any more.

@@ -233,6 +233,7 @@ impl Follower for Memory {
                     let seen = Some((self.clock.mono(), bad.clone()));
                     lock(&self.accounts).entry(account.clone()).or_default().credential = seen;
                 }
+                Change::Announcement(row) => lock(&self.gate).in_force(row),
                 Change::Hold(hold) => lock(&self.gate).put(hold.clone()),
                 Change::HoldEnded { id, begun, .. } => lock(&self.gate).end(id, *begun, at),
                 Change::Confirmed { announcement, content, uid, name } => {

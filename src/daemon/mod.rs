@@ -43,7 +43,7 @@ use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, Change};
 use crate::core::delivery::{Delivery, DeliveryId, Event, Illegal, Step, step};
-use crate::ledger::{Committed, Ledger, LedgerError, Trust};
+use crate::ledger::{Committed, Condition, Ledger, LedgerError, Trust};
 use crate::platform::Http;
 use config::{Config, Env};
 use hands::InHand;
@@ -154,6 +154,7 @@ impl Daemon {
         });
         // What is found at the start is told too, and what the last run did not come to tell.
         let told_to = notify::told_to(&inner).await?;
+        inner.hold_what_is_named(&inner.config()).await?;
         recover::recover(&inner, &world.trust).await?;
         let mut tasks = JoinSet::new();
         if !inner.config().direct {
@@ -175,6 +176,20 @@ impl Daemon {
             self.tasks.spawn(jobs::run(self.inner.clone()));
         }
         self.tasks.spawn(lane::keep_warm(self.inner.clone()));
+    }
+
+    /// Returns when a part of it has panicked, or nobody writes its ledger any more: the rest would go on and answer as
+    /// if nothing were, so the process is to end and be started again.
+    pub async fn fallen_apart(&mut self) {
+        loop {
+            if self.inner.ledger.condition() == Condition::Stopped {
+                return;
+            }
+            tokio::select! {
+                Some(done) = self.tasks.join_next() => if done.is_err() { return },
+                () = self.inner.clock.sleep(Duration::from_secs(1)) => {}
+            }
+        }
     }
 
     /// Ends cleanly: no new request, those in flight are awaited.

@@ -88,7 +88,7 @@ impl Planner {
         let inner = self.inner.clone();
         let config = inner.config();
         let root = config.settings.queue.clone();
-        let signature = tokio::task::spawn_blocking(move || folder::signature(&root)).await.ok();
+        let signature = inner.clock.aside(move || folder::signature(&root)).await.ok();
         let now = inner.clock.now();
         // Repeats are written ahead, so an unchanged folder is planned again now and then.
         let stale = self.last_planned.is_none_or(|at| now - at > TimeDelta::minutes(5) || at > now);
@@ -408,7 +408,7 @@ impl Inner {
         };
         let config = self.config();
         let work = move || read(&config, &known, now);
-        tokio::task::spawn_blocking(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))
+        self.clock.aside(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))
     }
 
     /// What would be done now, and what goes out within the coming day; nothing is written.

@@ -203,14 +203,18 @@ pub fn review(row: &Delivery, content: &Content) -> Event {
     Event::GateClosed { cause: Cause::Review, until: None, expires_at: held_expiry(row, &content.body), why }
 }
 
+/// The hour before which nothing of it goes, also when the wall clock was put back while it waited to be tried again.
+/// What goes at once has none, nor has an emergency that was tried already.
+pub fn hour_of(row: &Delivery, content: &Content) -> Option<Time> {
+    let has_come = row.priority == Priority::Emergency && row.begun_at.is_some();
+    let has_none = content.body.timing == Timing::Now || has_come;
+    Some(row.at).filter(|_| !has_none || crate::planted("waits_for_its_hour_again"))
+}
+
 pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
-    // Never before its hour, also when the wall clock was stepped back while it waited to be tried again; what goes at
-    // once has none.
-    let hour =
-        Some(row.at).filter(|_| content.body.timing != Timing::Now || crate::planted("waits_for_its_hour_again"));
     let slot = row.next_at.unwrap_or(row.at);
-    let slot = hour.map_or(slot, |hour| slot.max(hour));
+    let slot = hour_of(row, &content).map_or(slot, |hour| slot.max(hour));
     // Five seconds ahead, or later by whole seconds for what was claimed late: all of a release meet at one of these.
     let seconds = (slot - inner.clock.now() - GATHER).num_seconds().min(release::WARM_AHEAD.num_seconds());
     if row.state == State::Ready && seconds >= 1 {

@@ -135,7 +135,7 @@ impl Inner {
             (state.prune.is_some(), Trouble::AwaitingPrune),
             (state.faults.iter().any(Fault::is_error), Trouble::QueueFaults),
             (ledger == Condition::Full, Trouble::LedgerFull),
-            (ledger == Condition::Failing, Trouble::Ledger),
+            (matches!(ledger, Condition::Failing | Condition::Stopped), Trouble::Ledger),
         ];
         let degraded: Vec<Trouble> = troubles.into_iter().filter(|(is, _)| *is).map(|(_, trouble)| trouble).collect();
         let status = if degraded.is_empty() { answers::Condition::Ok } else { answers::Condition::Degraded };

@@ -153,6 +153,8 @@ pub enum Condition {
     Full,
     /// The last commit failed.
     Failing,
+    /// Whoever writes it is gone: this process writes nothing any more.
+    Stopped,
 }
 
 /// Holds that are over are remembered this long: what they came over is older than anything that is still to go out.

@@ -321,7 +321,7 @@ pub fn open_holds(db: &Connection) -> Sql<Vec<Hold>> {
 
 fn holds(db: &Connection, condition: &str, since: Time) -> Sql<Vec<Hold>> {
     let sql = format!(
-        "SELECT id, reason, until, accounts, owner, begun, post, ended, version FROM holds WHERE {condition}
+        "SELECT id, reason, until, accounts, owner, begun, post, ended, version, named FROM holds WHERE {condition}
          ORDER BY begun, id"
     );
     list(db, &sql, [micros(since)], |r| {
@@ -336,6 +336,7 @@ fn holds(db: &Connection, condition: &str, since: Time) -> Sql<Vec<Hold>> {
             post: post.map(AnnouncementId),
             ended: time(r, 7)?,
             version: r.get(8)?,
+            named: rows::json(r, 9)?,
         })
     })
 }

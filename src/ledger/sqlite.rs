@@ -188,7 +188,7 @@ impl Sqlite {
             }
             found
         };
-        match tokio::task::spawn_blocking(work).await {
+        match self.clock.aside(work).await {
             Ok(found) => found,
             Err(error) => Err(LedgerError::Unavailable(error.to_string())),
         }
@@ -198,7 +198,7 @@ impl Sqlite {
 #[async_trait]
 impl Ledger for Sqlite {
     fn condition(&self) -> Condition {
-        *self.condition.borrow()
+        if self.writer.is_closed() { Condition::Stopped } else { *self.condition.borrow() }
     }
 
     fn new_id(&self) -> DeliveryId {

@@ -15,6 +15,7 @@ use super::rows::{self, micros};
 use super::rules;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
+use crate::core::announcement::Priority;
 use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq, Withdrawal};
 use crate::core::delivery::{Cause, Class, Delivery, DeliveryId, Outcome, State, Step};
 use crate::core::gate::Hold;
@@ -223,10 +224,11 @@ fn one(
         Change::Meta { key, value: None } => exec(db, "DELETE FROM meta WHERE key = $1", params![key])?,
         Change::Hold(hold) => {
             let accounts = hold.accounts.as_ref().map(|a| serde_json::to_string(a).expect("names are text"));
+            let named = hold.named.as_ref().map(|n| serde_json::to_string(n).expect("names are text"));
             exec(
                 db,
-                "INSERT INTO holds (id, reason, until, accounts, owner, begun, post, version)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                "INSERT INTO holds (id, reason, until, accounts, owner, begun, post, version, named)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                  ON CONFLICT (id, begun) DO UPDATE SET until = excluded.until, reason = excluded.reason,
                  accounts = excluded.accounts, owner = excluded.owner, post = excluded.post, version = excluded.version",
                 params![
@@ -237,7 +239,8 @@ fn one(
                     hold.owner,
                     micros(hold.begun),
                     hold.post.as_ref().map(|id| &id.0),
-                    hold.version
+                    hold.version,
+                    named
                 ],
             )?;
             event(db, head, by, "hold", &hold.id, hold, now)?;
@@ -278,6 +281,10 @@ pub fn spend(db: &Connection, key: &str, window: i64, calls: u32) -> Result<(), 
 }
 
 fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerError> {
+    if row.priority == Priority::Emergency && !crate::planted("old_word_counts") {
+        let agreed = row.agreed().map(|content| &content.0);
+        exec(db, "DELETE FROM confirms WHERE announcement = $1 AND content IS NOT $2", params![row.id.0, agreed])?;
+    }
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let columns: Vec<&str> = rows::ANNOUNCEMENT.split(", ").collect();
         let marks: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();

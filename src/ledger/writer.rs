@@ -105,7 +105,7 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
             waiting.push_back(next);
         }
         // An emergency's transaction is its own: it is not made longer by what only could wait.
-        let is_urgent = !urgent.is_empty();
+        let (is_urgent, clock) = (!urgent.is_empty(), writer.clock.clone());
         let batch: Vec<Request> = if is_urgent { std::mem::take(&mut urgent) } else { waiting.drain(..).collect() };
         folding.changed += batch.iter().map(|request| request.changes.len()).sum::<usize>();
         let work = move || {
@@ -117,7 +117,7 @@ pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head
             let results = if batch.is_empty() { Vec::new() } else { writer.write(&batch, is_urgent) };
             (writer, batch, results)
         };
-        let Ok((back, batch, results)) = tokio::task::spawn_blocking(work).await else {
+        let Ok((back, batch, results)) = clock.aside(work).await else {
             // A panic while writing: everything that waits learns it by its closed channel.
             return folding.ended().await;
         };

@@ -62,6 +62,7 @@ impl<'a> Judge<'a> {
         self.what_was_stopped_stays_stopped();
         self.holds_are_obeyed();
         self.nobody_speaks_alone();
+        self.an_emergency_waits_for_nothing();
         self.nothing_is_early_or_late();
         self.one_version_of_each_occurrence();
         self.closing_words_go_where_they_belong();
@@ -374,6 +375,59 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// R4: what has begun on one account has begun on each within a minute, where nothing is wrong and nobody stops it;
+    /// what routine was told to wait for is none of its business.
+    fn an_emergency_waits_for_nothing(&self) {
+        let minute = TimeDelta::seconds(60);
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        for first in self.begun_of('u') {
+            let id = first.mark.id.as_str();
+            if !seen.insert(id) {
+                continue;
+            }
+            let sent = self.asked().find(|(_, act)| act.path == "/v1/urgent" && act.body["id"] == *id);
+            let Some((_, sent)) = sent else { continue };
+            let to = sent.body["to"][0].as_str().unwrap_or_default();
+            let (from, until) = (first.entry.truth - minute, first.entry.truth + minute);
+            // Only what is wrong with what emergencies themselves were told may still keep one waiting.
+            let told_itself = self.begun().any(|b| {
+                let is_earlier = b.place < first.place && b.entry.truth > first.entry.truth - TimeDelta::minutes(70);
+                is_earlier && (b.mark.kind != Kind::Own || b.mark.id.starts_with('u')) && self.is_trouble(b.place)
+            });
+            let is_disturbed = self.record.iter().any(|e| {
+                let is_then = e.truth >= from && e.truth <= until;
+                is_then && matches!(e.what, What::Crashed | What::Started | What::Frozen | What::Stepped(_))
+                    || e.truth >= first.entry.truth && e.truth <= until && matches!(e.what, What::Trouble(true))
+            });
+            let is_stopped = self.asked().any(|(place, act)| {
+                self.record[place].truth <= until
+                    && (act.path.starts_with(&format!("/v1/announcements/{id}"))
+                        && act.method == "POST"
+                        && !act.path.ends_with("confirm")
+                        || act.path.starts_with("/close/")
+                        || act.body["update"] == *id)
+            });
+            let is_over = self.record.last().is_none_or(|e| e.truth < until);
+            if told_itself || is_disturbed || is_stopped || is_over || self.is_trouble(first.place) {
+                continue;
+            }
+            for account in all_accounts().iter().filter(|a| means(to, a) && !a.ends_with("/sport")) {
+                let its = self.begun_of('u').find(|b| b.mark.id == id && b.account == account);
+                let in_time = its.as_ref().is_some_and(|b| b.entry.truth <= until);
+                self.holds(in_time, || format!("{first:?} began, and on {account} {its:?}"));
+            }
+        }
+    }
+
+    /// Whether anything was wrong with the platforms, the network or the ledger at that place.
+    fn is_trouble(&self, place: usize) -> bool {
+        let said = self.record[..place].iter().rev().find_map(|e| match e.what {
+            What::Trouble(is_any) => Some(is_any),
+            _ => None,
+        });
+        said.unwrap_or(false)
+    }
+
     /// R11: not before its instant, nor after its end.
     fn nothing_is_early_or_late(&self) {
         for b in self.begun_of('a') {
@@ -488,29 +542,40 @@ impl<'a> Judge<'a> {
         if self.is_restored() {
             return;
         }
-        for row in self.rows.iter().filter(|r| r.state == State::Published) {
-            let id = row.announcement.as_str();
-            let versions: Vec<&Version> =
-                self.versions.get(id).into_iter().flatten().filter_map(|(_, v)| v.as_ref()).collect();
-            let Some(old) = versions.first().and_then(|v| v.supersedes.clone()) else { continue };
+        let out = self.rows.iter().filter(|r| r.state == State::Published);
+        for (row, old) in
+            out.flat_map(|row| self.replaced(row.announcement.as_str()).into_iter().map(move |o| (row, o)))
+        {
+            let (id, account) = (row.announcement.as_str(), row.account.as_str());
             let is_old = |text: &str| Mark::of(text).is_some_and(|m| m.kind == Kind::Own && m.id == old);
-            let on_it: Vec<&Post> =
-                self.posts.iter().filter(|p| p.account == row.account.as_str() && is_old(&p.text)).collect();
+            let on_it: Vec<&Post> = self.posts.iter().filter(|p| p.account == account && is_old(&p.text)).collect();
             // Of one that repeats it is the newest.
             let first = if self.repeats(&old) { on_it.len().saturating_sub(1) } else { 0 };
             for post in &on_it[first..] {
-                self.holds(post.deleted, || {
-                    format!("{id} took the place of {old} on {}, and {post:?} stands", row.account)
-                });
+                self.holds(post.deleted, || format!("{id} took the place of {old} on {account}, and {post:?} stands"));
             }
-            let out = self.begun().filter(|b| b.account == row.account.as_str() && b.mark.id == id).last();
-            let after = self
-                .begun()
-                .filter(|b| b.account == row.account.as_str() && b.mark.id == old && b.mark.kind == Kind::Own);
+            let out = self.begun().filter(|b| b.account == account && b.mark.id == id).last();
+            let after = self.begun_of('a').filter(|b| b.account == account && b.mark.id == old);
             // Not even the next hour of one that repeats.
             let again = after.filter(|b| out.as_ref().is_some_and(|out| b.entry.truth > out.entry.truth + READ)).last();
             self.holds(again.is_none(), || format!("{id} took the place of {old}, and then {again:?} began"));
         }
+    }
+
+    /// What it takes the place of, and what that would have taken the place of, as far as the ledger ever knew them.
+    fn replaced(&self, id: &str) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        let mut next = Some(id.to_owned());
+        while let Some(id) = next.take() {
+            let versions = self.versions.get(&id).into_iter().flatten();
+            let old = versions.filter_map(|(_, v)| v.as_ref()).next().and_then(|v| v.supersedes.clone());
+            let is_known = |old: &String| self.rows.iter().any(|r| r.announcement.as_str() == old);
+            if let Some(old) = old.filter(|old| is_known(old) && !found.contains(old)) {
+                found.push(old.clone());
+                next = Some(old);
+            }
+        }
+        found
     }
 
     /// R52.

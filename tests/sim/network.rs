@@ -91,6 +91,8 @@ pub enum What {
     /// Stopped, or going on again.
     Frozen,
     Stepped(i64),
+    /// Whether from now on anything is wrong with the platforms, the network or the ledger.
+    Trouble(bool),
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +157,10 @@ pub struct Weather(Mutex<(u64, u64)>);
 impl Weather {
     pub fn set(&self, least: u64, most: u64) {
         *self.0.lock().unwrap() = (least, most);
+    }
+
+    pub fn is_slow(&self) -> bool {
+        self.0.lock().unwrap().1 > 10
     }
 
     fn draw(&self, dice: &Clock) -> Duration {

@@ -18,7 +18,7 @@ use crate::support::fault;
 /// The longest time after its instant in which an announcement may still go out.
 pub const CATCH_UP: TimeDelta = TimeDelta::minutes(40);
 /// Selectors, and the accounts each means are found by `means`.
-const TARGETS: [&str; 6] = ["**", "shanghai", "sina:**", "shanghai/pudong/**", "shanghai/metro", "tencent:**"];
+pub const TARGETS: [&str; 6] = ["**", "shanghai", "sina:**", "shanghai/pudong/**", "shanghai/metro", "tencent:**"];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
@@ -81,6 +81,7 @@ pub struct Season {
     pub network: bool,
     pub timelines: bool,
     pub slow: bool,
+    pub disk: bool,
     pub people: bool,
 }
 
@@ -102,6 +103,7 @@ impl Season {
             timelines: draw(0.4),
             slow: draw(0.4),
             people: draw(0.9),
+            disk: draw(0.4),
         };
         // A copy of the ledger has only honest timelines to ask.
         season.timelines &= !season.restores;
@@ -139,11 +141,11 @@ impl People {
         }
     }
 
-    fn below(&self, end: usize) -> usize {
+    pub fn below(&self, end: usize) -> usize {
         (self.dice.random() % end.max(1) as u64) as usize
     }
 
-    fn chance(&self, likely: f64) -> bool {
+    pub fn chance(&self, likely: f64) -> bool {
         self.dice.chance() < likely
     }
 
@@ -191,21 +193,15 @@ impl People {
     }
 
     /// An announcement that is released within two minutes, and when.
-    fn soon(&self, world: &World) -> Option<(String, String, Time)> {
+    fn soon(&self, world: &World) -> Option<(String, Time)> {
         let now = world.clock.now();
-        let soon: Vec<(String, String, Time)> = self
-            .files
-            .iter()
-            .flat_map(|(file, all)| all.iter().map(move |(id, v)| (file.clone(), id.clone(), v.next(now))))
-            .filter_map(|(file, id, at)| Some((file, id, at?)))
-            .filter(|(.., at)| *at - now < TimeDelta::minutes(2))
-            .collect();
+        let all = self.files.values().flatten();
+        let coming = all.filter_map(|(id, v)| Some((id.clone(), v.next(now)?)));
+        let soon: Vec<(String, Time)> = coming.filter(|(_, at)| *at - now < TimeDelta::minutes(2)).collect();
         self.pick(&soon)
     }
 
     fn add(&mut self, world: &mut World) {
-        self.count += 1;
-        let id = format!("a{}", self.count);
         let mut version = self.version(world, false);
         let others = self.ids();
         if self.chance(0.15)
@@ -217,9 +213,50 @@ impl People {
             version.level = Some("yellow");
             version.is_exempt = false;
         }
+        self.write(world, version);
+    }
+
+    /// A new announcement, in one of the files.
+    pub fn write(&mut self, world: &mut World, version: Version) -> String {
+        self.count += 1;
+        let id = format!("a{}", self.count);
+        self.write_as(world, id.clone(), version);
+        id
+    }
+
+    fn write_as(&mut self, world: &mut World, id: String, version: Version) {
         let file = format!("f{}.yaml", self.below(5));
         self.files.entry(file.clone()).or_default().push((id.clone(), version.clone()));
         self.save(world, &file, &[(id, Some(version))]);
+    }
+
+    fn file_of(&self, id: &str) -> Option<String> {
+        self.files.iter().find(|(_, all)| all.iter().any(|(other, _)| other == id)).map(|(file, _)| file.clone())
+    }
+
+    /// Another version of it, with other words at least.
+    pub fn change(&mut self, world: &mut World, id: &str, how: impl FnOnce(&mut Version)) {
+        let Some(file) = self.file_of(id) else { return };
+        let version = self.files.get_mut(&file).unwrap().iter_mut().find(|(other, _)| other == id);
+        let version = &mut version.unwrap().1;
+        version.number += 1;
+        how(version);
+        let changed = version.clone();
+        self.save(world, &file, &[(id.to_owned(), Some(changed))]);
+    }
+
+    pub fn remove(&mut self, world: &mut World, id: &str) {
+        let Some(file) = self.file_of(id) else { return };
+        self.files.get_mut(&file).unwrap().retain(|(other, _)| other != id);
+        self.save(world, &file, &[(id.to_owned(), None)]);
+    }
+
+    /// The name of a new emergency, by this officer.
+    pub fn next_urgent(&mut self, by: u32) -> String {
+        self.urgents += 1;
+        let id = format!("u{}", self.urgents);
+        self.confirmable.push((id.clone(), by));
+        id
     }
 
     fn render(&self, file: &str) -> String {
@@ -285,34 +322,24 @@ impl People {
             3..=5 => {
                 // In the very moment of its release, now and then.
                 if self.chance(0.3)
-                    && let Some((file, id, at)) = self.soon(world)
+                    && let Some((id, at)) = self.soon(world)
                 {
                     let left = at - world.clock.now() + TimeDelta::milliseconds(self.below(2500) as i64 - 1000);
                     world.sleep(left.to_std().unwrap_or_default()).await;
-                    let all = self.files.get_mut(&file).unwrap();
-                    let version = &mut all.iter_mut().find(|(i, _)| *i == id).unwrap().1;
-                    version.number += 1;
-                    let changed = version.clone();
-                    return self.save(world, &file, &[(id, Some(changed))]);
+                    return self.change(world, &id, |_| {});
                 }
                 // Other words, perhaps another hour or other accounts.
                 let another = self.version(world, true);
-                let version = &mut self.files.get_mut(&file).unwrap()[place].1;
-                version.number += 1;
-                match self.dice.random() % 4 {
+                let what = self.dice.random() % 4;
+                self.change(world, &id, |version| match what {
                     0 if matches!(version.when, When::At(_)) && matches!(another.when, When::At(_)) => {
                         version.when = another.when;
                     }
                     1 => version.to = another.to,
                     _ => {}
-                }
-                let changed = version.clone();
-                self.save(world, &file, &[(id, Some(changed))]);
+                });
             }
-            6 => {
-                self.files.get_mut(&file).unwrap().remove(place);
-                self.save(world, &file, &[(id, None)]);
-            }
+            6 => self.remove(world, &id),
             7 => {
                 // To another file: both saved at once, or one after the other, in either order.
                 let other = format!("f{}.yaml", self.below(6));
@@ -421,8 +448,7 @@ impl People {
         let who = self.below(3) as u32;
         match self.below(26) {
             0..=3 => {
-                self.urgents += 1;
-                let id = format!("u{}", self.urgents);
+                let id = self.next_urgent(who);
                 let level = ["red", "orange", "yellow", "blue"][self.below(4)];
                 let target = TARGETS[self.below(TARGETS.len())];
                 let mut body = json!({ "id": id, "text": format!("【{id}.1】紧急"), "level": level, "to": [target] });
@@ -440,7 +466,6 @@ impl People {
                     body["update"] = old.into();
                 }
                 world.ask(officer(who, "POST", "/v1/urgent", body));
-                self.confirmable.push((id.clone(), who));
                 // A slip that is noticed at once, while it is still going out.
                 if self.chance(0.25) {
                     world.sleep(Duration::from_millis(self.dice.random() % 2500)).await;
@@ -591,10 +616,12 @@ impl People {
             }
             5 if season.ledger => {
                 world.trouble.set(self.dice.random() % 200, self.dice.random() % 100);
+                world.note_trouble();
                 world.sleep(Duration::from_secs(self.dice.random() % 90)).await;
                 world.trouble.set(0, 0);
             }
             6 | 7 if season.network => world.sandbox.set_faults(network_faults(seed, season.timelines)),
+            8 if season.disk && self.chance(0.5) => world.trouble.slow([0, 5, 60, 400][self.below(4)]),
             8 => world.sandbox.clear(),
             9 if season.slow => match self.below(3) {
                 0 => world.weather.set(0, 3),
@@ -603,6 +630,7 @@ impl People {
             },
             _ => {}
         }
+        world.note_trouble();
     }
 
     /// All trouble ends and people let go what waits for them. Returns what has not ended all the same.
@@ -610,6 +638,7 @@ impl People {
         world.clock.freeze(false);
         world.sandbox.clear();
         world.trouble.set(0, 0);
+        world.trouble.slow(0);
         world.weather.set(0, 3);
         if world.process.is_none() {
             world.start().await;
@@ -721,7 +750,7 @@ impl People {
     }
 }
 
-fn officer(n: u32, method: &'static str, path: &str, body: Value) -> Act {
+pub fn officer(n: u32, method: &'static str, path: &str, body: Value) -> Act {
     Act { by: 4001 + n % 3, method, path: path.to_owned(), body }
 }
 

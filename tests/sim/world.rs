@@ -94,6 +94,12 @@ impl World {
         self.truth.sleep(for_).await;
     }
 
+    /// Notes whether anything is wrong now with the platforms, the network or the ledger.
+    pub fn note_trouble(&self) {
+        let is_any = !self.sandbox.faults().is_empty() || self.trouble.is_any() || self.weather.is_slow();
+        self.history.note(What::Trouble(is_any));
+    }
+
     pub async fn start(&mut self) {
         let ledger = Arc::new(support::opened(&self.ledger_file(), &self.clock).await);
         let trust = ledger.trust().clone();

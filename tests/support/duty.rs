@@ -51,6 +51,7 @@ pub async fn hold(daemon: &Daemon, lasts: std::time::Duration) -> String {
         reason,
         until,
         accounts: None,
+        named: None,
         owner,
         begun: now,
         post: None,

@@ -183,6 +183,7 @@ impl Inner {
                 reason,
                 until,
                 accounts: None,
+                named: None,
                 owner,
                 begun: now,
                 post,
@@ -229,7 +230,7 @@ impl Inner {
             let one = |(file, alt): (String, Option<String>)| Ok(Image { alt, ..images::load(&root, &file)?.0 });
             files.into_iter().map(one).collect()
         };
-        let read = tokio::task::spawn_blocking(read).await;
+        let read = self.clock.aside(read).await;
         let gone = |_| Words::new("图片没有读完", "the pictures were not read");
         read.map_err(gone).and_then(|images| images).map_err(|said| invalid("images", said))
     }

@@ -179,7 +179,7 @@ impl Inner {
         let reason = reason_of(&row.id, &quoted(&body.text));
         let until = holds::until(now, lasts);
         let (id, post) = (hold_name(&row.id), Some(row.id.clone()));
-        Some(Hold { id, reason, until, accounts: None, owner, begun: now, post, ended: None, version: 1 })
+        Some(Hold { id, reason, until, accounts: None, named: None, owner, begun: now, post, ended: None, version: 1 })
     }
 
     /// An emergency of the queue that was confirmed before its hour: its silence begins with its first delivery. One
