@@ -14,6 +14,7 @@ use fabu::api::peer::Peer;
 use fabu::core::announcement::Level;
 use fabu::core::change::{Actor, Change};
 use fabu::core::delivery::{Desired, State};
+use fabu::daemon::acts::ActError;
 use fabu::daemon::emergency::{Closed, Urgent};
 use fabu::ledger::sqlite::Sqlite;
 use fabu::ledger::{Committed, Ledger as _, LedgerError};
@@ -395,6 +396,121 @@ fn r12_what_was_given_up_goes_on_no_word_that_was_given_before() {
     simulate(given_up("edited"));
     simulate(given_up("gone"));
     simulate(given_up("closed"));
+}
+
+#[test]
+fn what_a_person_let_go_is_not_expired_for_being_older_than_the_newest() {
+    simulate(async {
+        let city = City::new(START, 89, "");
+        let line = r#"repeat: "*/2 * * * *", until: 2026-11-24 08:06"#;
+        city.save("a.yaml", &one("a", "整点", line));
+        let daemon = city.start().await;
+        let hold = support::duty::hold(&daemon, Duration::from_secs(600)).await;
+        city.sleep(500).await;
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        assert_eq!(in_state(&all(&daemon).await, State::Held), 12, "three hours on four accounts");
+        // The platforms cannot be reached yet, and somebody saves something.
+        city.sandbox.set_faults(vec![fault(json!({ "behaviour": "limit", "operation": "post", "for_s": 120.0 }))]);
+        daemon.inner.unhold(&person(1000), None).await.unwrap();
+        for n in 0..20 {
+            city.save(
+                "b.yaml",
+                &format!("announcements:\n  - {{id: b{n}, text: 明日{n}, to: [shanghai], at: 2026-11-25 08:00}}\n"),
+            );
+            daemon.inner.rescan_now().await;
+            city.sleep(10).await;
+        }
+        city.sleep(3600).await;
+        let rows = all(&daemon).await;
+        let of_it = |state| rows.iter().filter(|d| d.announcement.as_str() == "a" && d.state == state).count();
+        assert_eq!((of_it(State::Expired), of_it(State::Published)), (0, 12), "{rows:?}");
+    });
+}
+
+#[test]
+fn r52_the_end_of_a_hold_does_not_move_with_a_clock_that_was_put_on_and_back() {
+    simulate(async {
+        let city = City::new(START, 90, "");
+        let daemon = city.start().await;
+        support::duty::hold(&daemon, Duration::from_secs(90_000)).await;
+        city.clock.step(TimeDelta::hours(26));
+        city.sleep(5).await;
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        city.clock.step(TimeDelta::hours(-26));
+        city.sleep(10).await;
+        assert!(daemon.inner.holds().is_empty());
+        city.sandbox.set_faults(vec![fault(
+            json!({ "behaviour": "unreachable", "for_s": 30.0, "params": { "kind": "refused" } }),
+        )]);
+        city.save("a.yaml", &one("a", "早安", "at: 2026-11-24 08:05"));
+        daemon.inner.rescan_now().await;
+        city.sleep(600).await;
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Published), 4, "{rows:?}");
+        // The same after a start.
+        drop(daemon);
+        city.sleep(1).await;
+        let daemon = city.start().await;
+        city.save("b.yaml", &one("b", "晚安", "at: 2026-11-24 08:20"));
+        daemon.inner.rescan_now().await;
+        city.sleep(900).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
+    });
+}
+
+#[test]
+fn own_words_that_wait_are_not_said_where_the_standard_ones_were_said_meanwhile() {
+    simulate(async {
+        for closing in ["correct", "all-clear"] {
+            let city = City::new(START, 91, TWO);
+            let daemon = city.start().await;
+            red(&city, &daemon, "r").await;
+            let said = |text: Option<&'static str>| {
+                let inner = daemon.inner.clone();
+                async move {
+                    let closed = text.map(own).unwrap_or_default();
+                    match closing {
+                        "correct" => inner.correct(&person(1000), "r", closed).await,
+                        _ => inner.all_clear(&person(1000), "r", closed, &[]).await,
+                    }
+                }
+            };
+            let waiting = said(Some("我们自己的话")).await.unwrap();
+            said(None).await.unwrap();
+            city.sleep(10).await;
+            let id = format!("r-{}", if closing == "correct" { "correction" } else { "all-clear" });
+            let hash = waiting["content_hash"].as_str().unwrap().to_owned();
+            let word = daemon.inner.confirm(&person(1001), &id, &hash).await;
+            assert!(matches!(word, Err(ActError::Conflict(_))), "{closing}: {word:?}");
+            city.sleep(1200).await;
+            assert_eq!(standing(&city, "我们自己的话"), 0, "{closing}: one account is told once");
+        }
+    });
+}
+
+#[test]
+fn r12_a_red_one_that_has_expired_is_tried_again_on_no_single_word() {
+    simulate(async {
+        let city = City::new(START, 92, TWO);
+        let daemon = city.start().await;
+        city.sandbox.set_faults(vec![fault(json!({ "behaviour": "unreachable", "params": { "kind": "refused" } }))]);
+        let urgent = Urgent {
+            id: Some("r".to_owned()),
+            expires_after: Some(Duration::from_secs(60)),
+            ..everywhere("红色警报", Level::Red)
+        };
+        let answer = asked(&daemon, 1000, urgent).await;
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(62).await;
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Expired), 15, "known as soon as it is so: {rows:?}");
+        assert!(rows.iter().all(|d| d.reason.as_ref().is_some_and(|why| why.en.contains("refused"))), "{rows:?}");
+        city.sandbox.clear();
+        city.sleep(86_400).await;
+        assert!(daemon.inner.retry(&person(1002), "r", None).await.is_err());
+        city.sleep(600).await;
+        assert!(city.sandbox.posts().is_empty());
+    });
 }
 
 #[test]

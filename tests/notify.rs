@@ -77,7 +77,12 @@ async fn world(city: &City, http: Arc<dyn Http>) -> World {
 }
 
 async fn asked(daemon: &Daemon, level: Level) -> Value {
+    asked_until(daemon, level, None).await
+}
+
+async fn asked_until(daemon: &Daemon, level: Level, expires_after: Option<Duration>) -> Value {
     let urgent = Urgent {
+        expires_after,
         text: "【洪水】请撤离低洼处。".to_owned(),
         level: Some(level),
         to: vec!["**".to_owned()],
@@ -263,6 +268,22 @@ fn a_failure_that_is_stopped_afterwards_is_no_second_failure() {
         daemon.inner.withdraw(&by, id, Desired::Stopped).await.unwrap();
         city.sleep(60).await;
         assert_eq!(told.kinds(), before);
+    });
+}
+
+#[test]
+fn an_emergency_that_expires_because_no_platform_could_be_reached_is_told() {
+    simulate(async {
+        let city = City::new(START, 8, TO_URL);
+        let told = Told::over(&city, None);
+        let daemon = Daemon::start(world(&city, told.clone()).await).await.unwrap();
+        city.sandbox.set_faults(vec![fault(
+            json!({ "behaviour": "unreachable", "platform": "sina", "params": { "kind": "refused" } }),
+        )]);
+        asked_until(&daemon, Level::Blue, Some(Duration::from_secs(60))).await;
+        city.sleep(120).await;
+        let kinds = told.kinds();
+        assert!(kinds.contains(&("failed".to_owned(), 5)), "{kinds:?}");
     });
 }
 

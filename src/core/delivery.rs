@@ -383,7 +383,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         (Scheduled | Ready | Retrying | Unknown | Accepted | Published, Event::Postponed { until, why }) => {
             row.reason = Some(why);
-            row.next_at = Some(until);
+            let is_to_be_sent = matches!(before.state, Scheduled | Ready | Retrying);
+            row.next_at = Some(if is_to_be_sent { row.not_after_its_end(until, now) } else { until });
         }
 
         (Sending, Event::Answered { attempt: of, begun, left, answer }) if of == before.attempt => {

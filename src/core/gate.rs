@@ -155,6 +155,13 @@ impl Gate {
         }
     }
 
+    /// Ends that lie ahead were written by a clock that has been put back since: what was ended is over now.
+    pub fn clock_is(&mut self, now: Time) {
+        for hold in &mut self.holds {
+            hold.ended = hold.ended.map(|ended| ended.min(now));
+        }
+    }
+
     /// Forgets holds that were over before: nothing that is still to go out is as old as that.
     pub fn forget_before(&mut self, time: Time) {
         self.holds.retain(|hold| [hold.until, hold.ended].into_iter().flatten().min().is_none_or(|end| end >= time));

@@ -14,6 +14,7 @@ use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{Announcement, AnnouncementId, ContentHash, OccurrenceId, Timing};
 use super::change::{AnnouncementRow, Withdrawal};
+use super::delivery::Delivery;
 use super::policy::Publish;
 use super::repeat;
 
@@ -44,6 +45,13 @@ pub struct Known {
     pub announcements: BTreeMap<AnnouncementId, KnownAnnouncement>,
 }
 
+impl Known {
+    /// The occurrence that a delivery is of.
+    pub fn occurrence_of(&self, row: &Delivery) -> Option<&KnownOccurrence> {
+        self.announcements.get(&row.announcement)?.occurrences.get(&row.occurrence)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct KnownAnnouncement {
     pub row: AnnouncementRow,
@@ -59,8 +67,8 @@ pub struct KnownOccurrence {
     pub is_stopped: bool,
     /// Deliveries of which nothing has reached a platform, as far as this ledger knows.
     pub pending: u32,
-    /// Of those, held ones.
-    pub held: u32,
+    /// Of those, the ones that are a person's: held, or let go at another instant than its own.
+    pub persons: u32,
     /// Deliveries that ended without being tried.
     pub ended: u32,
     /// Deliveries that were sent, or tried.
@@ -262,8 +270,8 @@ fn changed(
 /// Occurrences of a repeat that were missed while a newer one was missed too.
 fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
     known.row.planned_to?;
-    // What is held for a review is a person's to decide.
-    let missed = |k: &KnownOccurrence| k.pending > k.held && k.out == 0 && k.release + rules.publish.grace < now;
+    // What is held for a review is a person's to decide, and what a person let go is to go.
+    let missed = |k: &KnownOccurrence| k.pending > k.persons && k.out == 0 && k.release + rules.publish.grace < now;
     let mut overdue: Vec<_> =
         known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
     overdue.sort();

@@ -188,6 +188,13 @@ impl Inner {
                 && !config.city.is_resting(&d.account);
             let at = self.clock.now();
             let content = contents.get(&d.content).filter(|_| may)?;
+            // Words are for the time for which they were given: who asks now has one, and it took more.
+            let is_over = d.state == State::Expired || d.expires_at.is_some_and(|end| end <= at);
+            let is_over =
+                row.priority == Priority::Emergency && is_over && config.settings.emergency.persons(&content.body) > 1;
+            if is_over {
+                return None;
+            }
             let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
             let is_doubted = d.begun_at.unwrap_or(d.at) <= self.started;
             Some(Event::TriedAgain { at, expires_at, is_doubted })
@@ -195,6 +202,12 @@ impl Inner {
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
         if retrying == 0 {
+            if row.priority == Priority::Emergency && wanted.iter().any(|d| d.state == State::Expired) {
+                return Err(ActError::Conflict(words!(
+                    "`{id}` 过了有效期，已作罢；要发就重新发起",
+                    "`{id}` has expired; to publish it after all, send it again"
+                )));
+            }
             let stopped = wanted.iter().find_map(|d| Some((d.cause?, d.desired != Desired::Published)));
             return Err(ActError::Conflict(match (wanted.first(), stopped) {
                 (Some(d), Some((cause, true))) => no_longer_wanted(id, cause, d),

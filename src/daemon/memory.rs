@@ -86,6 +86,11 @@ impl Memory {
         lock(&self.gate).persons(announcement, content).to_vec()
     }
 
+    /// The wall clock was stepped, perhaps back behind what is on record.
+    pub fn clock_was_put(&self, now: Time) {
+        lock(&self.gate).clock_is(now);
+    }
+
     /// Whether this version of the row is the one whose request may begin.
     pub fn may_begin(&self, row: &Delivery) -> bool {
         lock(&self.sending).get(&row.id) == Some(&row.fence)
@@ -246,7 +251,10 @@ impl Follower for Memory {
     }
 
     fn replaced(&self, snapshot: Snapshot) {
-        *lock(&self.gate) = snapshot.gate;
+        let mut gate = lock(&self.gate);
+        *gate = snapshot.gate;
+        gate.clock_is(self.clock.now());
+        drop(gate);
         *lock(&self.sending) = snapshot.sending.into_iter().collect();
         let mut budgets = lock(&self.budgets);
         budgets.replace(snapshot.budgets);

@@ -20,7 +20,7 @@ use crate::clock::{Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, Level, Priority};
 use crate::core::change::{Actor, Change, Recorded, Seq};
-use crate::core::delivery::{Class, State};
+use crate::core::delivery::{Cause, Class, State};
 use crate::core::policy::{Kind, Notify, To};
 use crate::core::words::Words;
 use crate::ledger::LedgerError;
@@ -186,6 +186,7 @@ struct Body {
     from: Option<State>,
     to: Option<State>,
     class: Option<Class>,
+    cause: Option<Cause>,
     reason: Option<Words>,
     awaits_word: bool,
 }
@@ -368,10 +369,15 @@ fn moved(body: &Body) -> Option<(Vec<Kind>, Words)> {
             };
             Some((kinds, reason))
         }
-        (State::Held, State::Expired) => Some((
+        (State::Held, State::Expired) if body.cause == Some(Cause::Confirmation) => Some((
             vec![Kind::Confirm],
             Words::new("没有人及时确认，不发", "nobody gave the further word in time: it is not sent"),
         )),
+        // It was to go out, and never will of itself.
+        (_, State::Expired) => {
+            let reason = body.reason.clone();
+            Some((vec![Kind::Failed], reason.unwrap_or_else(|| Words::new("过了有效期", "it expired"))))
+        }
         _ => None,
     }
 }

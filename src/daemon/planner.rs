@@ -222,7 +222,7 @@ impl Planner {
                     };
                     occurrences.iter().map(of).collect()
                 }
-                Action::Missed(occurrences) => self.missed(occurrences).await?,
+                Action::Missed(occurrences) => self.missed(occurrences, known).await?,
             };
             if changes.is_empty() {
                 continue;
@@ -382,11 +382,14 @@ impl Planner {
                 || goes_at_once && (self.is_first || announcement.saved.is_none_or(|at| at <= started)))
     }
 
-    async fn missed(&self, occurrences: &[OccurrenceId]) -> Result<Vec<Change>, LedgerError> {
+    async fn missed(&self, occurrences: &[OccurrenceId], known: &Known) -> Result<Vec<Change>, LedgerError> {
         let mut changes = Vec::new();
         for occurrence in occurrences {
             for d in self.inner.ledger.of_occurrence(occurrence.clone()).await? {
+                // One that a person let go is at another instant, and its own is no matter any more.
+                let is_its_own = known.occurrence_of(&d).is_none_or(|k| d.at <= k.release);
                 if d.state != State::Held
+                    && is_its_own
                     && let Ok(step) = self.inner.computed(&d, Event::Expired)
                 {
                     changes.push(Change::Step(Box::new(step)));

@@ -146,6 +146,7 @@ async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     if let Err(error) = inner.ledger.commit(&Actor::Daemon, vec![note]).await {
         tracing::error!(%error, "the step was not recorded");
     }
+    inner.memory.clock_was_put(inner.clock.now());
     // Deliveries that came due before the step was noticed are meant too.
     let came = inner.clock.now() - jump + TimeDelta::seconds(2);
     match moved_with_the_clock(inner, came).await {

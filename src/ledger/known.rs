@@ -34,16 +34,16 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         // A repeat has one occurrence a day for years; only those that can still matter are compared.
         let from = if row.planned_to.is_some() { micros(since) } else { i64::MIN };
         let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
-        type Counted = (Arc<str>, i64, bool, Option<String>, i64);
+        type Counted = (Arc<str>, i64, bool, Option<String>, i64, Option<i64>);
         let rows: Vec<Counted> = list(
             db,
-            "SELECT o.id, o.release, o.stopped IS NOT NULL, d.state, count(d.id) FROM occurrences o
+            "SELECT o.id, o.release, o.stopped IS NOT NULL, d.state, count(d.id), sum(d.at > o.release) FROM occurrences o
              LEFT JOIN deliveries d ON d.occurrence = o.id
              WHERE o.announcement = $1 AND o.release >= $2 GROUP BY o.id, d.state",
             params![id, from],
-            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)),
+            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)),
         )?;
-        for (occurrence, release, is_stopped, state, count) in rows {
+        for (occurrence, release, is_stopped, state, count, moved) in rows {
             let state = state.as_deref().and_then(State::parse);
             // Of these the state alone does not say whether they were sent, or tried.
             let untried = match state {
@@ -54,12 +54,16 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
                 release: from_micros(release),
                 is_stopped,
                 pending: 0,
-                held: 0,
+                persons: 0,
                 ended: 0,
                 out: 0,
             });
             let (count, untried) = (count as u32, untried as u32);
-            known.held += if state == Some(State::Held) { count } else { 0 };
+            known.persons += match state {
+                Some(State::Held) => count,
+                Some(State::Scheduled | State::Ready) => moved.unwrap_or(0) as u32,
+                _ => 0,
+            };
             match state {
                 Some(state) if state.is_pending() => known.pending += count,
                 Some(State::Cancelled | State::Expired) => known.ended += count,

@@ -31,8 +31,21 @@ impl Delivery {
         self.rest_until(state, None);
     }
 
+    /// What kept it from going until then is said with it.
     pub(super) fn expire(&mut self) {
-        self.end(State::Expired, None, too_late());
+        let kept =
+            self.reason.take().filter(|_| matches!(self.state, State::Scheduled | State::Ready | State::Retrying));
+        let Words { zh, en } = too_late();
+        let why = match kept {
+            Some(kept) => Words::new(format!("{zh}；此前：{}", kept.zh), format!("{en}; before that: {}", kept.en)),
+            None => Words { zh, en },
+        };
+        self.end(State::Expired, None, why);
+    }
+
+    /// That moment, or its end where that comes first: nobody learns of it later than need be.
+    pub(super) fn not_after_its_end(&self, at: Time, now: Time) -> Time {
+        self.expires_at.map_or(at, |end| at.min(end.max(now)))
     }
 
     /// Not to be published any more, or not to stay so; a stronger order is never weakened.
@@ -225,7 +238,8 @@ impl Delivery {
             self.end(State::Failed, Some(class), why);
         } else {
             self.reason = Some(why);
-            self.rest_until(State::Retrying, Some(now + wait));
+            let next = self.not_after_its_end(now + wait, now);
+            self.rest_until(State::Retrying, Some(next));
         }
     }
 

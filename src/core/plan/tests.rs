@@ -70,7 +70,7 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
         ended: None,
         version: 1,
     };
-    let occurrence = KnownOccurrence { release, is_stopped: false, pending, held: 0, ended, out };
+    let occurrence = KnownOccurrence { release, is_stopped: false, pending, persons: 0, ended, out };
     let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), occurrence)]);
     KnownAnnouncement { row, occurrences, superseded: BTreeSet::new() }
 }
@@ -183,7 +183,7 @@ fn r10_of_missed_occurrences_only_the_newest_goes() {
         .map(|(h, pending)| {
             let release = now() + TimeDelta::hours(h);
             let id = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
-            (id, KnownOccurrence { release, is_stopped: false, pending, held: 0, ended: 0, out: 0 })
+            (id, KnownOccurrence { release, is_stopped: false, pending, persons: 0, ended: 0, out: 0 })
         })
         .into();
     let plan = planned(&desired(&[a]), &known(vec![was]), None);

@@ -3,6 +3,7 @@
 //! A word is for exactly what was shown. With the last one that is needed the intents are committed, and whatever the
 //! post does to its emergency and to routine: not before, and all at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -11,9 +12,10 @@ use serde_json::{Value, json};
 use super::kin::{hold_name, reason_of, root_of};
 use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
+use crate::core::accounts::AccountId;
 use crate::core::announcement::{Body, Content, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Cause, Delivery, Event, State};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, State};
 use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
 use crate::daemon::acts::ActError;
@@ -71,18 +73,32 @@ impl Inner {
         }
         let have = persons.len() + 1;
         let now = self.clock.now();
-        let open = self.open_of(&row, now).await?;
+        let mut open = self.open_of(&row, now).await?;
+        let told = self.said_already(&row, &content.body).await?;
+        let (repeated, new): (Vec<_>, Vec<_>) = open.into_iter().partition(|d| told.contains(&d.account));
+        open = new;
+        if open.is_empty() && !repeated.is_empty() {
+            return Err(ActError::Conflict(words!(
+                "`{id}` 要告诉的账号都已另行告知，不再发",
+                "every account that `{id}` speaks to was told in other words meanwhile: it is not sent"
+            )));
+        }
         if open.is_empty() {
             return Err(ActError::Conflict(words!(
                 "`{id}` 不在等待确认：已过期、取消或了结；要发就重新发起",
                 "`{id}` does not wait for a confirmation: it is expired, cancelled or settled; if it should go, ask for it anew"
             )));
         }
-        let is_complete = have >= needed;
+        let (is_complete, goes_now) = (have >= needed, open.iter().any(awaits_word));
         let (mut changes, mut armed, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
         let mut has_ended = false;
         if is_complete {
-            let goes_now = open.iter().any(awaits_word);
+            let why = Words::new("已另行告知", "it was told in other words meanwhile");
+            let (desired, cause) = (Desired::Stopped, Cause::Superseded);
+            for d in &repeated {
+                let stop = Event::Withdrawn { desired, cause, why: why.clone() };
+                changes.push(Change::Step(Box::new(self.computed(d, stop).map_err(StepError::from)?)));
+            }
             armed = self.let_go_on(&open, now, &mut changes, &mut reserved)?;
             let hold = self.silence_of(&row, &content, by, now, goes_now);
             changes.extend(hold.map(Change::Hold));
@@ -102,9 +118,38 @@ impl Inner {
         let (_, launches) = self.commit_armed(by, changes, armed, reserved).await?;
         self.launch(launches);
         self.urge();
-        let state = if is_complete { Fate::Releasing } else { Fate::AwaitingConfirm };
+        let state = match is_complete {
+            true if goes_now => Fate::Releasing,
+            // Its hour is still to come.
+            true => Fate::Scheduled,
+            false => Fate::AwaitingConfirm,
+        };
         let persons = Persons { needed, have, names: self.names_of(&row) };
         Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, has_ended))
+    }
+
+    /// Accounts that were told by another post what this one is to tell them, since they began to carry what it is about:
+    /// an account is told once, and after a correction there is nothing to clear.
+    async fn said_already(&self, row: &AnnouncementRow, body: &Body) -> Result<BTreeSet<AccountId>, ActError> {
+        let Some(follows) = &body.follows else { return Ok(BTreeSet::new()) };
+        let mut family = self.family(row).await?;
+        family.rows.retain(|other| other.id != row.id);
+        let mut told = match follows.part {
+            Part::Correction => BTreeMap::new(),
+            Part::AllClear => self.spoken(&family, Part::AllClear).await?,
+            _ => return Ok(BTreeSet::new()),
+        };
+        told.extend(self.spoken(&family, Part::Correction).await?);
+        let mut carried: BTreeMap<AccountId, Time> = BTreeMap::new();
+        for post in &follows.posts {
+            for d in self.all_of(post.as_str()).await? {
+                let since = d.first_send();
+                let newest = carried.entry(d.account).or_insert(since);
+                *newest = since.max(*newest);
+            }
+        }
+        told.retain(|account, at| carried.get(account).is_none_or(|since| *at >= *since));
+        Ok(told.into_keys().collect())
     }
 
     /// What of it is not out and not given up; refused when the time for the missing word is over.

@@ -8,7 +8,7 @@ use super::raw::RawAnnouncement;
 use super::{Kind, Node, Reader, values};
 use crate::core::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Repeat, Timing};
+use crate::core::announcement::{Priority, Repeat, Timing};
 use crate::core::repeat;
 use crate::core::words::{Words, words};
 
@@ -17,6 +17,15 @@ impl Reader<'_> {
         if raw.at.is_some() && raw.repeat.is_some() {
             let said = Words::new("`at` 和 `repeat` 只能有一个", "there are both `at` and `repeat`");
             self.push("repeat", "at_and_repeat", said).hint = Some(Words::new("留一个", "keep one of them"));
+            return None;
+        }
+        if raw.repeat.is_some() && raw.priority == Some(Priority::Emergency) {
+            let said = Words::new(
+                "紧急发布不能重复：每次都要有人确认",
+                "an emergency does not repeat: each is for persons to confirm",
+            );
+            let hint = Words::new("每次写一条，用 `at`", "write one for each, with `at`");
+            self.push("repeat", "emergency_repeats", said).hint = Some(hint);
             return None;
         }
         if raw.repeat.is_none() {
