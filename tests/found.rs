@@ -489,6 +489,35 @@ fn own_words_that_wait_are_not_said_where_the_standard_ones_were_said_meanwhile(
 }
 
 #[test]
+fn r02_what_is_written_to_a_ledger_that_nobody_finds_again_is_not_said_to_be_on_disk() {
+    simulate(async {
+        for how in ["removed", "emptied", "replaced"] {
+            let city = City::new(START, 93, "");
+            let daemon = city.start().await;
+            city.sleep(5).await;
+            let file = city.path().join("state/fabu.db");
+            match how {
+                "removed" => std::fs::remove_file(&file).unwrap(),
+                "emptied" => std::fs::write(&file, "").unwrap(),
+                _ => {
+                    let copy = file.with_extension("copy");
+                    std::fs::copy(&file, &copy).unwrap();
+                    std::fs::rename(copy, &file).unwrap();
+                }
+            }
+            let urgent = everywhere("请避险", Level::Blue);
+            assert!(daemon.inner.urgent(&person(1000), urgent, &[]).await.is_err(), "{how}");
+            let troubles = serde_json::to_value(daemon.inner.health()).unwrap()["degraded"].to_string();
+            assert!(troubles.contains("ledger"), "{how}: {troubles}");
+            city.sleep(60).await;
+            assert!(city.sandbox.posts().is_empty(), "{how}");
+            // A start finds it gone, and begins no new one.
+            assert_eq!(file.exists(), how != "removed");
+        }
+    });
+}
+
+#[test]
 fn r12_a_red_one_that_has_expired_is_tried_again_on_no_single_word() {
     simulate(async {
         let city = City::new(START, 92, TWO);

@@ -235,11 +235,15 @@ impl Change {
         Change::HoldEnded { id: hold.id.clone(), begun: hold.begun, version: hold.version }
     }
 
-    /// Whether it is part of an emergency: such a change waits for nothing of routine.
+    /// Whether it is part of an emergency, or of a start, without which there is none: such a change waits for nothing of
+    /// routine, and has the room that is kept for it on a full disk.
     pub fn is_urgent(&self) -> bool {
         match self {
             Change::Announcement(row) => row.priority == Priority::Emergency,
-            Change::Step(step) => step.row.priority == Priority::Emergency,
+            Change::Step(step) => {
+                step.row.priority == Priority::Emergency || matches!(step.event, "owner_gone" | "doubted")
+            }
+            Change::Note(note) => matches!(note.kind.as_str(), "started" | "ledger_behind"),
             Change::Stop(stop) => matches!(stop.cause, Cause::Corrected | Cause::Cleared),
             Change::Hold(_) | Change::HoldEnded { .. } | Change::Confirmed { .. } | Change::Ended(..) => true,
             _ => false,

@@ -250,9 +250,7 @@ fn changed(
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
     // An hour that has come belongs to its release: its accounts that are late still go, or wait for a person.
-    let coming = |k: &KnownOccurrence| {
-        k.is_waiting() && k.release > now || k.pending > 0 && crate::planted("edit_cancels_late_ones")
-    };
+    let coming = |k: &KnownOccurrence| k.is_waiting() && k.release > now;
     let gone: Vec<OccurrenceId> = known
         .occurrences
         .iter()

@@ -16,7 +16,7 @@ use super::marker::{self, Marker};
 use super::opening::{connect, look_at, make_folder, migrate, verify_tail};
 use super::room::Room;
 use super::write::wrong;
-use super::writer::{Followed, Request, Taken, Writer, run};
+use super::writer::{FileId, Followed, Request, Taken, Writer, run};
 use super::{
     AccountRow, Announced, AttemptRow, Committed, Condition, Due, Filter, Follower, KeptBack, Ledger, LedgerError,
     OccurrenceSummary, Receipts, Snapshot, Trust, read,
@@ -72,11 +72,20 @@ impl Sqlite {
                 "{name} is gone while its mark is still there; restore it from a backup, or remove {name}.mark to begin a new one"
             )));
         }
-        let mut db = connect(path, false)?;
-        // What was acknowledged in the last instant before a crash: by the columns it was acknowledged with.
-        intake::carry_out(&mut db)?;
-        migrate(&mut db)?;
-        let head = verify_tail(&db)?;
+        let mut room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
+        let ready = || {
+            let mut db = connect(path, false)?;
+            // What was acknowledged in the last instant before a crash: by the columns it was acknowledged with.
+            intake::carry_out(&mut db)?;
+            migrate(&mut db)?;
+            let head = verify_tail(&db)?;
+            Ok((db, head))
+        };
+        let (db, head) = match ready() {
+            // Without a start there is no emergency to keep it for.
+            Err(LedgerError::NoSpace) if room.give() => ready()?,
+            done => done?,
+        };
         let last: Option<i64> = db.query_row("SELECT max(id) FROM deliveries", [], |r| r.get(0)).map_err(wrong)?;
         let trust = match &marked {
             Some((seq, _)) if *seq > head.seq => Trust::Behind { ledger: head.seq, marker: *seq },
@@ -91,11 +100,11 @@ impl Sqlite {
         let (head_tx, head_rx) = watch::channel((head.seq, head.hash.clone()));
         let (owed, taken) = watch::channel(Taken::default());
         let (own, db, clock_too) = (path.to_owned(), Some(db), clock.clone());
-        let room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
         let (told, condition) = watch::channel(Condition::default());
         let wanted = Arc::new(Notify::new());
         let follower = Followed::default();
         let work = Writer {
+            file: FileId::of(path)?,
             path: own,
             db,
             head,

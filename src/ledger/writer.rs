@@ -6,6 +6,7 @@
 //! is reopened and its tail verified before anything else is written.
 
 use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Taken {
 
 pub struct Writer {
     pub path: PathBuf,
+    /// The file it was opened as: what is written to one that nobody finds by its name is not kept.
+    pub file: FileId,
     /// Absent after a failed sync, until it has been reopened.
     pub db: Option<Connection>,
     pub head: Head,
@@ -74,6 +77,21 @@ pub struct Writer {
     pub follower: Followed,
     /// News for the follower: the ledger was opened again and held more than it had been told.
     pub replaced: Option<Snapshot>,
+}
+
+/// A file, whatever its name: its device and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    pub fn of(path: &Path) -> Result<FileId, LedgerError> {
+        let gone = |why: String| LedgerError::Broken(format!("{} {why}", path.display()));
+        let meta = std::fs::metadata(path).map_err(|error| gone(format!("is gone: {error}")))?;
+        if meta.len() == 0 {
+            return Err(gone("was emptied".to_owned()));
+        }
+        Ok(FileId(meta.dev(), meta.ino()))
+    }
 }
 
 pub async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, head: watch::Sender<(Seq, String)>) {
@@ -224,6 +242,9 @@ impl Writer {
         batch: &[Request],
         is_urgent: bool,
     ) -> Result<Vec<Result<Written, LedgerError>>, LedgerError> {
+        if FileId::of(&self.path)? != self.file {
+            return Err(LedgerError::Broken(format!("another file stands at {}", self.path.display())));
+        }
         if self.db.is_none() {
             self.reopen()?;
         }

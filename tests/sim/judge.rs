@@ -367,12 +367,39 @@ impl<'a> Judge<'a> {
             let its = versions.iter().find(|v| v.number == b.mark.version);
             let Some(its) = its else { panic!("seed {}: nobody wrote {b:?}", self.seed) };
             self.holds(means(its.to, b.account), || format!("{b:?} is none of {}", its.to));
-            if its.level.is_some() {
+            if let Some(level) = its.level {
                 let path = format!("/v1/announcements/{}/confirm", b.mark.id);
-                let word = self.asked().any(|(place, act)| place < b.place && act.path == path);
-                self.holds(word, || format!("{b:?} is an emergency nobody confirmed"));
+                // Those since it was in its file, and read, as it went out.
+                let since = self.in_force_since(&b);
+                let words: BTreeSet<u32> = self
+                    .asked()
+                    .filter(|(place, act)| *place < b.place && *place >= since && act.path == path)
+                    .map(|(_, act)| act.by)
+                    .collect();
+                let needed = if matches!(level, "red" | "orange") { 2 } else { 1 };
+                self.holds(words.len() >= needed, || format!("{b:?} went on the words of {words:?} since {since}"));
             }
         }
+    }
+
+    /// The place in the record from which on what began was in its file as it began: what came in between and did not
+    /// last was perhaps never read.
+    fn in_force_since(&self, b: &Begun<'_>) -> usize {
+        let saved: Vec<&(usize, Option<Version>)> =
+            self.versions[&b.mark.id].iter().filter(|(place, _)| *place < b.place).collect();
+        let is_its = |v: &Option<Version>| v.as_ref().is_some_and(|v| v.number == b.mark.version);
+        let mut since = 0;
+        for (n, (place, version)) in saved.iter().map(|s| (s.0, &s.1)).enumerate() {
+            let until = saved.get(n + 1).map_or(b.entry.truth, |next| self.record[next.0].truth);
+            let began = self.record[place].truth;
+            let is_read =
+                self.record[place..].iter().find(|e| matches!(e.what, What::Started | What::Crashed | What::Frozen));
+            let undisturbed = is_read.is_none_or(|e| e.truth > began + READ);
+            if !is_its(version) && until > began + READ && undisturbed {
+                since = saved.get(n + 1).map_or(b.place, |next| next.0);
+            }
+        }
+        since
     }
 
     /// R4: what has begun on one account has begun on each within a minute, where nothing is wrong and nobody stops it;

@@ -224,7 +224,7 @@ impl People {
         id
     }
 
-    fn write_as(&mut self, world: &mut World, id: String, version: Version) {
+    pub fn write_as(&mut self, world: &mut World, id: String, version: Version) {
         let file = format!("f{}.yaml", self.below(5));
         self.files.entry(file.clone()).or_default().push((id.clone(), version.clone()));
         self.save(world, &file, &[(id, Some(version))]);

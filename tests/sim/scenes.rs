@@ -14,7 +14,7 @@ const PLATFORMS: [&str; 4] = ["sina", "tencent", "eastday", "xinmin"];
 
 impl People {
     pub async fn scene(&mut self, world: &mut World) {
-        match self.below(10) {
+        match self.below(11) {
             0 => self.a_slip_while_it_goes_out(world).await,
             1 => self.edited_while_some_are_late(world).await,
             2 => self.edited_while_it_is_held(world).await,
@@ -23,7 +23,8 @@ impl People {
             5 => self.edited_where_a_newer_one_stands(world).await,
             6 => self.the_next_hour_of_what_was_superseded(world).await,
             7 => self.stopped_while_it_is_reviewed(world).await,
-            8 => self.several_at_the_same_moment(world).await,
+            8 => self.given_up_and_there_again(world).await,
+            9 => self.several_at_the_same_moment(world).await,
             _ => self.moved_in_its_moment(world).await,
         }
     }
@@ -31,12 +32,16 @@ impl People {
     /// An emergency is corrected while connections open one after the other.
     async fn a_slip_while_it_goes_out(&mut self, world: &mut World) {
         world.weather.set(50, 3000);
+        if self.season.disk {
+            world.trouble.slow(300);
+        }
         world.note_trouble();
         let id = self.urgent_by_two(world, "**").await;
         self.pause(world, 3500).await;
         world.ask(officer(1, "POST", &act(&id, "correct"), Value::Null));
         self.pause(world, 6000).await;
         world.weather.set(0, 3);
+        world.trouble.slow(0);
         world.note_trouble();
     }
 
@@ -94,12 +99,14 @@ impl People {
 
     /// A newer one is out on some accounts before the hour of the older one, which an editor changes then.
     async fn edited_where_a_newer_one_stands(&mut self, world: &mut World) {
-        let (old, _) = self.one_at(world, 400, "**", None);
+        let narrow = if self.chance(0.5) { "**" } else { "shanghai/metro" };
+        let (old, _) = self.one_at(world, 400, narrow, None);
         let (_, at) = self.one_at(world, 60, TARGETS[self.below(TARGETS.len())], Some(old.clone()));
         self.wait_until(world, at + TimeDelta::seconds(3 + self.below(20) as i64)).await;
         let sooner = world.clock.now() + TimeDelta::seconds(100);
         let is_moved = self.chance(0.5);
         self.change(world, &old, |version| {
+            version.to = "**";
             if is_moved {
                 version.when = When::At(whole(sooner));
             }
@@ -141,14 +148,45 @@ impl People {
         }
     }
 
+    /// An emergency of the queue has its words, is taken out before its hour, and is in its file again later.
+    async fn given_up_and_there_again(&mut self, world: &mut World) {
+        let at = whole(world.clock.now() + TimeDelta::seconds(90));
+        let to = TARGETS[self.below(TARGETS.len())];
+        let version =
+            Version { number: 1, when: When::At(at), to, is_exempt: false, supersedes: None, level: Some("red") };
+        let id = self.write(world, version.clone());
+        world.sleep(Duration::from_secs(12)).await;
+        for who in [0, 1] {
+            self.word(world, &id, who).await;
+        }
+        self.pause(world, 30_000).await;
+        let is_edited = self.chance(0.5);
+        if is_edited {
+            self.change(world, &id, |_| {});
+        } else {
+            self.remove(world, &id);
+        }
+        self.wait_until(world, at + TimeDelta::seconds(20 + self.below(900) as i64)).await;
+        if is_edited {
+            self.change(world, &id, |changed| *changed = version);
+        } else {
+            self.write_as(world, id, version);
+        }
+    }
+
     /// Officers and editors who know nothing of each other.
     async fn several_at_the_same_moment(&mut self, world: &mut World) {
         let id = match self.below(3) {
             0 => self.urgent_by_two(world, TARGETS[self.below(TARGETS.len())]).await,
             _ => {
-                let (id, at) = self.one_at(world, 60, "**", None);
-                let left = self.below(4000) as i64 - 2000;
+                let to = if self.chance(0.5) { "**" } else { "shanghai/pudong/**" };
+                let (id, at) = self.one_at(world, 60, to, None);
+                let left = if self.chance(0.5) { self.below(4000) as i64 - 2000 } else { -30_000 };
                 self.wait_until(world, at + TimeDelta::milliseconds(left)).await;
+                if self.season.disk {
+                    world.trouble.slow(60);
+                    world.note_trouble();
+                }
                 id
             }
         };
@@ -160,6 +198,11 @@ impl People {
                 what => world.ask(officer(n as u32, "POST", &act(&id, what), Value::Null)),
             }
             self.pause(world, 40).await;
+        }
+        // What was stopped is stopped for accounts that are named only now, too.
+        if self.chance(0.5) {
+            self.pause(world, 20_000).await;
+            self.change(world, &id, |version| version.to = "**");
         }
     }
 
@@ -227,13 +270,18 @@ impl People {
         let body = json!({ "id": id, "text": format!("【{id}.1】紧急"), "level": level, "to": [to] });
         world.ask_now(officer(0, "POST", "/v1/urgent", body)).await;
         for who in [1, 2] {
-            let shown = world.ask_now(officer(who, "GET", &format!("/v1/announcements/{id}"), Value::Null)).await.1;
-            let word = json!({ "content_hash": shown["content_hash"] });
-            if world.ask_now(officer(who, "POST", &act(&id, "confirm"), word)).await.0 < 300 {
+            if self.word(world, &id, who).await < 300 {
                 break;
             }
         }
         id
+    }
+
+    /// Somebody gives their word to what they are shown.
+    async fn word(&self, world: &World, id: &str, who: u32) -> u16 {
+        let shown = world.ask_now(officer(who, "GET", &format!("/v1/announcements/{id}"), Value::Null)).await.1;
+        let word = json!({ "content_hash": shown["content_hash"] });
+        world.ask_now(officer(who, "POST", &act(id, "confirm"), word)).await.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! The disk full: what is kept aside is an emergency's, and nothing new of routine is begun.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::outdoors::{OPEN, Outdoors, runtime};
@@ -9,6 +10,37 @@ const SMALL_DISK: &str = r#"mount -t tmpfs -o size=160m tmpfs full || exit 7
 (waits() { while [ ! -e "$1" ]; do kill -0 $$ || exit; sleep 0.05; done; }
  waits fill; dd if=/dev/zero of=full/fill bs=64k 2>/dev/null; touch filled; waits free; rm full/fill) &
 exec "$@""#;
+
+/// The same; when told, its first process is killed and the disk filled, and a second one started.
+const FILLED_BETWEEN: &str = r#"mount -t tmpfs -o size=160m tmpfs full || exit 7
+"$@" & first=$!
+while [ ! -e kill ]; do kill -0 $first || exit; sleep 0.05; done
+kill -9 $first; wait $first; dd if=/dev/zero of=full/fill bs=4k 2>/dev/null; touch filled; exec "$@""#;
+
+#[test]
+fn r21_a_daemon_starts_on_a_full_disk_and_sends_an_emergency() {
+    runtime().block_on(async {
+        let city = Outdoors::new(4, "ledger: sqlite:full/fabu.db\n").await;
+        let mut daemon =
+            city.start_inside(&["unshare", "--map-root-user", "--mount", "sh", "-c", FILLED_BETWEEN, "sh"]).await;
+        city.touch("kill");
+        city.wait_for("filled").await;
+        let mut stream = UnixStream::connect(city.socket());
+        for _ in 0..200 {
+            if stream.is_ok() {
+                break;
+            }
+            city.clock.sleep(Duration::from_millis(50)).await;
+            stream = UnixStream::connect(city.socket());
+        }
+        let stream = stream.unwrap_or_else(|error| panic!("{error}: {}", city.log()));
+        let body = r#"{"text":"请避险","to":["**"],"level":"blue","id":"n"}"#;
+        assert_eq!(city.ask_on(stream, "POST", "/v1/urgent", body).status, 202, "{}", city.log());
+        assert_eq!(city.none_is(&OPEN).await, None, "everything ended");
+        assert_eq!(city.posts().await.len(), 16);
+        assert_eq!(daemon.end().await, Some(0));
+    });
+}
 
 #[test]
 fn r21_on_a_full_disk_an_emergency_is_recorded_and_sent_and_routine_waits_until_there_is_space() {
