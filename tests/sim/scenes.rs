@@ -14,7 +14,7 @@ const PLATFORMS: [&str; 4] = ["sina", "tencent", "eastday", "xinmin"];
 
 impl People {
     pub async fn scene(&mut self, world: &mut World) {
-        match self.below(11) {
+        match self.below(12) {
             0 => self.a_slip_while_it_goes_out(world).await,
             1 => self.edited_while_some_are_late(world).await,
             2 => self.edited_while_it_is_held(world).await,
@@ -24,7 +24,8 @@ impl People {
             6 => self.the_next_hour_of_what_was_superseded(world).await,
             7 => self.stopped_while_it_is_reviewed(world).await,
             8 => self.given_up_and_there_again(world).await,
-            9 => self.several_at_the_same_moment(world).await,
+            9 => self.stopped_while_it_is_far(world).await,
+            10 => self.several_at_the_same_moment(world).await,
             _ => self.moved_in_its_moment(world).await,
         }
     }
@@ -172,6 +173,23 @@ impl People {
         } else {
             self.write_as(world, id, version);
         }
+    }
+
+    /// What has its hour in a week is cancelled while somebody saves it; later it is given an hour that comes soon.
+    async fn stopped_while_it_is_far(&mut self, world: &mut World) {
+        let id = self.one_at(world, 7 * 86_400, "**", None).0;
+        world.sleep(Duration::from_secs(12)).await;
+        if self.season.disk {
+            world.trouble.slow(400);
+            world.note_trouble();
+        }
+        self.change(world, &id, |_| {});
+        // It is read within a second.
+        self.pause(world, 2000).await;
+        world.ask(officer(0, "POST", &act(&id, "cancel"), Value::Null));
+        world.sleep(Duration::from_secs(15)).await;
+        let soon = whole(world.clock.now() + TimeDelta::seconds(60));
+        self.change(world, &id, |version| version.when = When::At(soon));
     }
 
     /// Officers and editors who know nothing of each other.
