@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::text::{GOOD, Voice};
+use super::word::still_silent;
 use super::{Exit, client, refused};
 use crate::api::client::in_path;
 use crate::core::words::{Words, words};
@@ -21,9 +22,14 @@ pub async fn post(config: &Path, id: &str, act: &str, body: Value, voice: Voice)
         Ok(client) => client,
         Err(exit) => return exit,
     };
-    match client.post(&format!("/v1/announcements/{}/{act}", in_path(id)), &body).await {
+    let path = format!("/v1/announcements/{}", in_path(id));
+    match client.post(&format!("{path}/{act}"), &body).await {
         Ok(answer) => {
             told(&answer, voice);
+            let is_emergency = |found: Value| found["priority"] == "emergency";
+            if !voice.json && act != "retry" && client.get(&path).await.is_ok_and(is_emergency) {
+                still_silent(config, &client, voice).await;
+            }
             Exit::Done
         }
         Err(error) => refused(&error, voice),

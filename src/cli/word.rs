@@ -9,6 +9,7 @@ use super::text::{BAD, Voice};
 use super::urgent::{show as show_post, taken, typed};
 use super::{Exit, client, hold, refused};
 use crate::api::client::{Client, in_path};
+use crate::clock::{Clock, Time};
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
 
@@ -94,6 +95,11 @@ pub async fn confirm(config: &Path, confirm: &Confirm, voice: Voice) -> Exit {
     let asked = names.join(", ");
     let needed = std::mem::take(&mut found["persons"])["needed"].as_u64().unwrap_or(1);
     show_post(config, &found, &Words::new("确认", "confirms"), voice);
+    let hour = &found["occurrences"][0]["release"];
+    let is_ahead = hour.as_str().and_then(|at| at.parse::<Time>().ok()).is_some_and(|at| at > Clock::real().now());
+    if let Some(at) = hold::time(config, hour, voice).filter(|_| is_ahead) {
+        voice.note(voice.say(&words!("  到时才发：{at}", "  it goes out at its hour: {at}")).to_owned());
+    }
     let said = match asked.is_empty() {
         true => words!("  来自队列，需要 {needed} 人", "  from the queue; it needs {needed} persons"),
         false => words!("  {asked} 已表态，需要 {needed} 人", "  {asked} gave their word, {needed} persons are needed"),
@@ -169,8 +175,8 @@ pub fn show(config: &Path, id: &str, act: Act, tried: &Value, voice: Voice) {
     }
 }
 
-/// A correction ends no hold: whoever corrects a false alarm is told what is silent still.
-async fn still_silent(config: &Path, client: &Client, voice: Voice) {
+/// Neither a correction nor taking a post down ends a hold: whoever corrects a false alarm is told what is silent still.
+pub(super) async fn still_silent(config: &Path, client: &Client, voice: Voice) {
     let Ok(holds) = client.get("/v1/holds").await else { return };
     for hold in holds["items"].as_array().into_iter().flatten() {
         let id = shown(hold["id"].as_str().unwrap_or(""));
