@@ -283,7 +283,7 @@ impl<'a> Judge<'a> {
 
     /// R5: while it holds no routine begins; what it came over goes only after a person let it.
     fn holds_are_obeyed(&self) {
-        for (_, answered, act, _, body) in self.answered().filter(|a| a.3 < 300) {
+        for (call, answered, act, _, body) in self.answered().filter(|a| a.3 < 300) {
             let hold = match act.path.as_str() {
                 "/v1/holds" if act.method == "POST" => body,
                 "/v1/urgent" if body["hold"].is_object() => &body["hold"],
@@ -293,8 +293,8 @@ impl<'a> Judge<'a> {
             let to = act.body["to"][0].as_str().unwrap_or("**");
             let until: Option<Time> = hold["until"].as_str().and_then(|at| at.parse().ok());
             let confirm_by: Option<Time> = body["confirm_by"].as_str().and_then(|at| at.parse().ok());
-            // Whatever may have ended it: then nothing is asked of it any more.
-            let ended = self.record.iter().enumerate().skip(answered).find(|(place, e)| {
+            // Whatever may have ended it, perhaps before its own answer was there: then nothing is asked of it any more.
+            let ended = self.record.iter().enumerate().skip(call).find(|(place, e)| {
                 // Right before it was stepped the clock may have shown the end.
                 let shown = match e.what {
                     What::Stepped(seconds) => e.wall.max(e.wall - TimeDelta::seconds(seconds)),
