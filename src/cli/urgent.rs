@@ -340,12 +340,10 @@ pub async fn taken(config: &Path, client: &Client, answer: &Value, wait: bool, v
         } else {
             let n = answer["deliveries"].as_u64().unwrap_or(0);
             let said = match answer["state"].as_str() {
-                Some("scheduled") => {
-                    words!(
-                        "{id} 已记录，到时发往 {n} 个账号",
-                        "{id} is recorded and goes out to {n} accounts at its hour"
-                    )
-                }
+                Some("scheduled") => words!(
+                    "{id} 已记录，到时发往 {n} 个账号",
+                    "{id} is recorded and goes out to {n} accounts at its hour"
+                ),
                 _ => words!("{id} 已记录，正发往 {n} 个账号", "{id} is recorded and going out to {n} accounts"),
             };
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));

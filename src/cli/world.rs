@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
 
 use super::Exit;
 use super::text::{GOOD, STRONG, Voice};
@@ -90,7 +89,7 @@ async fn started(
     let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|error| ledger_words(&error))?;
     daemon.attend().await;
-    let mut serving = tokio::spawn(api::serve(daemon.inner.clone(), listener));
+    daemon.with(api::serve(daemon.inner.clone(), listener));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(accounts, units, socket = %socket.display(), ledger = %path.display(), "ready");
     let mut errand = std::pin::pin!(errand);
@@ -100,7 +99,7 @@ async fn started(
             _ = signals.terminate.recv() => break told_to_stop,
             _ = signals.interrupt.recv() => break told_to_stop,
             exit = &mut errand => break exit,
-            () = fallen_apart(&mut daemon, &mut serving) => {
+            () = daemon.fallen_apart() => {
                 tracing::error!("a part of the daemon has failed: it ends, and is to be started again");
                 break Exit::Failed;
             }
@@ -114,9 +113,6 @@ async fn started(
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     let inner = daemon.inner.clone();
     daemon.stop().await;
-    if !serving.is_finished() {
-        serving.await.unwrap_or_default();
-    }
     // One that was passed on stays: whoever asks meanwhile waits for the next start.
     if is_ours && let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "the socket was not removed");
@@ -124,14 +120,6 @@ async fn started(
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "stopped");
     Ok(exit)
-}
-
-/// Whatever answers the socket belongs to it too.
-async fn fallen_apart(daemon: &mut Daemon, serving: &mut JoinHandle<()>) {
-    tokio::select! {
-        () = daemon.fallen_apart() => {}
-        _ = serving => {}
-    }
 }
 
 fn ledger_words(error: &LedgerError) -> Words {
@@ -206,7 +194,7 @@ impl std::io::Write for SafeWriter {
         let record = text.strip_suffix('\n').unwrap_or(&text);
         let mut line = if self.json { json_safe(record) } else { crate::core::words::shown(record) };
         line.push('\n');
-        // What cannot be told is lost, and nothing else is: who logs has an announcement in hand.
+        // A line that cannot be written is lost, and nothing else is: who logs has an announcement in hand.
         drop(std::io::stderr().lock().write_all(line.as_bytes()));
         Ok(bytes.len())
     }

@@ -268,7 +268,7 @@ fn changed(
 /// Occurrences of a repeat that were missed while a newer one was missed too.
 fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
     known.row.planned_to?;
-    // What is held for a review is a person's to decide, and what a person let go is to go.
+    // Held ones are a person's to decide, and those that a person let go are to go.
     let missed = |k: &KnownOccurrence| k.pending > k.persons && k.out == 0 && k.release + rules.publish.grace < now;
     let mut overdue: Vec<_> =
         known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::{Inner, StepError, lock, planner};
-use crate::core::announcement::{Part, Priority};
+use crate::core::announcement::{Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
@@ -182,27 +182,29 @@ impl Inner {
             self.memory.forget_credentials(Some(&d.account));
             lock(&self.panics).remove(&d.id);
         }
+        // Words are for the time for which they were given: who asks now has one, and it took more.
+        let words_are_over = |d: &Delivery| {
+            let is_past = d.state == State::Expired || d.expires_at.is_some_and(|end| end <= self.clock.now());
+            let needs = |content: &Content| config.settings.emergency.persons(&content.body);
+            row.priority == Priority::Emergency && is_past && contents.get(&d.content).is_some_and(|c| needs(c) > 1)
+        };
         let again = |d: &Delivery| {
             let may = matches!(d.state, State::Failed | State::Expired)
                 && (d.desired == Desired::Published || crate::planted("ended_is_tried_again"))
                 && !config.city.is_resting(&d.account);
             let at = self.clock.now();
             let content = contents.get(&d.content).filter(|_| may)?;
-            // Words are for the time for which they were given: who asks now has one, and it took more.
-            let is_over = d.state == State::Expired || d.expires_at.is_some_and(|end| end <= at);
-            let is_over =
-                row.priority == Priority::Emergency && is_over && config.settings.emergency.persons(&content.body) > 1;
-            if is_over {
+            if words_are_over(d) {
                 return None;
             }
             let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
-            let is_doubted = d.begun_at.unwrap_or(d.at) <= self.started;
+            let is_doubted = d.first_send() <= self.started;
             Some(Event::TriedAgain { at, expires_at, is_doubted })
         };
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
         if retrying == 0 {
-            if row.priority == Priority::Emergency && wanted.iter().any(|d| d.state == State::Expired) {
+            if wanted.iter().any(words_are_over) {
                 return Err(ActError::Conflict(words!(
                     "`{id}` 过了有效期，已作罢；要发就重新发起",
                     "`{id}` has expired; to publish it after all, send it again"
@@ -286,12 +288,10 @@ impl Inner {
                 if let Err(error) = self.hold_what_is_named(&config).await {
                     tracing::error!(%error, "the ledger does not take what is to be held: the old configuration stays in force");
                     let said = Words::new(
-                        "台账写不进，静默不能扩到新账号；旧配置继续有效，请再试",
+                        "账本写不进，静默不能扩到新账号；旧配置继续有效，请再试",
                         "the ledger takes nothing, and a hold could not be kept on new accounts: the old configuration stays in force, try again",
                     );
-                    let source = crate::input::Source::new(self.config().settings.file.display().to_string(), "");
-                    lock(&self.state).rejected = vec![source.fault(0..0, "ledger", said)];
-                    return;
+                    return self.reject("ledger", said);
                 }
                 tracing::info!(accounts = config.city.accounts.len(), "the configuration was read again");
                 self.replace_config(config);
@@ -303,12 +303,11 @@ impl Inner {
                 tracing::error!(
                     "`ledger` and `socket` cannot change while the daemon runs; the old configuration stays in force"
                 );
-                let source = crate::input::Source::new(self.config().settings.file.display().to_string(), "");
                 let said = Words::new(
                     "`ledger` 和 `socket` 运行中不能改，请重启",
                     "`ledger` and `socket` cannot change while the daemon runs: restart it",
                 );
-                lock(&self.state).rejected = vec![source.fault(0..0, "restart_needed", said)];
+                self.reject("restart_needed", said);
             }
             None => {
                 tracing::error!(
@@ -319,6 +318,12 @@ impl Inner {
             }
         }
         self.ask_rescan();
+    }
+
+    /// The configuration that was read is not taken, for a reason that stands nowhere in its file.
+    fn reject(&self, code: &'static str, said: Words) {
+        let source = crate::input::Source::new(self.config().settings.file.display().to_string(), "");
+        lock(&self.state).rejected = vec![source.fault(0..0, code, said)];
     }
 }
 

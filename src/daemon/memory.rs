@@ -86,11 +86,6 @@ impl Memory {
         lock(&self.gate).persons(announcement, content).to_vec()
     }
 
-    /// The wall clock was stepped, perhaps back behind what is on record.
-    pub fn clock_was_put(&self, now: Time) {
-        lock(&self.gate).clock_is(now);
-    }
-
     /// Whether this version of the row is the one whose request may begin.
     pub fn may_begin(&self, row: &Delivery) -> bool {
         lock(&self.sending).get(&row.id) == Some(&row.fence)
@@ -169,6 +164,13 @@ impl Memory {
         for (_, known) in lock(&self.accounts).iter_mut().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
             known.credential = None;
         }
+    }
+
+    // The clock by which what is on record is read.
+
+    /// The wall clock was stepped, perhaps back behind what is on record.
+    pub fn clock_was_put(&self, now: Time) {
+        lock(&self.gate).clock_is(now);
     }
 
     // Commits.

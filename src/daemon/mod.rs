@@ -178,6 +178,11 @@ impl Daemon {
         self.tasks.spawn(lane::keep_warm(self.inner.clone()));
     }
 
+    /// One more part of it, which ends when it is stopped.
+    pub fn with(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(part);
+    }
+
     /// Returns when a part of it has panicked, or nobody writes its ledger any more: the rest would go on and answer as
     /// if nothing were, so the process is to end and be started again.
     pub async fn fallen_apart(&mut self) {

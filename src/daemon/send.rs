@@ -301,7 +301,7 @@ fn attached(inner: &Inner, row: &Delivery) -> Result<Vec<Picture>, Failure> {
 
 /// Sends what was armed by the commit that took its emergency.
 async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -> Driven {
-    let slot = row.begun_at.unwrap_or(row.at);
+    let slot = row.first_send();
     let not_sent =
         |failure| Event::Answered { attempt: row.attempt, begun: slot, left: Duration::ZERO, answer: Err(failure) };
     let content = match inner.content(&row.content).await {

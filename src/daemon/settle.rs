@@ -166,7 +166,7 @@ async fn wanted_of(
     timeout: Duration,
 ) -> Result<Wanted, StepError> {
     let platform = row.account.platform();
-    let sent = row.begun_at.unwrap_or(row.at);
+    let sent = row.first_send();
     let receipts = inner.ledger.receipts(row.account.clone(), row.id, sent).await.map_err(StepError::Ledger)?;
     let computed = || fit::full_text(content.body.text_for(platform), content.body.link.as_deref());
     // The platforms' times are compared with the clock as it is now, and it may have been stepped since the request

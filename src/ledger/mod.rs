@@ -153,7 +153,7 @@ pub enum Condition {
     Full,
     /// The last commit failed.
     Failing,
-    /// Whoever writes it is gone: this process writes nothing any more.
+    /// The writer is gone: this process writes nothing any more.
     Stopped,
 }
 

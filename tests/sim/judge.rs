@@ -596,7 +596,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What it takes the place of, and what that would have taken the place of, as far as the ledger ever knew them.
+    /// The announcements whose place it takes, and those whose place these would have taken, as far as the ledger ever knew them.
     fn replaced(&self, id: &str) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         let mut next = Some(id.to_owned());

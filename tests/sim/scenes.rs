@@ -175,7 +175,7 @@ impl People {
         }
     }
 
-    /// What has its hour in a week is cancelled while somebody saves it; later it is given an hour that comes soon.
+    /// An announcement for the coming week is cancelled while somebody saves it; later it is given an hour that comes soon.
     async fn stopped_while_it_is_far(&mut self, world: &mut World) {
         let id = self.one_at(world, 7 * 86_400, "**", None).0;
         world.sleep(Duration::from_secs(12)).await;
@@ -217,7 +217,7 @@ impl People {
             }
             self.pause(world, 40).await;
         }
-        // What was stopped is stopped for accounts that are named only now, too.
+        // One that was stopped is stopped for accounts that are named only now, too.
         if self.chance(0.5) {
             self.pause(world, 20_000).await;
             self.change(world, &id, |version| version.to = "**");

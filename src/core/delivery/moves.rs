@@ -31,7 +31,7 @@ impl Delivery {
         self.rest_until(state, None);
     }
 
-    /// What kept it from going until then is said with it.
+    /// Its time is over; the reason that kept it from going until then is said with it.
     pub(super) fn expire(&mut self) {
         let kept =
             self.reason.take().filter(|_| matches!(self.state, State::Scheduled | State::Ready | State::Retrying));

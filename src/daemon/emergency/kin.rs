@@ -58,7 +58,7 @@ impl Whereabouts {
     pub fn of(rows: Vec<Delivery>) -> Whereabouts {
         let mut found = Whereabouts::default();
         for row in rows.iter().filter(|d| d.desired != Desired::Removed) {
-            let began = row.begun_at.unwrap_or(row.at);
+            let began = row.first_send();
             let (there, since) = match row.state {
                 State::Published | State::Accepted => {
                     (&mut found.carry, row.receipt.as_ref().map_or(began, |r| r.accepted_at))
@@ -124,19 +124,28 @@ impl Inner {
     }
 
     /// Every delivery of these posts.
-    pub(super) async fn whereabouts(
+    pub(super) async fn rows_of(
         &self,
-        posts: impl Iterator<Item = &AnnouncementRow>,
-    ) -> Result<Whereabouts, ActError> {
+        posts: impl Iterator<Item = &AnnouncementId>,
+    ) -> Result<Vec<Delivery>, ActError> {
         let mut rows = Vec::new();
         for post in posts {
-            match self.all_of(post.id.as_str()).await {
+            match self.all_of(post.as_str()).await {
                 Ok(found) => rows.extend(found),
                 // An emergency of the queue whose hour is far has none yet.
                 Err(ActError::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(rows)
+    }
+
+    /// The whereabouts of these posts.
+    pub(super) async fn whereabouts(
+        &self,
+        posts: impl Iterator<Item = &AnnouncementRow>,
+    ) -> Result<Whereabouts, ActError> {
+        let rows = self.rows_of(posts.map(|post| &post.id)).await?;
         Ok(Whereabouts::of(rows))
     }
 

@@ -73,10 +73,9 @@ impl Inner {
         }
         let have = persons.len() + 1;
         let now = self.clock.now();
-        let mut open = self.open_of(&row, now).await?;
         let told = self.said_already(&row, &content.body).await?;
-        let (repeated, new): (Vec<_>, Vec<_>) = open.into_iter().partition(|d| told.contains(&d.account));
-        open = new;
+        let open = self.open_of(&row, now).await?.into_iter();
+        let (repeated, open): (Vec<_>, Vec<_>) = open.partition(|d| told.contains(&d.account));
         if open.is_empty() && !repeated.is_empty() {
             return Err(ActError::Conflict(words!(
                 "`{id}` 要告诉的账号都已另行告知，不再发",
@@ -131,27 +130,20 @@ impl Inner {
     /// Accounts that were told by another post what this one is to tell them, since they began to carry what it is about:
     /// an account is told once, and after a correction there is nothing to clear.
     async fn said_already(&self, row: &AnnouncementRow, body: &Body) -> Result<BTreeSet<AccountId>, ActError> {
-        let Some(follows) = &body.follows else { return Ok(BTreeSet::new()) };
+        let closing = body.follows.as_ref().filter(|f| matches!(f.part, Part::Correction | Part::AllClear));
+        let Some(follows) = closing else { return Ok(BTreeSet::new()) };
         let mut family = self.family(row).await?;
         family.rows.retain(|other| other.id != row.id);
         let mut told = match follows.part {
-            Part::Correction => BTreeMap::new(),
             Part::AllClear => self.spoken(&family, Part::AllClear).await?,
-            _ => return Ok(BTreeSet::new()),
+            _ => BTreeMap::new(),
         };
         told.extend(self.spoken(&family, Part::Correction).await?);
         let mut carried: BTreeMap<AccountId, Time> = BTreeMap::new();
-        for post in &follows.posts {
-            let rows = match self.all_of(post.as_str()).await {
-                // One of the queue that was ended long before its hour has none.
-                Err(ActError::NotFound(_)) => Vec::new(),
-                found => found?,
-            };
-            for d in rows {
-                let since = d.first_send();
-                let newest = carried.entry(d.account).or_insert(since);
-                *newest = since.max(*newest);
-            }
+        for d in self.rows_of(follows.posts.iter()).await? {
+            let since = d.first_send();
+            let newest = carried.entry(d.account).or_insert(since);
+            *newest = since.max(*newest);
         }
         told.retain(|account, at| carried.get(account).is_none_or(|since| *at >= *since));
         Ok(told.into_keys().collect())
