@@ -378,3 +378,18 @@ fn a_template_brings_its_words_its_accounts_and_the_words_that_correct_and_end_i
         assert_eq!((standing(&city, "【更正】青浦没有洪水。"), standing(&city, "青浦转移")), (6, 0));
     });
 }
+
+#[test]
+fn r05_what_has_its_intent_and_has_not_begun_is_kept_back_and_is_counted_so() {
+    simulate(async {
+        let city = City::new(START, 14, "");
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 早安, at: \"2026-11-24T00:01:00Z\", to: [\"**\"]}\n");
+        let daemon = city.start().await;
+        city.clock.sleep(Duration::from_millis(59_900)).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Sending), ALL, "armed a quarter of a second ahead");
+        let answer = support::duty::holding(&daemon, Duration::from_secs(600)).await;
+        assert_eq!((answer.held as usize, answer.in_flight), (ALL, 0));
+        city.sleep(30).await;
+        assert!(city.posts().is_empty());
+    });
+}

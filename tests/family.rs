@@ -375,3 +375,97 @@ fn r05_what_a_hold_kept_back_stays_kept_back_when_its_file_or_its_accounts_chang
         assert_eq!((standing(&city, "不错"), standing(&city, "真好")), (4, 0), "and it goes in its new words");
     });
 }
+
+/// Suspends or opens again what has the first handle of the sample city: four accounts.
+async fn handles_of_the_first(city: &City, daemon: &Daemon, from: &str, to: &str) {
+    let file = city.path().join("accounts.yaml");
+    let accounts = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, accounts.replace(from, to)).unwrap();
+    daemon.inner.reload_config().await;
+    city.sleep(5).await;
+}
+
+#[test]
+fn a_correction_takes_down_what_a_closed_account_carries_and_counts_only_who_is_told() {
+    simulate(async {
+        let city = City::new(START, 90, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        handles_of_the_first(&city, &daemon, "{handle: h0", "{status: closed, handle: h0").await;
+        let look = daemon.inner.correct(&person(1000), &id, LOOK).await.unwrap();
+        assert_eq!(look["post"]["accounts"], ALL - 4);
+        let shown: u64 =
+            look["post"]["platforms"].as_object().unwrap().values().map(|p| p["accounts"].as_u64().unwrap()).sum();
+        assert_eq!(shown as usize, ALL - 4);
+        let answer = correct(&daemon, &id).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL - 4, "{answer}");
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "【洪水】请撤离。") - standing(&city, "更正"), standing(&city, "更正")), (0, ALL - 4));
+    });
+}
+
+#[test]
+fn an_update_that_brought_its_own_hold_takes_it_along_when_it_is_corrected() {
+    simulate(async {
+        let city = City::new(START, 91, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+        city.sleep(30).await;
+        all_clear(&daemon, &id).await.unwrap();
+        assert!(daemon.inner.holds().is_empty());
+        let answer = asked(&daemon, 1000, update(&id, "【洪水】又来了。", Level::Red)).await;
+        assert_eq!(daemon.inner.holds().len(), 1);
+        correct(&daemon, &text(&answer, "id")).await.unwrap();
+        assert!(daemon.inner.holds().is_empty(), "{:?}", daemon.inner.holds());
+    });
+}
+
+#[test]
+fn an_account_that_is_opened_again_gets_the_emergency_when_a_person_says_so() {
+    simulate(async {
+        let city = City::new(START, 92, "");
+        let daemon = city.start().await;
+        faults(&city, json!([{ "behaviour": "unreachable" }]));
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        handles_of_the_first(&city, &daemon, "{handle: h0", "{status: closed, handle: h0").await;
+        city.sandbox.clear();
+        city.sleep(120).await;
+        assert_eq!(standing(&city, "请撤离"), ALL - 4);
+        assert!(daemon.inner.retry(&person(1000), &id, None).await.is_err(), "they are closed still");
+        handles_of_the_first(&city, &daemon, "{status: closed, handle: h0", "{handle: h0").await;
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "请撤离"), ALL - 4, "not by itself");
+        let answer = daemon.inner.retry(&person(1000), &id, None).await.unwrap();
+        assert_eq!(answer.retrying, 4);
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "请撤离"), ALL);
+        // What is over does not come back with its account.
+        handles_of_the_first(&city, &daemon, "{handle: h0", "{status: closed, handle: h0").await;
+        all_clear(&daemon, &id).await.unwrap();
+        handles_of_the_first(&city, &daemon, "{status: closed, handle: h0", "{handle: h0").await;
+        assert!(daemon.inner.retry(&person(1000), &id, None).await.is_err());
+    });
+}
+
+#[test]
+fn a_take_down_says_what_it_cannot_reach() {
+    simulate(async {
+        let city = City::new(START, 93, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        handles_of_the_first(&city, &daemon, "xinmin: {handle: h0", "eastday2: {handle: h0").await;
+        let config = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+        let without: String = config.lines().filter(|l| !l.contains("eastday2")).map(|l| format!("{l}\n")).collect();
+        std::fs::write(city.path().join("accounts.yaml"), without).unwrap();
+        daemon.inner.reload_config().await;
+        let answer =
+            daemon.inner.withdraw(&person(1000), &id, fabu::core::delivery::Desired::Removed).await.unwrap();
+        assert_eq!((answer.taking_down, answer.out_of_reach), (ALL, 1));
+        std::fs::write(city.path().join("accounts.yaml"), config.replace("eastday2", "xinmin")).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(600).await;
+        assert_eq!(standing(&city, "请撤离"), 0);
+    });
+}

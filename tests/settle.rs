@@ -235,3 +235,22 @@ fn what_a_platform_has_accepted_and_never_shows_is_settled_too() {
         assert!(city.sandbox.posts().iter().all(|p| p.deleted), "{:?}", city.sandbox.posts());
     });
 }
+
+#[test]
+fn what_is_taken_down_does_not_wait_because_posting_was_told_to() {
+    simulate(async {
+        let city = City::new(START, 65, "");
+        city.save("a.yaml", &file(&[("a", "早安上海", "08:02")]));
+        city.save("b.yaml", &file(&[("b", "天气晴好", "08:04")]));
+        let daemon = city.start().await;
+        city.sleep(180).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 4);
+        let full = json!({ "behaviour": "limit", "operation": "post" });
+        city.sandbox.set_faults(vec![fault(full)]);
+        city.sleep(90).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Retrying), 4, "{:?}", all(&daemon).await);
+        daemon.inner.withdraw(&person(1000), "a", Desired::Removed).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Deleted), 4);
+    });
+}

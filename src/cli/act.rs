@@ -44,6 +44,11 @@ fn told(answer: &Value, voice: Voice) {
     let names = [
         ("cancelled", "取消", "cancelled"),
         ("taking_down", "正在撤下", "being taken down"),
+        (
+            "out_of_reach",
+            "其中撤不到：配置里没有其账号、平台或密钥，补上后再撤",
+            "of those out of reach: the configuration has no account, platform or secret for them, and they go when it has",
+        ),
         ("in_flight", "发送中，随后处理", "in flight, dealt with as they settle"),
         ("unchanged", "已了结，未变", "settled before, unchanged"),
         ("retrying", "重新发送", "tried again"),

@@ -452,8 +452,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 Words::new("平台收下而没有展示", "taken by the platform and not shown"),
             );
         }
-        (Failed | Expired, Event::TriedAgain { at, expires_at, is_doubted })
-            if before.desired == Desired::Published || crate::planted("ended_is_tried_again") =>
+        (Failed | Expired | Cancelled, Event::TriedAgain { at, expires_at, is_doubted })
+            if before.is_closed()
+                || before.state != Cancelled
+                    && (before.desired == Desired::Published || crate::planted("ended_is_tried_again")) =>
         {
             row.attempt = 0;
             if is_doubted {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
+use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
 use crate::core::announcement::{Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
@@ -119,11 +120,14 @@ impl Inner {
         changes.push(Note::change(en, id, json!({ "by": by.to_string() })));
         let committed = self.commit(by, changes).await?;
         self.quiet().await;
-        let (mut cancelled, mut in_flight, mut taking_down) = (0, 0, 0);
+        let (mut cancelled, mut in_flight, mut taking_down, mut out_of_reach) = (0, 0, 0, 0);
         for after in committed.stepped() {
             match after.state {
                 State::Cancelled => cancelled += 1,
-                State::Published => taking_down += 1,
+                State::Published => {
+                    taking_down += 1;
+                    out_of_reach += usize::from(Means::of(self, after).is_err());
+                }
                 State::Sending | State::Unknown | State::Accepted => in_flight += 1,
                 _ => {}
             }
@@ -136,7 +140,7 @@ impl Inner {
                 self.end_hold(by, &hold.id).await?;
             }
         }
-        Ok(Withdrawn { id: id.to_owned(), cancelled, in_flight, taking_down, unchanged })
+        Ok(Withdrawn { id: id.to_owned(), cancelled, in_flight, taking_down, out_of_reach, unchanged })
     }
 
     /// The announcement that this name means, by its own name or that of one of its occurrences, and its deliveries.
@@ -169,12 +173,9 @@ impl Inner {
             self.may_be_tried_again(&row).await?;
         }
         let config = self.config();
-        let wanted: Vec<Delivery> = rows
-            .into_iter()
-            .filter(|d| {
-                matches!(d.state, State::Failed | State::Expired) && account.is_none_or(|a| a == d.account.as_str())
-            })
-            .collect();
+        let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || d.is_closed();
+        let wanted: Vec<Delivery> =
+            rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
         let mut contents = std::collections::BTreeMap::new();
         for d in &wanted {
             contents.insert(d.content.clone(), self.content(&d.content).await?);
@@ -189,9 +190,8 @@ impl Inner {
             row.priority == Priority::Emergency && is_past && contents.get(&d.content).is_some_and(|c| needs(c) > 1)
         };
         let again = |d: &Delivery| {
-            let may = matches!(d.state, State::Failed | State::Expired)
-                && (d.desired == Desired::Published || crate::planted("ended_is_tried_again"))
-                && !config.city.is_resting(&d.account);
+            let is_wanted = d.desired == Desired::Published || d.is_closed() || crate::planted("ended_is_tried_again");
+            let may = is_over(d) && is_wanted && !config.city.is_resting(&d.account);
             let at = self.clock.now();
             let content = contents.get(&d.content).filter(|_| may)?;
             if words_are_over(d) {

@@ -21,7 +21,7 @@ use super::send::{held_expiry, hour_of, is_expired, verdict_of};
 use super::{Inner, lock};
 use crate::clock::{Mono, Time};
 use crate::core::announcement::Content;
-use crate::core::delivery::{Delivery, Event, Stopped};
+use crate::core::delivery::{Delivery, DeliveryId, Event, Stopped};
 use crate::core::gate::Verdict;
 use crate::core::words::Words;
 use crate::platform::{Http, Lane, Lost, Permit};
@@ -214,6 +214,7 @@ impl Permit for Ticket {
         }
         *passed = Passed::Begun(now, self.inner.clock.mono());
         drop(passed);
+        lock(&self.inner.under_way).insert(self.row.id);
         let config = self.inner.config();
         let publish = &config.settings.publish;
         // Each for itself is no release together: it has its lateness, and no part in the skew.
@@ -222,6 +223,23 @@ impl Permit for Ticket {
             self.inner.releases.began(&self.row.occurrence, now, now > self.row.at + grace);
         }
         true
+    }
+}
+
+/// A delivery of which a request may be under way: what has an intent and is not there waits for its instant or for a
+/// connection, and a hold keeps it back.
+pub struct UnderWay<'a>(&'a Inner, DeliveryId);
+
+impl UnderWay<'_> {
+    /// Until this is dropped, from the moment its permit is granted.
+    pub fn of(inner: &Inner, id: DeliveryId) -> UnderWay<'_> {
+        UnderWay(inner, id)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.under_way).remove(&self.1);
     }
 }
 

@@ -22,7 +22,10 @@ use super::answers::{Fate, HoldBegun, Persons, Preview, Shown, Taken};
 use super::memory::Reserved;
 use super::planner::{expiry, new_delivery};
 use crate::clock::Time;
-use crate::core::announcement::{AnnouncementId, Content, ContentHash, Follows, Image, Level, OccurrenceId, Priority};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{
+    AnnouncementId, Body, Content, ContentHash, Follows, Image, Level, OccurrenceId, Priority,
+};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
 use crate::core::delivery::{Cause, Delivery, State};
 use crate::core::fit;
@@ -128,6 +131,8 @@ impl Inner {
 
     /// What would go where, with nothing written and nothing held.
     async fn preview(&self, tried: &Tried) -> Result<Preview, ActError> {
+        let config = self.config();
+        let told = |account: &&AccountId| !config.city.is_resting(account);
         let body = &tried.content.body;
         let hold = match &tried.hold {
             Some(hold) => Some(self.kept_by(hold).await?),
@@ -138,13 +143,13 @@ impl Inner {
             drill: self.config().drill,
             id: tried.id.clone(),
             level: tried.level,
-            accounts: tried.content.accounts.len(),
-            platforms: shown_on(&tried.content),
+            accounts: tried.content.accounts.iter().filter(told).count(),
+            platforms: shown_on(body, tried.content.accounts.iter().filter(told)),
             pictures: body.images.len(),
             content_hash: tried.content.hash(),
             hold,
             supersedes: body.supersedes.clone(),
-            persons: self.config().settings.emergency.persons(body),
+            persons: config.settings.emergency.persons(body),
             closing: body.closing.clone(),
         })
     }
@@ -204,7 +209,8 @@ impl Inner {
         changes.extend(with);
         let (committed, launches) = self.commit_armed(by, changes, armed, reserved).await?;
         if !about.is_empty() {
-            answer.deliveries = committed.added().count();
+            // One that is suspended or closed is told nothing; its row is what takes down the post that it carries.
+            answer.deliveries = committed.added().filter(|d| !config.city.is_resting(&d.account)).count();
             answer.waiting = committed.added().filter(|d| d.cause == Some(Cause::Undecided)).count();
         }
         answer.stopped = committed.stepped().filter(|d| d.state == State::Cancelled).count();
@@ -314,10 +320,9 @@ fn announced(id: &AnnouncementId, content: &Content, hash: &ContentHash, now: Ti
 }
 
 /// How many accounts of each platform, and what they show.
-pub(crate) fn shown_on(content: &Content) -> BTreeMap<String, Shown> {
-    let body = &content.body;
+pub(crate) fn shown_on<'a>(body: &Body, accounts: impl Iterator<Item = &'a AccountId>) -> BTreeMap<String, Shown> {
     let mut platforms: BTreeMap<String, Shown> = BTreeMap::new();
-    for account in &content.accounts {
+    for account in accounts {
         let platform = account.platform();
         let shown = platforms.entry(platform.to_owned()).or_insert_with(|| Shown {
             accounts: 0,

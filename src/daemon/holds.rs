@@ -90,9 +90,15 @@ impl Inner {
     pub(crate) async fn kept_by(&self, hold: &Hold) -> Result<Holding, ActError> {
         let until = hold.until.unwrap_or(self.clock.now() + A_DAY);
         let kept = self.ledger.kept_back(until, hold.accounts.clone()).await?;
+        // A request that is on the wire is never cut; what only has its intent is kept back like the rest.
+        let in_flight = {
+            let under_way = lock(&self.under_way);
+            kept.sending.iter().filter(|(id, passes)| *passes || under_way.contains(id)).count() as u64
+        };
+        let held = kept.held + kept.sending.len() as u64 - in_flight;
         let Hold { id, reason, until, accounts, owner, .. } = hold.clone();
         let out = kept.out.into_iter().map(|(account, url)| Out { account, url }).collect();
-        Ok(Holding { id, reason, until, accounts, owner, held: kept.held, in_flight: kept.in_flight, out })
+        Ok(Holding { id, reason, until, accounts, owner, held, in_flight, out })
     }
 
     /// The holds that stand now.

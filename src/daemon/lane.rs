@@ -136,7 +136,7 @@ impl Inner {
         now: Time,
         reserved: &mut Vec<Reserved>,
     ) -> Option<Step> {
-        if self.pauses.left(&row.account, row.priority, self.clock.mono()).is_some() {
+        if self.pauses.left(&row.account, row.priority.into(), self.clock.mono()).is_some() {
             return None;
         }
         let reserve = self.config().settings.emergency.reserve;

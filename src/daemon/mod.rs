@@ -107,6 +107,8 @@ pub struct Inner {
     woken: Notify,
     /// Requests whose permit was granted and that have no answer yet.
     pub(crate) passing: AtomicUsize,
+    /// Deliveries whose permit was granted and whose outcome is not on disk.
+    pub(crate) under_way: Mutex<BTreeSet<DeliveryId>>,
     /// An emergency is in the ledger and has nobody who sends it yet.
     urged: Notify,
     pub way: lane::Way,
@@ -146,6 +148,7 @@ impl Daemon {
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
             passing: AtomicUsize::new(0),
+            under_way: Mutex::default(),
             urged: Notify::new(),
             way,
             rescan: Notify::new(),

@@ -41,7 +41,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if !waited(inner, begin, nudged).await {
         return Ok(None);
     }
-    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+    if let Some(left) = inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
     match prepared(inner, row).await {
@@ -52,7 +52,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         }
         Ok(prepared) => stepped(inner, row, Event::Prepared(prepared)).await,
         Err(failure) => {
-            let with = note_failure(inner, row, &failure);
+            let with = note_failure(inner, row, &failure, row.priority.into());
             inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
         }
     }

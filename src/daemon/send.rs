@@ -11,9 +11,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use super::barrier::{Barrier, Passed};
+use super::barrier::{self, Barrier, Passed};
 use super::lane::{self, Leaving};
 use super::memory::Claimed;
+use super::pauses::Asker;
 use super::prepare::{Means, bad_credential, picture, prepare, use_of};
 use super::{Inner, StepError, release, settle};
 use crate::clock::Time;
@@ -181,7 +182,8 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
         // What a hold came over waits for a person's review.
         Verdict::Go => review(row, &content),
         Verdict::Held { cause, until, why } => Event::GateClosed { cause, until, expires_at, why },
-        Verdict::Closed(why) => closed(why),
+        // Where an account gets no correction any more, that has consequences for what it carries.
+        Verdict::Closed(why) => return written(inner, row, closed(why)).await,
     };
     stepped(inner, row, event).await
 }
@@ -240,11 +242,13 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
             let expires_at = held_expiry(row, &content.body);
             return stepped(inner, row, Event::GateClosed { cause, until, expires_at, why }).await;
         }
-        Verdict::Closed(why) => return stepped(inner, row, closed(why)).await,
+        Verdict::Closed(why) => return written(inner, row, closed(why)).await,
     }
     // What is over by its instant does not stand in its way.
     let ahead = (slot - inner.clock.now()).to_std().unwrap_or_default();
-    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()).filter(|left| *left > ahead) {
+    if let Some(left) =
+        inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()).filter(|left| *left > ahead)
+    {
         return paused(inner, row, left).await;
     }
     let means = Means::of(inner, row).and_then(|means| Ok((means, attached(inner, row)?)));
@@ -357,6 +361,8 @@ async fn fire(
 ) -> Driven {
     let prepared = row.prepared.as_ref().expect("only what is prepared can be armed");
     let barrier = Barrier::new(inner, &row, content, slot, leaving);
+    // Begun, it is under way until its outcome is on disk.
+    let _under_way = barrier::UnderWay::of(inner, row.id);
     let call = Call { barrier: Some(&barrier), ..means.call(inner, &row) };
     let answer = means.platform.publish(&call, prepared, pictures).await;
     let (begun, left, answer) = match barrier.into_outcome() {
@@ -372,7 +378,7 @@ async fn fire(
     inner.metrics.request(row.account.platform(), "publish", outcome_name(answer.as_ref().err()));
     let mut with = Vec::new();
     if let Err(failure) = &answer {
-        with = note_failure(inner, &row, failure);
+        with = note_failure(inner, &row, failure, row.priority.into());
         tracing::warn!(
             account = %row.account, occurrence = %row.occurrence, attempt = row.attempt,
             outcome = outcome_name(Some(failure)), reason = failure.words().en, "not published"
@@ -460,11 +466,11 @@ fn seen(row: &Delivery) -> Option<Change> {
 }
 
 /// What a failure means for others: who has to wait, whose credential is bad. Returns what the ledger keeps of it.
-pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure) -> Vec<Change> {
+pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure, asker: Asker) -> Vec<Change> {
     match failure {
         Failure::Later(wait, scope, _) => {
             let who = if *scope == Scope::Account { row.account.as_str() } else { row.account.platform() };
-            inner.pauses.learn(who, row.priority, *wait, inner.clock.mono());
+            inner.pauses.learn(who, asker, *wait, inner.clock.mono());
             Vec::new()
         }
         Failure::Credential(_, said) => {

@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Claimed;
+use super::pauses::Asker;
 use super::prepare::{Means, key};
 use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
 use super::{Inner, StepError};
@@ -44,7 +45,7 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     if !waited(inner, at, nudged).await {
         return Ok(None);
     }
-    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+    if let Some(left) = inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
     let means = match Means::of(inner, row) {
@@ -109,7 +110,7 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
             Ok(Look::Unproven(why)) => Event::Unseen { why, waited },
             Ok(Look::TurnedDown(class, why)) => Event::TurnedDown(class, why),
             Err(failure) => {
-                with.extend(note_failure(inner, row, &failure));
+                with.extend(note_failure(inner, row, &failure, row.priority.into()));
                 Event::Unseen { why: failure.words().clone(), waited }
             }
         };
@@ -206,7 +207,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
         return Ok(None);
     }
     let Some(receipt) = row.receipt.as_ref() else { return Ok(None) };
-    if let Some(left) = inner.pauses.left(&row.account, row.priority, inner.clock.mono()) {
+    if let Some(left) = inner.pauses.left(&row.account, Asker::TakeDown, inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
     let outcome = match Means::of(inner, row) {
@@ -223,7 +224,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
     let (event, with) = match outcome {
         Ok(()) => (Event::TakenDown, Vec::new()),
         Err(failure) => {
-            let with = note_failure(inner, row, &failure);
+            let with = note_failure(inner, row, &failure, Asker::TakeDown);
             tracing::warn!(account = %row.account, occurrence = %row.occurrence, reason = failure.words().en, "not taken down yet");
             let failure = match failure {
                 // An answer that says nothing is asked for again like one that never came.
@@ -241,7 +242,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
 pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
     let mut changes = Vec::new();
     let is_out = after.state == State::Published && before.state != State::Published;
-    if is_out && after.desired == Desired::Published {
+    if is_out && after.desired == Desired::Published || is_correction_of_closed(inner, before, after).await? {
         let superseded = superseded(inner, after).await?;
         changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
     }
@@ -270,6 +271,18 @@ pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
             "it is not known whether it was published; fabu goes on looking, and a person can settle it with `fabu resolve`"
         );
     }
+}
+
+/// An account that is suspended or closed is told nothing, and what it carries wrongly goes all the same.
+async fn is_correction_of_closed(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<bool, LedgerError> {
+    let is_closed = after.state == State::Cancelled && after.cause == Some(Cause::Closed);
+    if !is_closed || before.state == State::Cancelled || after.priority != Priority::Emergency {
+        return Ok(false);
+    }
+    let content = inner.content(&after.content).await?;
+    let needed = inner.config().settings.emergency.persons(&content.body);
+    let is_agreed = inner.memory.persons(&after.announcement, &after.content).len() >= needed;
+    Ok(content.body.part() == Some(Part::Correction) && is_agreed)
 }
 
 /// Account by account, once the new post is out there: the old one goes, or is cancelled, and nothing more of it is

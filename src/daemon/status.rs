@@ -167,7 +167,7 @@ impl Inner {
         });
         answers::SaidTo {
             text: content.body.text.clone(),
-            platforms: super::emergency::shown_on(&content),
+            platforms: super::emergency::shown_on(&content.body, content.accounts.iter()),
             persons,
             content: content.body,
             accounts: content.accounts,

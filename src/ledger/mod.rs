@@ -125,8 +125,8 @@ pub struct Receipts {
 pub struct KeptBack {
     /// Not sent yet, and due before its end.
     pub held: u64,
-    /// On the wire: such a request is never cut.
-    pub in_flight: u64,
+    /// With an intent: on the wire, or about to be. And whether it passes a hold.
+    pub sending: Vec<(DeliveryId, bool)>,
     /// Sent in the last minutes: account and address of each, the newest first.
     pub out: Vec<(String, Option<String>)>,
 }

@@ -358,13 +358,17 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
             if !exempt.contains_key(&content) {
                 exempt.insert(content.clone(), is_exempt(db, &content)?);
             }
-            match State::parse(&state) {
-                Some(State::Sending) => kept.in_flight += n as u64,
-                _ if exempt[&content] => {}
-                Some(State::Scheduled | State::Ready | State::Retrying | State::Held) => kept.held += n as u64,
-                _ => {}
+            let waits =
+                matches!(State::parse(&state), Some(State::Scheduled | State::Ready | State::Retrying | State::Held));
+            if waits && !exempt[&content] {
+                kept.held += n as u64;
             }
         }
+    }
+    let sending = "SELECT id, account, content FROM deliveries WHERE state = 'sending' AND priority > 0";
+    let found: Vec<(i64, String, String)> = list(db, sending, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    for (id, _, content) in found.into_iter().filter(|(_, account, _)| covers(account)) {
+        kept.sending.push((DeliveryId(id), is_exempt(db, &content)?));
     }
     let lately = "SELECT d.account, d.receipt FROM occurrences o JOIN deliveries d ON d.occurrence = o.id
                   WHERE o.release BETWEEN $1 AND $2 AND d.priority > 0 AND d.state = 'published'

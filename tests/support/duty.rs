@@ -6,6 +6,7 @@ use fabu::core::announcement::Level;
 use fabu::core::change::Actor;
 use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
+use fabu::daemon::answers::Holding;
 use fabu::daemon::emergency::Urgent;
 use serde_json::Value;
 
@@ -43,11 +44,16 @@ pub fn standing(city: &City, words: &str) -> usize {
 
 /// Routine is silent everywhere for this long; the hold's name.
 pub async fn hold(daemon: &Daemon, lasts: std::time::Duration) -> String {
+    holding(daemon, lasts).await.id
+}
+
+/// The same, and all that it says.
+pub async fn holding(daemon: &Daemon, lasts: std::time::Duration) -> Holding {
     let now = daemon.inner.clock.now();
     let until = fabu::daemon::holds::until(now, lasts);
     let (id, reason, owner) = ("h".to_owned(), "静默".to_owned(), "duty".to_owned());
     let hold = fabu::core::gate::Hold {
-        id: id.clone(),
+        id,
         reason,
         until,
         accounts: None,
@@ -58,6 +64,5 @@ pub async fn hold(daemon: &Daemon, lasts: std::time::Duration) -> String {
         ended: None,
         version: 1,
     };
-    daemon.inner.hold(&person(1000), hold).await.unwrap();
-    id
+    daemon.inner.hold(&person(1000), hold).await.unwrap()
 }

@@ -326,6 +326,11 @@ impl Delivery {
             || crate::planted("edit_revives")
     }
 
+    /// It was not sent because its account was suspended or closed, and nothing else has stopped it.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Cancelled && self.cause == Some(Cause::Closed)
+    }
+
     /// The earliest at which this delivery can have been on the platform.
     pub fn first_send(&self) -> Time {
         self.begun_at.unwrap_or(self.at)

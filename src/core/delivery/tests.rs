@@ -152,7 +152,8 @@ fn the_state_table_of_the_architecture_is_the_code() {
         let untried = Delivery { attempt: 0, ..row.clone() };
         let removed = Delivery { desired: Desired::Removed, next_at: Some(now()), ..row.clone() };
         let doubted = Delivery { doubted: Some("h".into()), one_look: true, ..untried.clone() };
-        [row, untried, removed, doubted]
+        let closed = Delivery { cause: Some(Cause::Closed), ..row.clone() };
+        [row, untried, removed, doubted, closed]
     };
     for state in State::ALL {
         for event in events() {

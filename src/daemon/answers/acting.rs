@@ -19,6 +19,8 @@ pub struct Withdrawn {
     pub cancelled: usize,
     pub in_flight: usize,
     pub taking_down: usize,
+    /// Of those, how many cannot be now, for want of an account, a platform or a secret that the configuration once had.
+    pub out_of_reach: usize,
     pub unchanged: usize,
 }
 

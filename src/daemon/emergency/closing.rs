@@ -91,6 +91,7 @@ impl Inner {
             cancelled,
             in_flight: 0,
             taking_down: 0,
+            out_of_reach: 0,
             unchanged: rows - cancelled,
         };
         let Some(tried) = last.tried else {
@@ -98,7 +99,10 @@ impl Inner {
                 return Err(ActError::Conflict(self.nothing_to_correct(id, &family).await?));
             }
             // Nothing of it stands: stopping what is on its way is all there is to correct.
-            let hold = self.standing_hold(&family.hold()).filter(|_| row.follows.is_none());
+            let hold = match row.follows {
+                None => self.standing_hold(&family.hold()),
+                Some(_) => self.brought_hold(&row),
+            };
             with.push(note(None));
             with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::Corrected, by));
