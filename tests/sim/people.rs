@@ -123,7 +123,7 @@ pub struct People {
     count: u32,
     urgents: u32,
     /// Copies of the ledger, and how long the record was then.
-    copies: Vec<(Vec<u8>, Vec<u8>, usize)>,
+    pub copies: Vec<(Vec<u8>, Vec<u8>, usize)>,
     confirmable: Vec<(String, u32)>,
 }
 
@@ -724,18 +724,29 @@ impl People {
 
     /// An older copy of the ledger comes back, with the mark that was beside it or with today's.
     async fn restore(&mut self, world: &mut World) {
-        let file = world.ledger_file();
-        let mark = marker::beside(&file, ".mark");
         if self.copies.is_empty() || self.chance(0.4) {
-            world.crash().await;
-            // Opened once, so that the log is folded into it.
-            drop(rusqlite::Connection::open(&file).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
-            let copy = (std::fs::read(&file).unwrap(), std::fs::read(&mark).unwrap(), world.history.len());
-            self.copies.push(copy);
+            self.copy(world).await;
             return world.start().await;
         }
-        let (ledger, its_mark, to) = self.pick(&self.copies).unwrap();
         world.crash().await;
+        self.put_back(world, self.below(self.copies.len())).await;
+    }
+
+    /// The daemon ends, and what it leaves is copied.
+    pub async fn copy(&mut self, world: &mut World) {
+        world.crash().await;
+        let file = world.ledger_file();
+        // Opened once, so that the log is folded into it.
+        drop(rusqlite::Connection::open(&file).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        let mark = std::fs::read(marker::beside(&file, ".mark")).unwrap();
+        self.copies.push((std::fs::read(&file).unwrap(), mark, world.history.len()));
+    }
+
+    /// Where no daemon runs, a copy takes the ledger's place, and one starts.
+    pub async fn put_back(&mut self, world: &mut World, copy: usize) {
+        let file = world.ledger_file();
+        let mark = marker::beside(&file, ".mark");
+        let (ledger, its_mark, to) = self.copies[copy].clone();
         for ending in ["-wal", "-shm"] {
             drop(std::fs::remove_file(marker::beside(&file, ending)));
         }

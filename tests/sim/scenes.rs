@@ -6,6 +6,7 @@ use chrono::{TimeDelta, Timelike as _};
 use fabu::clock::Time;
 use serde_json::{Value, json};
 
+use super::network::What;
 use super::people::{People, TARGETS, Version, When, officer};
 use super::world::World;
 use crate::support::fault;
@@ -14,7 +15,12 @@ const PLATFORMS: [&str; 4] = ["sina", "tencent", "eastday", "xinmin"];
 
 impl People {
     pub async fn scene(&mut self, world: &mut World) {
-        match self.below(12) {
+        // What only some runs have comes often there.
+        let rare = self.chance(0.25);
+        match self.below(16) {
+            _ if rare && self.season.steps => self.put_back_while_it_is_urgent(world).await,
+            _ if rare && self.season.restores => self.a_copy_and_one_more_account(world).await,
+            _ if rare && self.season.timelines => self.lost_where_nobody_shows_it(world).await,
             0 => self.a_slip_while_it_goes_out(world).await,
             1 => self.edited_while_some_are_late(world).await,
             2 => self.edited_while_it_is_held(world).await,
@@ -26,7 +32,12 @@ impl People {
             8 => self.given_up_and_there_again(world).await,
             9 => self.stopped_while_it_is_far(world).await,
             10 => self.several_at_the_same_moment(world).await,
-            _ => self.moved_in_its_moment(world).await,
+            11 => self.moved_in_its_moment(world).await,
+            12 => self.silent_while_some_are_late(world).await,
+            13 => self.refused_and_then_over(world).await,
+            14 if !self.season.restores => self.settled_by_what_a_browser_shows(world).await,
+            15 if !self.season.restores => self.there_only_later(world).await,
+            _ => self.a_slip_while_it_goes_out(world).await,
         }
     }
 
@@ -188,6 +199,8 @@ impl People {
         self.pause(world, 2000).await;
         world.ask(officer(0, "POST", &act(&id, "cancel"), Value::Null));
         world.sleep(Duration::from_secs(15)).await;
+        world.trouble.slow(0);
+        world.note_trouble();
         let soon = whole(world.clock.now() + TimeDelta::seconds(60));
         self.change(world, &id, |version| version.when = When::At(soon));
     }
@@ -217,6 +230,9 @@ impl People {
             }
             self.pause(world, 40).await;
         }
+        world.sleep(Duration::from_secs(3)).await;
+        world.trouble.slow(0);
+        world.note_trouble();
         // One that was stopped is stopped for accounts that are named only now, too.
         if self.chance(0.5) {
             self.pause(world, 20_000).await;
@@ -233,6 +249,131 @@ impl People {
             return self.remove(world, &id);
         }
         self.change(world, &id, |version| version.when = When::At(whole(later)));
+    }
+
+    /// A platform cannot be reached at the hour, or the daemon is away, and a hold comes and goes meanwhile.
+    async fn silent_while_some_are_late(&mut self, world: &mut World) {
+        let (_, at) = self.one_at(world, 90, "**", None);
+        let is_away = self.season.crashes && self.chance(0.5);
+        let lead = if is_away { -20 } else { 3 };
+        self.wait_until(world, at - TimeDelta::seconds(3)).await;
+        self.unreachable(world, 4, 40);
+        self.wait_until(world, at + TimeDelta::seconds(lead)).await;
+        let body = json!({ "reason": "静默", "until": "1m" });
+        let (_, hold) = world.ask_now(officer(0, "POST", "/v1/holds", body)).await;
+        if is_away {
+            world.crash().await;
+            world.sleep(Duration::from_secs(70)).await;
+            world.start().await;
+        } else {
+            self.pause(world, 20_000).await;
+            let path = format!("/v1/holds/{}", hold["id"].as_str().unwrap_or_default());
+            world.ask_now(officer(1, "DELETE", &path, Value::Null)).await;
+        }
+        world.sandbox.clear();
+        world.note_trouble();
+        world.sleep(Duration::from_secs(60)).await;
+    }
+
+    /// Nobody can be reached when an emergency goes out, and then the clock is put back.
+    async fn put_back_while_it_is_urgent(&mut self, world: &mut World) {
+        self.unreachable(world, 1 + self.below(4), 60);
+        self.urgent_by_two(world, "**").await;
+        self.pause(world, 8000).await;
+        let seconds = [-3600, -1800][self.below(2)];
+        world.clock.step(TimeDelta::seconds(seconds));
+        world.history.note(What::Stepped(seconds));
+        self.pause(world, 8000).await;
+        world.sandbox.clear();
+        world.note_trouble();
+        world.sleep(Duration::from_secs(430)).await;
+    }
+
+    /// A platform refuses an emergency; then it is over, and somebody has it tried again all the same.
+    async fn refused_and_then_over(&mut self, world: &mut World) {
+        world.sandbox.set_faults(vec![fault(json!({
+            "behaviour": "error", "operation": "post", "platform": PLATFORMS[self.below(4)], "for_s": 30.0,
+        }))]);
+        world.note_trouble();
+        let id = self.urgent_by_two(world, "**").await;
+        world.sleep(Duration::from_secs(6)).await;
+        world.sandbox.clear();
+        world.note_trouble();
+        let over = ["correct", "all-clear"][self.below(2)];
+        world.ask_now(officer(1, "POST", &act(&id, over), Value::Null)).await;
+        self.pause(world, 9000).await;
+        world.ask_now(officer(2, "POST", &act(&id, "retry"), Value::Null)).await;
+        world.sleep(Duration::from_secs(10)).await;
+    }
+
+    /// Answers are lost where timelines cannot be read, until a person says what a browser shows; the next post meets the
+    /// same.
+    async fn settled_by_what_a_browser_shows(&mut self, world: &mut World) {
+        for _ in 0..2 {
+            let (_, at) = self.one_at(world, 60, TARGETS[self.below(2)], None);
+            self.wait_until(world, at - TimeDelta::seconds(3)).await;
+            world.sandbox.set_faults(vec![
+                fault(json!({ "behaviour": "reset_after", "operation": "post" })),
+                fault(json!({ "behaviour": "proxy_page", "operation": "timeline" })),
+            ]);
+            world.note_trouble();
+            self.wait_until(world, at + TimeDelta::seconds(10)).await;
+            world.sandbox.set_faults(vec![fault(json!({ "behaviour": "proxy_page", "operation": "timeline" }))]);
+            world.sleep(Duration::from_secs(330)).await;
+            self.settle(world, 100).await;
+            world.sandbox.clear();
+            world.note_trouble();
+        }
+    }
+
+    /// Answers are lost where a timeline shows nothing, or not all, and says so or does not.
+    async fn lost_where_nobody_shows_it(&mut self, world: &mut World) {
+        let (_, at) = self.one_at(world, 60, "**", None);
+        self.wait_until(world, at - TimeDelta::seconds(3)).await;
+        // Two dialects have no word for a cut.
+        let gap = match self.below(3) {
+            0 => json!({ "behaviour": "gap", "operation": "timeline", "platform": "tencent", "params": { "kind": "cut" } }),
+            1 => json!({ "behaviour": "gap", "operation": "timeline", "params": { "kind": "empty" } }),
+            _ => json!({ "behaviour": "gap", "operation": "timeline", "params": { "kind": "lie" } }),
+        };
+        world.sandbox.set_faults(vec![
+            fault(json!({ "behaviour": "reset_after", "operation": "post", "for_s": 10.0 })),
+            fault(gap),
+        ]);
+        world.note_trouble();
+        self.wait_until(world, at + TimeDelta::seconds(360)).await;
+        world.sandbox.clear();
+        world.note_trouble();
+    }
+
+    /// The platforms show a post only some time after its request was cut off.
+    async fn there_only_later(&mut self, world: &mut World) {
+        let (_, at) = self.one_at(world, 60, "**", None);
+        self.wait_until(world, at - TimeDelta::seconds(3)).await;
+        let params = json!({ "seconds": 20 + self.below(30), "kind": "silent" });
+        world.sandbox.set_faults(vec![fault(
+            json!({ "behaviour": "delayed", "operation": "post", "for_s": 10.0, "params": params }),
+        )]);
+        world.note_trouble();
+        self.wait_until(world, at + TimeDelta::seconds(60)).await;
+        world.sandbox.clear();
+        world.note_trouble();
+    }
+
+    /// A copy of the ledger from before an hour comes back after it, when the announcement is for more accounts.
+    async fn a_copy_and_one_more_account(&mut self, world: &mut World) {
+        let (id, at) = self.one_at(world, 90, "shanghai/pudong/**", None);
+        world.sleep(Duration::from_secs(15)).await;
+        self.copy(world).await;
+        world.start().await;
+        self.wait_until(world, at + TimeDelta::seconds(20)).await;
+        world.crash().await;
+        self.change(world, &id, |version| {
+            version.number -= 1;
+            version.to = "**";
+        });
+        self.put_back(world, self.copies.len() - 1).await;
+        world.sleep(Duration::from_secs(20)).await;
     }
 
     /// Sleeps a drawn time of at most so many milliseconds.
