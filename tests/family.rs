@@ -401,7 +401,10 @@ fn a_correction_takes_down_what_a_closed_account_carries_and_counts_only_who_is_
         let answer = correct(&daemon, &id).await.unwrap();
         assert_eq!(answer["deliveries"], ALL - 4, "{answer}");
         city.sleep(60).await;
-        assert_eq!((standing(&city, "【洪水】请撤离。") - standing(&city, "更正"), standing(&city, "更正")), (0, ALL - 4));
+        assert_eq!(
+            (standing(&city, "【洪水】请撤离。") - standing(&city, "更正"), standing(&city, "更正")),
+            (0, ALL - 4)
+        );
     });
 }
 
@@ -460,8 +463,7 @@ fn a_take_down_says_what_it_cannot_reach() {
         let without: String = config.lines().filter(|l| !l.contains("eastday2")).map(|l| format!("{l}\n")).collect();
         std::fs::write(city.path().join("accounts.yaml"), without).unwrap();
         daemon.inner.reload_config().await;
-        let answer =
-            daemon.inner.withdraw(&person(1000), &id, fabu::core::delivery::Desired::Removed).await.unwrap();
+        let answer = daemon.inner.withdraw(&person(1000), &id, fabu::core::delivery::Desired::Removed).await.unwrap();
         assert_eq!((answer.taking_down, answer.out_of_reach), (ALL, 1));
         std::fs::write(city.path().join("accounts.yaml"), config.replace("eastday2", "xinmin")).unwrap();
         daemon.inner.reload_config().await;

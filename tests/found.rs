@@ -581,3 +581,25 @@ fn r19_what_is_tried_again_after_a_start_is_looked_for_first() {
         assert_eq!((city.sandbox.posts().len(), in_state(&all(&daemon).await, State::Published)), (4, 4));
     });
 }
+
+#[test]
+fn a_call_is_counted_in_the_hour_in_which_it_is_made() {
+    simulate(async {
+        let city = City::new("2026-11-24T00:50:00Z", 84, "");
+        city.save("a.yaml", &one("a", "早安", "at: 2026-11-24 08:59:30"));
+        let daemon = city.start().await;
+        city.sleep(9 * 60).await;
+        let used = |window: i64, budgets: &[(String, i64, u32)]| -> u32 {
+            budgets.iter().filter(|(_, at, _)| *at == window).map(|(.., calls)| calls).sum()
+        };
+        let hour = (city.clock.now().timestamp() + 8 * 3600) / 3600;
+        let before = daemon.inner.ledger.snapshot().await.unwrap().budgets;
+        // It waits for its instant, and the clock is put on over the full hour.
+        city.clock.step(TimeDelta::minutes(3));
+        city.sleep(60).await;
+        assert_eq!(city.posts().len(), 4);
+        let after = daemon.inner.ledger.snapshot().await.unwrap().budgets;
+        assert_eq!(used(hour, &after), used(hour, &before), "nothing more in the hour that was over");
+        assert_eq!(used(hour + 1, &after), 1, "tencent counts by the hour: {after:?}");
+    });
+}

@@ -547,3 +547,25 @@ fn r27_calls_of_hours_that_are_over_are_not_kept() {
         assert!(kept[7] <= kept[2], "{kept:?}");
     });
 }
+
+#[test]
+fn r19_a_ledger_of_the_same_length_as_its_mark_and_of_another_history_is_not_believed() {
+    simulate(async {
+        let (city, left) = killed(false).await;
+        let state = city.path().join("state");
+        let said = |words: &str| Note::change("said", words, serde_json::json!({}));
+        let after = async |words: &str| {
+            let ledger = city.ledger().await;
+            ledger.commit(&Actor::Daemon, vec![said(words)]).await.unwrap();
+            drop(ledger);
+            released(&city.clock, &state).await;
+            std::fs::read(state.join("fabu.db.mark")).unwrap()
+        };
+        let one = after("one").await;
+        left.put_back(&state);
+        assert_ne!(after("other").await, one);
+        std::fs::write(state.join("fabu.db.mark"), one).unwrap();
+        let trust = city.ledger().await.trust().clone();
+        assert!(matches!(trust, Trust::Behind { ledger, marker } if ledger == marker), "{trust:?}");
+    });
+}

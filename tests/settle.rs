@@ -254,3 +254,23 @@ fn what_is_taken_down_does_not_wait_because_posting_was_told_to() {
         assert_eq!(in_state(&all(&daemon).await, State::Deleted), 4);
     });
 }
+
+#[test]
+fn r29_a_platform_that_asks_to_wait_is_not_looked_at_meanwhile() {
+    simulate(async {
+        let city = City::new(START, 66, "");
+        city.save("a.yaml", &file(&[("a", "早安上海", "08:02")]));
+        city.sandbox.set_faults(vec![
+            fault(json!({ "behaviour": "reset_after", "operation": "post", "platform": "sina" })),
+            fault(json!({ "behaviour": "limit", "operation": "timeline", "platform": "sina" })),
+        ]);
+        let daemon = city.start().await;
+        city.sleep(120 + 600).await;
+        assert_eq!(row_of(&daemon, "sina", "a").await.state, State::Unknown);
+        let asked = city.sandbox.faults()[1].2;
+        assert_eq!(asked, 1, "told to wait for the next hour, nobody asks again before it");
+        city.sandbox.clear();
+        city.sleep(3600).await;
+        assert_eq!(row_of(&daemon, "sina", "a").await.state, State::Published);
+    });
+}

@@ -17,7 +17,7 @@ impl People {
     pub async fn scene(&mut self, world: &mut World) {
         // What only some runs have comes often there.
         let rare = self.chance(0.25);
-        match self.below(16) {
+        match self.below(19) {
             _ if rare && self.season.steps => self.put_back_while_it_is_urgent(world).await,
             _ if rare && self.season.restores => self.a_copy_and_one_more_account(world).await,
             _ if rare && self.season.timelines => self.lost_where_nobody_shows_it(world).await,
@@ -35,6 +35,7 @@ impl People {
             11 => self.moved_in_its_moment(world).await,
             12 => self.silent_while_some_are_late(world).await,
             13 => self.refused_and_then_over(world).await,
+            16 | 17 => self.stopped_while_it_is_reviewed(world).await,
             14 if !self.season.restores => self.settled_by_what_a_browser_shows(world).await,
             15 if !self.season.restores => self.there_only_later(world).await,
             _ => self.a_slip_while_it_goes_out(world).await,
@@ -332,7 +333,9 @@ impl People {
         self.wait_until(world, at - TimeDelta::seconds(3)).await;
         // Two dialects have no word for a cut.
         let gap = match self.below(3) {
-            0 => json!({ "behaviour": "gap", "operation": "timeline", "platform": "tencent", "params": { "kind": "cut" } }),
+            0 => {
+                json!({ "behaviour": "gap", "operation": "timeline", "platform": "tencent", "params": { "kind": "cut" } })
+            }
             1 => json!({ "behaviour": "gap", "operation": "timeline", "params": { "kind": "empty" } }),
             _ => json!({ "behaviour": "gap", "operation": "timeline", "params": { "kind": "lie" } }),
         };
