@@ -188,7 +188,7 @@ fn where_nobody_knows_whether_the_wrong_post_is_out_its_correction_waits_until_t
         city.sleep(1).await;
         let answer = daemon
             .inner
-            .correct(&person(1000), &id, Closed { text: Some("【更正】水位平稳。"), dry_run: false })
+            .correct(&person(1000), &id, Closed { text: Some("【更正】水位平稳。"), dry_run: false, shown: None })
             .await
             .unwrap();
         assert_eq!((answer["deliveries"].as_u64(), answer["waiting"].as_u64()), (Some(5), Some(3)));
@@ -196,7 +196,11 @@ fn where_nobody_knows_whether_the_wrong_post_is_out_its_correction_waits_until_t
             matches!(
                 daemon
                     .inner
-                    .correct(&person(1000), &id, Closed { text: Some("【更正】水位平稳。"), dry_run: false })
+                    .correct(
+                        &person(1000),
+                        &id,
+                        Closed { text: Some("【更正】水位平稳。"), dry_run: false, shown: None }
+                    )
                     .await,
                 Err(ActError::Conflict(_))
             ),
@@ -288,7 +292,7 @@ fn nothing_of_an_emergency_goes_out_after_its_all_clear() {
         assert_eq!(in_state(&all(&daemon).await, State::Retrying), 5);
         let answer = daemon
             .inner
-            .all_clear(&person(1000), &id, Closed { text: Some("【解除】风停了。"), dry_run: false }, &[])
+            .all_clear(&person(1000), &id, Closed { text: Some("【解除】风停了。"), dry_run: false, shown: None }, &[])
             .await
             .unwrap();
         assert_eq!(answer["deliveries"], ALL - 5);

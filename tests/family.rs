@@ -15,8 +15,9 @@ use support::{City, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
 
-const OWN: Closed<'_> = Closed { text: Some("【解除】警报解除，感谢配合。"), dry_run: false };
-const LOOK: Closed<'_> = Closed { text: None, dry_run: true };
+const OWN: Closed<'_> =
+    Closed { text: Some("【解除】警报解除，感谢配合。"), dry_run: false, shown: None };
+const LOOK: Closed<'_> = Closed { text: None, dry_run: true, shown: None };
 
 /// A red one that two persons sent.
 async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
@@ -285,7 +286,7 @@ fn r12_a_word_counts_also_while_every_account_waits_to_know() {
             Urgent { to: vec!["sina:shanghai".to_owned()], ..everywhere("【误报】导弹来袭！", Level::Red) };
         let id = sent(&daemon, one).await;
         city.sleep(1).await;
-        let own = Closed { text: Some("【更正】没有导弹。"), dry_run: false };
+        let own = Closed { text: Some("【更正】没有导弹。"), dry_run: false, shown: None };
         let answer = daemon.inner.correct(&person(1000), &id, own).await.unwrap();
         assert_eq!((answer["waiting"].as_u64(), &answer["state"]), (Some(1), &json!("awaiting_confirm")));
         confirmed(&daemon, 1001, &answer).await.unwrap();
@@ -469,5 +470,243 @@ fn a_take_down_says_what_it_cannot_reach() {
         daemon.inner.reload_config().await;
         city.sleep(600).await;
         assert_eq!(standing(&city, "请撤离"), 0);
+    });
+}
+
+/// A platform cannot be reached for a while: what is said meanwhile waits there.
+fn away(city: &City, platform: &str) {
+    faults(city, json!([{ "behaviour": "unreachable", "platform": platform, "params": { "kind": "refused" } }]));
+}
+
+#[test]
+fn what_was_said_of_an_emergency_does_not_come_after_what_has_come_since() {
+    for (n, (what, how)) in
+        [("all-clear", "update"), ("correction", "update"), ("all-clear", "supersedes")].into_iter().enumerate()
+    {
+        simulate(async {
+            let city = City::new(START, 100 + n as u64, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(30).await;
+            away(&city, "tencent");
+            match what {
+                "all-clear" => all_clear(&daemon, &first).await.unwrap(),
+                _ => correct(&daemon, &first).await.unwrap(),
+            };
+            city.sleep(2).await;
+            let newer = match how {
+                "update" => update(&first, "【洪水】大坝决口。", Level::Yellow),
+                _ => Urgent {
+                    supersedes: Some(first.clone()), ..everywhere("【洪水】大坝决口。", Level::Yellow)
+                },
+            };
+            sent(&daemon, newer).await;
+            city.sandbox.clear();
+            city.sleep(700).await;
+            assert_eq!(standing(&city, "决口"), ALL, "{what} {how}");
+            let there = |p: &fabu::sandbox::Post| p.platform == "tencent" && !p.deleted;
+            let tencent: Vec<String> = city.sandbox.posts().into_iter().filter(there).map(|p| p.text).collect();
+            assert!(tencent.iter().all(|text| text.contains("决口")), "{what} {how}: {tencent:?}");
+        });
+    }
+}
+
+#[test]
+fn an_all_clear_waits_for_each_post_that_may_still_appear() {
+    simulate(async {
+        let city = City::new(START, 104, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        // Whether the update is there nobody knows yet.
+        let late = json!({ "behaviour": "reset_after", "operation": "post" });
+        faults(&city, json!([late]));
+        sent(&daemon, update(&first, "【洪水】水位上涨。", Level::Yellow)).await;
+        city.sleep(1).await;
+        let look = daemon.inner.all_clear(&person(1000), &first, LOOK, &[]).await.unwrap();
+        assert_eq!(look["waiting"], ALL, "{look}");
+        city.sandbox.clear();
+        all_clear(&daemon, &first).await.unwrap();
+        city.sleep(900).await;
+        let mut last = std::collections::BTreeMap::new();
+        for post in city.sandbox.posts() {
+            last.insert(post.account.clone(), post.text.clone());
+        }
+        assert!(last.values().all(|text| text.contains("解除")), "{last:?}");
+        assert_eq!(standing(&city, "现已解除"), ALL);
+    });
+}
+
+#[test]
+fn what_was_not_shown_is_not_said() {
+    simulate(async {
+        let city = City::new(START, 105, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        let look = daemon.inner.correct(&person(1000), &first, LOOK).await.unwrap();
+        let says = text(&look["post"], "text");
+        let shown = Closed { text: None, dry_run: false, shown: Some(&says) };
+        // Another officer was quicker.
+        sent(&daemon, update(&first, "【洪水】以此为准。", Level::Yellow)).await;
+        city.sleep(30).await;
+        let refused = daemon.inner.correct(&person(1000), &first, shown).await;
+        assert!(matches!(refused, Err(ActError::Invalid(field, _)) if field == "shown"));
+        let refused = daemon.inner.all_clear(&person(1000), &first, Closed { shown: Some(""), ..shown }, &[]).await;
+        assert!(refused.is_err(), "nobody was to be told");
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "以此为准"), ALL);
+        // The same with the words of a template, or accounts, that have changed.
+        let urgent = everywhere("【停水】明日停水。", Level::Blue);
+        let look = daemon.inner.urgent(&person(1000), Urgent { dry_run: true, ..urgent.clone() }, &[]).await.unwrap();
+        let shown = Some(text(&look, "content_hash"));
+        handles_of_the_first(&city, &daemon, "{handle: h0", "{status: closed, handle: h0").await;
+        let refused = daemon.inner.urgent(&person(1000), Urgent { shown: shown.clone(), ..urgent.clone() }, &[]).await;
+        assert!(matches!(refused, Err(ActError::Invalid(field, _)) if field == "content_hash"));
+        handles_of_the_first(&city, &daemon, "{status: closed, handle: h0", "{handle: h0").await;
+        daemon.inner.urgent(&person(1000), Urgent { shown, ..urgent }, &[]).await.unwrap();
+    });
+}
+
+#[test]
+fn a_later_word_that_failed_is_not_tried_again_over_what_was_said_since() {
+    simulate(async {
+        let city = City::new(START, 106, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        faults(&city, json!([{ "behaviour": "unfit", "operation": "post" }]));
+        all_clear(&daemon, &first).await.unwrap();
+        city.sleep(10).await;
+        city.sandbox.clear();
+        let said = format!("{first}-all-clear");
+        assert!(in_state(&daemon.inner.ledger.deliveries(of(&said)).await.unwrap(), State::Failed) > 0);
+        sent(&daemon, update(&first, "【洪水】大坝决口。", Level::Yellow)).await;
+        city.sleep(30).await;
+        assert!(daemon.inner.retry(&person(1000), &said, None).await.is_err());
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "决口"), standing(&city, "现已解除")), (ALL, 0));
+    });
+}
+
+fn of(id: &str) -> fabu::ledger::Filter {
+    fabu::ledger::Filter { announcement: Some(id.to_owned()), max: 1000, ..Default::default() }
+}
+
+#[test]
+fn own_words_that_waited_end_nothing_that_has_come_since() {
+    simulate(async {
+        let city = City::new(START, 107, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+        city.sleep(30).await;
+        let waits = daemon.inner.all_clear(&person(1000), &first, OWN, &[]).await.unwrap();
+        sent(&daemon, update(&first, "【洪水】大坝决口。", Level::Red)).await;
+        city.sleep(30).await;
+        assert!(confirmed(&daemon, 1001, &waits).await.is_err());
+        city.sleep(30).await;
+        assert_eq!((standing(&city, "决口"), standing(&city, "感谢配合")), (ALL, 0));
+        assert_eq!(daemon.inner.holds().len(), 1, "it goes on, and so does its hold");
+    });
+}
+
+#[test]
+fn r31_who_was_told_of_what_does_not_depend_on_a_clock() {
+    for (n, seconds) in [-1800, 1800].into_iter().enumerate() {
+        simulate(async {
+            let city = City::new(START, 108 + n as u64, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(30).await;
+            correct(&daemon, &first).await.unwrap();
+            city.sleep(30).await;
+            city.clock.step(chrono::TimeDelta::seconds(seconds));
+            city.sleep(5).await;
+            let second = sent(&daemon, update(&first, "【洪水】又来了。", Level::Yellow)).await;
+            city.sleep(30).await;
+            assert!(daemon.inner.retry(&person(1000), &first, None).await.is_err());
+            let answer = correct(&daemon, &second).await.unwrap();
+            assert_eq!(answer["deliveries"], ALL, "{seconds}");
+            city.sleep(60).await;
+            assert_eq!(standing(&city, "【洪水】又来了。") - standing(&city, "更正】此前发布的“【洪水】又"), 0);
+        });
+    }
+}
+
+#[test]
+fn what_needs_nobodys_word_takes_no_emergencys_place() {
+    simulate(async {
+        let city = City::new(START, 110, "");
+        let urgent = "announcements:\n  - {id: qe, text: 请避险, at: 2026-11-24 08:10, to: [\"**\"], priority: emergency, level: red}\n";
+        city.save("a.yaml", urgent);
+        let daemon = city.start().await;
+        city.sleep(10).await;
+        for uid in [1000, 1001] {
+            let row = daemon.inner.ledger.family("qe".into()).await.unwrap().pop().unwrap();
+            daemon.inner.confirm(&person(uid), "qe", row.content.as_str()).await.unwrap();
+        }
+        let routine = "announcements:\n  - {id: r, text: 天气真好, at: 2026-11-24 08:05, to: [\"**\"], supersedes: qe, hold_exempt: x}\n  \
+                       - {id: blue, text: 大风, at: 2026-11-24 08:06, to: [\"**\"], supersedes: qe, priority: emergency, level: blue}\n";
+        city.save("b.yaml", routine);
+        city.sleep(20).await;
+        let row = daemon.inner.ledger.family("blue".into()).await.unwrap().pop().unwrap();
+        daemon.inner.confirm(&person(1000), "blue", row.content.as_str()).await.unwrap();
+        city.sleep(900).await;
+        assert_eq!(standing(&city, "请避险"), ALL, "neither in its place, nor on fewer words");
+        assert_eq!((standing(&city, "天气真好"), standing(&city, "大风")), (0, 0));
+    });
+}
+
+#[test]
+fn r33_what_was_routine_once_is_an_emergencys_as_soon_as_it_is_one() {
+    simulate(async {
+        let city = City::new(START, 111, "");
+        let say = |to: &str, more: &str| {
+            city.save(
+                "a.yaml",
+                &format!("announcements:\n  - {{id: a, text: 请避险, at: 2026-11-24 08:10, to: {to}{more}}}\n"),
+            );
+        };
+        say("[shanghai/pudong, shanghai/weather]", "");
+        let daemon = city.start().await;
+        city.sleep(10).await;
+        assert_eq!(daemon.inner.priority_of("a").await.unwrap(), fabu::core::announcement::Priority::Routine);
+        say("[shanghai/weather]", ", priority: emergency, level: red");
+        city.sleep(20).await;
+        assert_eq!(daemon.inner.priority_of("a").await.unwrap(), fabu::core::announcement::Priority::Emergency);
+    });
+}
+
+#[test]
+fn a_post_that_was_called_a_failure_and_is_there_can_be_said_to_be_there() {
+    simulate(async {
+        let city = City::new(START, 112, "");
+        let daemon = city.start().await;
+        faults(&city, json!([{ "behaviour": "reset_after", "operation": "post", "platform": "eastday" }]));
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(1).await;
+        // Nobody shows it, and what is sent again is refused.
+        faults(
+            &city,
+            json!([
+                { "behaviour": "gap", "operation": "timeline", "platform": "eastday", "params": { "kind": "lie" } },
+                { "behaviour": "unfit", "operation": "post", "platform": "eastday" },
+            ]),
+        );
+        city.sleep(900).await;
+        city.sandbox.clear();
+        let rows = all(&daemon).await;
+        let failed: Vec<_> = rows.iter().filter(|d| d.state == State::Failed).collect();
+        assert!(!failed.is_empty(), "{rows:?}");
+        for row in failed {
+            let its = |p: &fabu::sandbox::Post| p.account == row.account.as_str() && p.text.contains("请撤离");
+            let post = city.sandbox.posts().into_iter().find(its).unwrap();
+            let address = format!("http://127.0.0.1/notice/{}", post.id);
+            let said = fabu::daemon::resolve::Said { published: Some(address), ..Default::default() };
+            daemon.inner.resolve(&person(1000), row.id, said).await.unwrap();
+        }
+        correct(&daemon, &first).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "请撤离") - standing(&city, "更正"), 0);
     });
 }

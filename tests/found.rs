@@ -216,7 +216,7 @@ async fn red(city: &City, daemon: &fabu::daemon::Daemon, id: &str) {
 }
 
 fn own(text: &str) -> Closed<'_> {
-    Closed { text: Some(text), dry_run: false }
+    Closed { text: Some(text), dry_run: false, shown: None }
 }
 
 #[test]

@@ -302,6 +302,69 @@ fn r23_a_log_that_goes_nowhere_stops_nothing() {
     });
 }
 
+/// A person at a shell says what became of deliveries: one by its address, some by a file, the rest at once.
+#[test]
+fn r52_what_a_person_settles_at_the_command_line_is_so() {
+    runtime().block_on(async {
+        let lost = |behaviour: &str, operation: &str, platform: &str| {
+            json!({ "behaviour": behaviour, "operation": operation, "platform": platform }).to_string()
+        };
+        let mut faults = vec![lost("reset_after", "post", "sina"), lost("reset_after", "post", "tencent")];
+        faults.extend(["eastday", "xinmin"].map(|platform| lost("reset_before", "post", platform)));
+        faults.extend(["sina", "tencent", "eastday", "xinmin"].map(|p| lost("proxy_page", "timeline", p)));
+        let with: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault]).collect();
+        let city = City::new(&with).await;
+        let _daemon = city.start().await;
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 早安, to: [\"city/u0\", \"city/u1\"]}\n");
+        let client = fabu::api::client::Client::new(&city.path("state/fabu.sock"));
+        for _ in 0..400 {
+            let status = client.get("/v1/status").await.unwrap();
+            if status["needs_person"].as_array().is_some_and(|all| all.len() == 8) {
+                break;
+            }
+            city.clock.sleep(Duration::from_millis(100)).await;
+        }
+        let posts = city.posts().await;
+        assert_eq!(posts.len(), 4, "on two platforms it is out: {posts:?}");
+        let address = |account: &str| {
+            let post = posts.iter().find(|p| p["account"] == account).unwrap();
+            let id = post["id"].as_str().unwrap();
+            match account.split_once(':').unwrap().0 {
+                "sina" => format!("https://m.weibo.cn/detail/{id}"),
+                _ => format!("https://t.qq.com/p/t/{id}?pgv_ref=w#r"),
+            }
+        };
+        let resolve = |arguments: &[&str]| {
+            let output = city.command(arguments).env("LANG", "en_US.UTF-8").stdin(Stdio::null()).output().unwrap();
+            let said =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            (output.status.code(), said)
+        };
+        let one = resolve(&["resolve", "sina:city/u0", "a", "--published", &address("sina:city/u0")]);
+        assert_eq!(one.0, Some(0), "{}", one.1);
+        let again = resolve(&["resolve", "sina:city/u0", "a", "--not-published"]);
+        assert_eq!(again.0, Some(1), "it is known: {}", again.1);
+        let anothers = resolve(&["resolve", "tencent:city/u0", "a", "--published", "https://t.qq.com/p/t/1"]);
+        assert_eq!(anothers.0, Some(1), "no such post: {}", anothers.1);
+        let lines = ["sina:city/u1", "tencent:city/u0", "tencent:city/u1"];
+        let lines: String = lines.iter().map(|account| format!("{account} a {}\n", address(account))).collect();
+        std::fs::write(city.path("settled"), lines).unwrap();
+        let file = city.path("settled").display().to_string();
+        let many = resolve(&["resolve", "--from", &file, "--yes"]);
+        assert_eq!(many.0, Some(0), "{}", many.1);
+        let unasked = resolve(&["resolve", "--all", "a", "--not-published"]);
+        assert_eq!(unasked.0, Some(1), "nobody was asked: {}", unasked.1);
+        city.http.delete(format!("http://{}/_sandbox/faults", city.control)).send().await.unwrap();
+        let rest = resolve(&["resolve", "--all", "a", "--not-published", "--yes"]);
+        assert_eq!(rest.0, Some(0), "{}", rest.1);
+        let open = city.settled().await;
+        assert!(open.is_empty(), "{open:?}");
+        let posts = city.posts().await;
+        let accounts: std::collections::BTreeSet<&str> = posts.iter().filter_map(|p| p["account"].as_str()).collect();
+        assert_eq!((posts.len(), accounts.len()), (8, 8), "each once: {posts:?}");
+    });
+}
+
 #[test]
 fn r20_a_second_daemon_ends_within_a_second_and_touches_nothing() {
     runtime().block_on(async {

@@ -352,6 +352,8 @@ pub struct UrgentFields {
     id: Option<String>,
     /// What would go where, with nothing written.
     dry_run: Option<bool>,
+    /// That of a look: where something else would be sent now, nothing is.
+    content_hash: Option<String>,
 }
 
 #[derive(ToSchema)]

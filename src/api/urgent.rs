@@ -43,11 +43,12 @@ struct Asked {
     hold: Option<Value>,
     id: Option<Value>,
     dry_run: Option<Value>,
+    content_hash: Option<Value>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
 }
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "text",
     "link",
     "level",
@@ -63,6 +64,7 @@ const FIELDS: [&str; 15] = [
     "hold",
     "id",
     "dry_run",
+    "content_hash",
 ];
 /// CAP 1.2's media type (OASIS CAP 1.2, 3.5).
 pub(super) const CAP: &str = "application/cap+xml";
@@ -171,6 +173,7 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
     Ok(Urgent {
         read: Vec::new(),
         follows: None,
+        shown: text("content_hash", asked.content_hash)?,
         text: text("text", asked.text)?.unwrap_or_default(),
         link,
         level: level.transpose()?,
@@ -256,11 +259,13 @@ pub(super) struct Said {
     /// Only shows what would go where.
     #[serde(default)]
     dry_run: bool,
+    /// The words that a look has shown, empty where nobody was to be told; where they have changed since, nothing is said.
+    shown: Option<String>,
 }
 
 impl Said {
     fn closed(&self) -> Closed<'_> {
-        Closed { text: self.text.as_deref(), dry_run: self.dry_run }
+        Closed { text: self.text.as_deref(), dry_run: self.dry_run, shown: self.shown.as_deref() }
     }
 
     fn status(&self) -> StatusCode {

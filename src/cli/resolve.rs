@@ -146,7 +146,7 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
         return read(file);
     }
     let id = resolve.all.clone().unwrap_or_default();
-    let rows = open(client, &id, None).await?;
+    let rows = open(client, &id, None, UNKNOWN).await?;
     let one = |row: &Value| Said {
         account: text(row, "account").to_owned(),
         id: text(row, "occurrence").to_owned(),
@@ -156,10 +156,14 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
     Ok(rows.iter().map(one).collect())
 }
 
-/// The deliveries of an announcement whose outcome is not known, all pages of them.
-async fn open(client: &Client, id: &str, account: Option<&str>) -> Result<Vec<Value>, ClientError> {
+const UNKNOWN: &str = "&state=unknown&state=accepted";
+/// What a person may have found all the same.
+const FAILED: &str = "&state=failed";
+
+/// The deliveries of an announcement in these states, all pages of them.
+async fn open(client: &Client, id: &str, account: Option<&str>, states: &str) -> Result<Vec<Value>, ClientError> {
     let account = account.map_or_else(String::new, |account| format!("&account={}", in_path(account)));
-    let path = format!("/v1/deliveries?announcement={}{account}&state=unknown&state=accepted&limit=1000", in_path(id));
+    let path = format!("/v1/deliveries?announcement={}{account}{states}&limit=1000", in_path(id));
     let mut rows = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -215,7 +219,14 @@ fn read(file: &Path) -> Result<Vec<Said>, Unsaid> {
 
 /// Asks the daemon what it would write.
 async fn looked(client: &Client, said: Said) -> Result<Tried, (Said, Unsaid)> {
-    let rows = match open(client, &said.id, Some(&said.account)).await {
+    let found = async {
+        let rows = open(client, &said.id, Some(&said.account), UNKNOWN).await?;
+        match rows.is_empty() && said.published.is_some() {
+            true => open(client, &said.id, Some(&said.account), FAILED).await,
+            false => Ok(rows),
+        }
+    };
+    let rows = match found.await {
         Ok(rows) => rows,
         Err(error) => return Err((said, error.into())),
     };

@@ -122,42 +122,55 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
         "source": urgent.source, "supersedes": urgent.supersedes, "update": urgent.update, "hold": urgent.hold,
         "expires_after": urgent.expires_after, "id": urgent.id, "dry_run": true,
     });
-    let tried = loop {
-        match client.post("/v1/urgent", &body).await {
-            Ok(tried) => break tried,
-            Err(error) => match asked_for(&error, voice) {
-                Some((name, value)) => body["values"][name] = value.into(),
-                None => {
-                    let exit = refused(&error, voice);
-                    if matches!(error, ClientError::Unreachable(_)) {
-                        voice.hint(&Words::new(
-                            "没有守护进程也要发：加 --direct",
-                            "to send it without a daemon: the same with --direct",
-                        ));
+    loop {
+        body["dry_run"] = true.into();
+        let tried = loop {
+            match client.post("/v1/urgent", &body).await {
+                Ok(tried) => break tried,
+                Err(error) => match asked_for(&error, voice) {
+                    Some((name, value)) => body["values"][name] = value.into(),
+                    None => {
+                        let exit = refused(&error, voice);
+                        if matches!(error, ClientError::Unreachable(_)) {
+                            voice.hint(&Words::new(
+                                "没有守护进程也要发：加 --direct",
+                                "to send it without a daemon: the same with --direct",
+                            ));
+                        }
+                        return exit;
                     }
-                    return exit;
-                }
-            },
+                },
+            }
+        };
+        if urgent.dry_run && voice.json {
+            voice.data(&tried);
+            return Exit::Done;
         }
-    };
-    if urgent.dry_run && voice.json {
-        voice.data(&tried);
-        return Exit::Done;
-    }
-    show(config, &tried, &emergency(), voice);
-    if urgent.dry_run {
-        return Exit::Done;
-    }
-    let is_drill = tried["drill"] == true;
-    if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), is_drill, voice).await {
-        return Exit::Failed;
-    }
-    body["dry_run"] = false.into();
-    // Asked again after a lost answer, it is the same request and does nothing twice.
-    let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
-    match client.post_once("/v1/urgent", &body, &key).await {
-        Ok(answer) => taken(config, &client, &answer, wait, voice).await,
-        Err(error) => refused(&error, voice),
+        show(config, &tried, &emergency(), voice);
+        if urgent.dry_run {
+            return Exit::Done;
+        }
+        let is_drill = tried["drill"] == true;
+        if !urgent.yes && !typed(tried["level"].as_str().unwrap_or("red"), is_drill, voice).await {
+            return Exit::Failed;
+        }
+        body["dry_run"] = false.into();
+        // What goes is what was shown, and nothing else.
+        let sent = match urgent.yes {
+            true => body.clone(),
+            false => {
+                let mut sent = body.clone();
+                sent["content_hash"] = tried["content_hash"].clone();
+                sent
+            }
+        };
+        // Asked again after a lost answer, it is the same request and does nothing twice.
+        let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
+        match client.post_once("/v1/urgent", &sent, &key).await {
+            Ok(answer) => return taken(config, &client, &answer, wait, voice).await,
+            Err(error) if word::has_changed(&error, "content_hash", voice) => {}
+            Err(error) => return refused(&error, voice),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is said to an emergency that is there: the second person's word, its correction, its end. Each shows first
 //! what will stand where.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::text::{BAD, Voice};
 use super::urgent::{show as show_post, taken, typed};
 use super::{Exit, client, hold, refused};
-use crate::api::client::{Client, in_path};
+use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::{Clock, Time};
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, shown, words};
@@ -121,32 +122,47 @@ pub async fn about(config: &Path, about: &About, act: Act, voice: Voice) -> Exit
         Err(exit) => return exit,
     };
     let path = format!("/v1/announcements/{}/{}", in_path(&about.id), act.path());
-    let tried = match client.post(&path, &json!({ "text": about.text, "dry_run": true })).await {
-        Ok(tried) => tried,
-        Err(error) => return refused(&error, voice),
-    };
-    if about.dry_run && voice.json {
-        voice.data(&tried);
-        return Exit::Done;
-    }
-    show(config, &about.id, act, &tried, voice);
-    if about.dry_run {
-        return Exit::Done;
-    }
-    let level = tried["post"]["level"].as_str().unwrap_or(act.path());
-    if !about.yes && !typed(level, tried["drill"] == true, voice).await {
-        return Exit::Failed;
-    }
-    match client.post(&path, &json!({ "text": about.text })).await {
-        Ok(answer) => {
-            let exit = taken(config, &client, &answer, about.wait, voice).await;
-            if act == Act::Correct && !voice.json {
-                still_silent(config, &client, voice).await;
-            }
-            exit
+    loop {
+        let tried = match client.post(&path, &json!({ "text": about.text, "dry_run": true })).await {
+            Ok(tried) => tried,
+            Err(error) => return refused(&error, voice),
+        };
+        if about.dry_run && voice.json {
+            voice.data(&tried);
+            return Exit::Done;
         }
-        Err(error) => refused(&error, voice),
+        show(config, &about.id, act, &tried, voice);
+        if about.dry_run {
+            return Exit::Done;
+        }
+        let level = tried["post"]["level"].as_str().unwrap_or(act.path());
+        if !about.yes && !typed(level, tried["drill"] == true, voice).await {
+            return Exit::Failed;
+        }
+        // Who asks for no look has seen nothing.
+        let says = (!about.yes).then(|| tried["post"]["text"].as_str().unwrap_or(""));
+        match client.post(&path, &json!({ "text": about.text, "shown": says })).await {
+            Ok(answer) => {
+                let exit = taken(config, &client, &answer, about.wait, voice).await;
+                if act == Act::Correct && !voice.json {
+                    still_silent(config, &client, voice).await;
+                }
+                return exit;
+            }
+            Err(error) if has_changed(&error, "shown", voice) => {}
+            Err(error) => return refused(&error, voice),
+        }
     }
+}
+
+/// Whether it was refused because it is not what was shown any more: then it is shown again, to somebody who is there to look.
+pub(super) fn has_changed(error: &ClientError, what: &str, voice: Voice) -> bool {
+    let ClientError::Refused { field: Some(field), en, zh, .. } = error else { return false };
+    let again = field == what && std::io::stdin().is_terminal();
+    if again {
+        voice.note(voice.paint(BAD, voice.pick(zh, en)));
+    }
+    again
 }
 
 /// What a correction or an all-clear will say where, and what it stops and ends.

@@ -442,7 +442,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 row.next_at = Some(now);
             }
         }
-        (Unknown | Accepted, Event::SettledPublished(receipt)) => row.published(receipt, now),
+        // What failed after an answer was lost may be there all the same.
+        (Unknown | Accepted | Failed, Event::SettledPublished(receipt)) => row.published(receipt, now),
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
         (Accepted, Event::SettledNotPublished) => {
             // Taken and not shown: sent again it could be there twice, if its review passes after all.
@@ -473,7 +474,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         {
             row.clock_stepped(by, is_at_once);
         }
-        (Scheduled | Ready | Held, Event::ClockStepped { by, is_at_once: true }) => row.clock_stepped(by, true),
+        // What has its intent and has not begun is decided on anew; what is on the wire is answered for all the same.
+        (Scheduled | Ready | Held | Sending, Event::ClockStepped { by, is_at_once: true }) => {
+            row.clock_stepped(by, true);
+        }
         _ => return Err(illegal),
     }
     let keeps_prepared = match (&before.prepared, &row.prepared) {

@@ -83,8 +83,10 @@ impl Inner {
         Ok(found)
     }
 
+    /// That of the announcement as it is now, and of anything of it that is an emergency's.
     pub async fn priority_of(&self, id: &str) -> Result<Priority, ActError> {
-        Ok(self.all_of(id).await?.first().map_or(Priority::Routine, |d| d.priority))
+        let (row, rows) = self.named(id).await?;
+        Ok(rows.iter().map(|d| d.priority).chain([row.priority]).min().unwrap_or(row.priority))
     }
 
     /// Stops what is not out yet (`Stopped`), or takes down what is as well (`Removed`).
@@ -95,7 +97,7 @@ impl Inner {
         let stop = Stop {
             posts: vec![row.id.clone()],
             occurrence: rows.first().filter(|_| !is_whole).map(|d| d.occurrence.clone()),
-            account: None,
+            accounts: None,
             reach: if desired == Desired::Removed { Reach::All } else { Reach::NotPublished },
             desired,
             cause: Cause::Person,
@@ -251,19 +253,19 @@ impl Inner {
                 "`{id}` was not confirmed in time; to publish it after all, send it again"
             )));
         }
-        if matches!(row.follows, None | Some((_, Part::Update))) {
-            let family = self.family(row).await?;
-            let newer = family.warnings().skip_while(|w| w.id != row.id).skip(1).filter(|w| w.ended.is_none());
-            for update in newer {
-                let said = self.content(&update.content).await?;
-                let have = self.memory.persons(&update.id, &update.content).len();
-                if have >= self.config().settings.emergency.persons(&said.body) {
-                    let new = &update.id;
-                    return Err(ActError::Conflict(words!(
-                        "`{id}` 已被 `{new}` 更新；补发：fabu retry {new}",
-                        "`{id}` was updated by `{new}`: fabu retry {new}"
-                    )));
-                }
+        // Of a warning what updates it; of a correction or an all-clear whatever was said since.
+        let is_warning = |row: &AnnouncementRow| matches!(row.follows, None | Some((_, Part::Update)));
+        let family = self.family(row).await?;
+        let since = family.rows.iter().skip_while(|w| w.id != row.id).skip(1);
+        for newer in since.filter(|w| !is_warning(row) || is_warning(w) && w.ended.is_none()) {
+            let said = self.content(&newer.content).await?;
+            let have = self.memory.persons(&newer.id, &newer.content).len();
+            if have >= self.config().settings.emergency.persons(&said.body) {
+                let new = &newer.id;
+                return Err(ActError::Conflict(words!(
+                    "`{id}` 之后又发过 `{new}`；补发：fabu retry {new}",
+                    "`{id}` was followed by `{new}`: fabu retry {new}"
+                )));
             }
         }
         Ok(())

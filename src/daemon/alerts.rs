@@ -79,7 +79,7 @@ impl Inner {
             MsgType::Cancel => {
                 self.highest_of(&alert)?;
                 let cancelled = self.referred(&alert).await?;
-                let closed = Closed { text: None, dry_run };
+                let closed = Closed { text: None, dry_run, shown: None };
                 match dry_run {
                     true => {
                         let would = self.all_clear(by, &cancelled, closed, &[]).await?;

@@ -47,6 +47,8 @@ const READ_AGAIN: u32 = 10;
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
 pub struct Urgent {
+    /// The hash of the content that was shown to the person: nothing else is sent.
+    pub shown: Option<String>,
     pub id: Option<String>,
     pub text: String,
     pub link: Option<String>,
@@ -107,6 +109,9 @@ impl Inner {
         let mut tries = 0;
         loop {
             let tried = self.tried(by, &urgent, accounts.clone(), wording.clone()).await?;
+            if urgent.shown.as_ref().is_some_and(|shown| shown != tried.content.hash().as_str()) {
+                return Err(closing::changed("content_hash"));
+            }
             match self.take(by, tried, urgent.source.as_deref(), Vec::new(), keys).await {
                 // The name that was made for it is another's: a new one is made.
                 Err(ActError::Ledger(LedgerError::Conflict)) if urgent.id.is_none() && tries < NAMES => tries += 1,
@@ -143,6 +148,7 @@ impl Inner {
             drill: self.config().drill,
             id: tried.id.clone(),
             level: tried.level,
+            text: body.text.clone(),
             accounts: tried.content.accounts.iter().filter(told).count(),
             platforms: shown_on(body, tried.content.accounts.iter().filter(told)),
             pictures: body.images.len(),
@@ -169,9 +175,9 @@ impl Inner {
         let needed = config.settings.emergency.persons(&content.body);
         let is_confirmed = needed <= 1;
         let hold = hold.and_then(|hold| self.beginning(hold, is_confirmed, now));
-        let mut consequences = match &content.body.follows {
-            Some(follows) if is_confirmed => self.consequences(by, follows).await?,
-            _ => Vec::new(),
+        let mut consequences = match is_confirmed {
+            true => self.consequences(by, &id, &content).await?,
+            false => Vec::new(),
         };
         // No longer than it lasts itself.
         let confirm_by = now + config.settings.emergency.confirm_within;

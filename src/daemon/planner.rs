@@ -15,7 +15,9 @@ use super::prune::{PRUNE, PRUNE_REFUSED, removed, waiting};
 use super::{Inner, answers, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
+use crate::core::announcement::{
+    Announcement, AnnouncementId, Body, ContentHash, Level, OccurrenceId, Priority, Timing,
+};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
 use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
@@ -56,11 +58,24 @@ pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading
     };
     let mut reading = folder::read(&context, known);
     // How many persons it needs is part of what they answer for: a configuration that is read again asks them anew.
+    // And what takes the place of words that several persons answered for needs as many.
+    let emergency = &config.settings.emergency;
+    let own: BTreeMap<AnnouncementId, (usize, Option<AnnouncementId>)> = (reading.desired.announcements.iter())
+        .map(|(id, announcement)| (id, &announcement.content.body))
+        .filter(|(_, body)| body.priority == Priority::Emergency)
+        .map(|(id, body)| (id.clone(), (emergency.persons(body), body.supersedes.clone())))
+        .collect();
+    let most = emergency.persons(&Body { priority: Priority::Emergency, level: Some(Level::Red), ..Body::said("") });
     for announcement in reading.desired.announcements.values_mut() {
         let body = &mut announcement.content.body;
-        if body.priority == Priority::Emergency {
-            body.persons = Some(config.settings.emergency.persons(body));
+        let Some((needed, mut old)) = own.get(&announcement.id).cloned() else { continue };
+        let (mut persons, mut seen) = (needed, BTreeSet::new());
+        while let Some(id) = old.take().filter(|id| seen.insert(id.clone())) {
+            let sent = known.emergencies.contains(&id).then_some((most, None));
+            let Some((of_it, before)) = own.get(&id).cloned().or(sent) else { break };
+            (persons, old) = (persons.max(of_it), before);
         }
+        body.persons = Some(persons);
     }
     reading
 }
@@ -218,7 +233,7 @@ impl Planner {
                         let why = Words::new("不再有这个时刻", "it no longer has this hour");
                         let (posts, occurrence) = (vec![id.clone()], Some(occurrence.clone()));
                         let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Rescheduled);
-                        Change::Stop(Box::new(Stop { posts, occurrence, account: None, reach, desired, cause, why }))
+                        Change::Stop(Box::new(Stop { posts, occurrence, accounts: None, reach, desired, cause, why }))
                     };
                     occurrences.iter().map(of).collect()
                 }
@@ -408,6 +423,7 @@ impl Inner {
         let known = Named {
             earlier: Some(self.ledger.names(now - SUPERSEDED).await?),
             of_socket: self.ledger.of_socket().await?,
+            emergencies: self.ledger.emergencies().await?,
         };
         let config = self.config();
         let work = move || read(&config, &known, now);

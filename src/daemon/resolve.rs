@@ -34,7 +34,9 @@ impl Inner {
     pub async fn resolve(self: &Arc<Self>, by: &Actor, id: DeliveryId, said: Said) -> Result<Resolved, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
-        if !matches!(row.state, State::Unknown | State::Accepted) {
+        // A person may find a post that its platform refused as far as anybody knew.
+        let is_open = matches!(row.state, State::Unknown | State::Accepted);
+        if !is_open && !(row.state == State::Failed && said.published.is_some()) {
             let state = row.state.as_str();
             let said = words!(
                 "它的状态是 {state}，并非结果不明",
@@ -91,7 +93,7 @@ impl Inner {
                 Err(StepError::Ledger(LedgerError::Conflict)) => {
                     let found = self.reload(row.id).await?;
                     // The person spoke of this attempt: of another one they said nothing.
-                    if found.attempt != row.attempt || !matches!(found.state, State::Unknown | State::Accepted) {
+                    if found.attempt != row.attempt || found.state != row.state {
                         let state = found.state.as_str();
                         return Err(ActError::Conflict(words!("它已成为 {state}", "it has become {state} meanwhile")));
                     }

@@ -293,13 +293,13 @@ async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, Ledger
     if posts.is_empty() {
         return Ok(Vec::new());
     }
-    let (account, new) = (Some(row.account.clone()), &row.announcement);
+    let (accounts, new) = (Some(BTreeSet::from([row.account.clone()])), &row.announcement);
     let (cause, why) = match content.body.part() {
         Some(Part::Correction) => (Cause::Corrected, words!("由 {new} 更正", "corrected by {new}")),
         _ => (Cause::Superseded, words!("被 {new} 取代", "superseded by {new}")),
     };
     let (occurrence, reach, desired) = (None, Reach::Newest, Desired::Removed);
-    let stop = Stop { posts: posts.clone(), occurrence, account, reach, desired, cause, why };
+    let stop = Stop { posts: posts.clone(), occurrence, accounts, reach, desired, cause, why };
     let superseded = Change::Superseded { posts, account: row.account.clone(), by: row.announcement.clone() };
     Ok(vec![Change::Stop(Box::new(stop)), superseded])
 }
@@ -308,13 +308,18 @@ async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, Ledger
 /// overtaken there, has not replaced anything itself.
 async fn replaced(inner: &Inner, content: &Content) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
     let mut found: BTreeSet<AnnouncementId> = BTreeSet::new();
+    let is_routine = content.body.priority != Priority::Emergency;
     let mut left: VecDeque<AnnouncementId> = content.body.replaced().into_iter().cloned().collect();
     while let Some(id) = left.pop_front() {
-        if !found.insert(id.clone()) {
+        if found.contains(&id) {
             continue;
         }
         let filter = Filter { announcement: Some(id.to_string()), max: 1, ..Filter::default() };
         let Some(announced) = inner.ledger.announcements(filter).await?.pop() else { continue };
+        if is_routine && announced.row.priority == Priority::Emergency {
+            continue;
+        }
+        found.insert(id);
         let content = inner.content(&announced.row.content).await?;
         if !crate::planted("chain_is_cut") {
             left.extend(content.body.replaced().into_iter().cloned());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::queue::{self, Context, Entry};
 use super::{Fault, Source, read_text, values};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::AnnouncementId;
+use crate::core::announcement::{AnnouncementId, Priority};
 use crate::core::plan::Desired;
 use crate::core::words::{Words, shown, words};
 
@@ -33,6 +33,8 @@ pub struct Named {
     pub earlier: Option<BTreeSet<AnnouncementId>>,
     /// Emergencies that came over the socket: no file may speak in their name.
     pub of_socket: BTreeSet<AnnouncementId>,
+    /// Announcements that are emergencies, wherever they came from.
+    pub emergencies: BTreeSet<AnnouncementId>,
 }
 
 /// Reads everything below the queue folder.
@@ -181,6 +183,11 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
         bad.insert(entry.announcement.id.clone());
     }
     let ids: BTreeSet<AnnouncementId> = entries.iter().map(|e| e.announcement.id.clone()).collect();
+    let emergencies: BTreeSet<AnnouncementId> = entries
+        .iter()
+        .filter(|e| e.announcement.content.body.priority == Priority::Emergency)
+        .map(|e| e.announcement.id.clone())
+        .collect();
     let next: BTreeMap<&AnnouncementId, &AnnouncementId> = entries
         .iter()
         .filter_map(|e| Some((&e.announcement.id, e.announcement.content.body.supersedes.as_ref()?)))
@@ -191,15 +198,18 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
             || reading.desired.standing.contains(old)
             || known.earlier.as_ref().is_none_or(|all| all.contains(old));
         let ring = is_ring(&entry.announcement.id, &next);
-        let is_sent = known.of_socket.contains(old);
+        // An emergency is its persons': what needs nobody's word does not take its place.
+        let is_routine = entry.announcement.content.body.priority != Priority::Emergency;
+        let is_emergency = known.emergencies.contains(old) || emergencies.contains(old);
+        let is_sent = known.of_socket.contains(old) || is_routine && is_emergency;
         if there && !ring && !is_sent {
             continue;
         }
         let safe = shown(old.as_str());
         let (said, hint) = if is_sent {
             let said = words!(
-                "`{safe}` 是紧急发布，队列文件不能取代它",
-                "`{safe}` is an emergency that was sent: no file takes its place"
+                "`{safe}` 是紧急发布，队列里的日常内容不能取代它",
+                "`{safe}` is an emergency: no file takes its place"
             );
             let hint = words!(
                 "用 fabu correct {safe} 或 fabu all-clear {safe}",

@@ -221,6 +221,8 @@ pub trait Ledger: Send + Sync {
     async fn names(&self, since: Time) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
     /// Names of the announcements that came over the socket, and not from the queue.
     async fn of_socket(&self) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
+    /// Every emergency there ever was.
+    async fn emergencies(&self) -> Result<BTreeSet<AnnouncementId>, LedgerError>;
     /// An emergency's first post and all its later words, oldest first.
     async fn family(&self, emergency: AnnouncementId) -> Result<Vec<AnnouncementRow>, LedgerError>;
     /// Deliveries with `next_at` up to `before`, emergencies first, then the earliest; of the platforms that are `full`

@@ -93,12 +93,13 @@ pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery
     delivery_list(db, &condition, &[Box::new(micros(before))])
 }
 
-/// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent whose
-/// instant had come by `came`.
+/// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent, or on
+/// their way, whose instant had come by `came`.
 pub fn waiting(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
     let states = "state IN ('retrying', 'unknown', 'accepted', 'published')";
     let mut found = delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])?;
     found.extend(delivery_list(db, PENDING, &[Box::new(micros(came))])?);
+    found.extend(in_state(db, State::Sending, came)?);
     Ok(found)
 }
 
@@ -135,11 +136,21 @@ pub fn of_socket(db: &Connection) -> Sql<BTreeSet<AnnouncementId>> {
     Ok(names.into_iter().map(AnnouncementId).collect())
 }
 
-/// An emergency's first post and all its later words, oldest first.
+pub fn emergencies(db: &Connection) -> Sql<BTreeSet<AnnouncementId>> {
+    let priority = rows::priority_number(Priority::Emergency);
+    let names = list(db, "SELECT id FROM announcements WHERE priority = $1", [priority], |r| r.get(0))?;
+    Ok(names.into_iter().map(AnnouncementId).collect())
+}
+
+/// An emergency's first post and all its later words, oldest first: in the order in which they were written, which no
+/// step of a clock changes.
 pub fn family(db: &Connection, emergency: &AnnouncementId) -> Sql<Vec<AnnouncementRow>> {
     let columns = rows::ANNOUNCEMENT;
-    let sql =
-        format!("SELECT {columns} FROM announcements WHERE id = $1 OR follows = $1 ORDER BY first_seen, part, id");
+    let written = "(SELECT min(d.id) FROM deliveries d WHERE d.announcement = announcements.id)";
+    let sql = format!(
+        "SELECT {columns} FROM announcements WHERE id = $1 OR follows = $1
+         ORDER BY follows IS NOT NULL, {written}, first_seen, part, id"
+    );
     list(db, &sql, [&emergency.0], rows::announcement)
 }
 

@@ -3,8 +3,6 @@
 //! What follows from them is decided by the pure functions of `core::delivery`; here is only what they read. It runs
 //! inside the writer's transaction, so nothing can come between the reading and the writing.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{Connection, params};
 
 use super::LedgerError;
@@ -13,7 +11,7 @@ use super::rows;
 use super::write::wrong;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::AnnouncementId;
+use crate::core::announcement::{AnnouncementId, Follows, Part};
 use crate::core::change::Change;
 use crate::core::delivery::{
     Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, later_word, step, stopped,
@@ -32,7 +30,8 @@ pub fn made_of(db: &Connection, order: &Change, now: Time) -> Result<Vec<Change>
             stopped(&rows, stop, now).into_iter().map(changed).collect()
         }
         Change::AddAbout(delivery, posts) => {
-            let there = later_word(&on_account(db, posts, &delivery.account)?);
+            let part = said_in(db, delivery)?.map_or(Part::Correction, |follows| follows.part);
+            let there = later_word(&on_account(db, posts, &delivery.account)?, part);
             added(delivery, there).into_iter().map(|row| Change::Add(Box::new(row))).collect()
         }
         Change::Decide(account) => decided(db, account, now)?.into_iter().map(changed).collect(),
@@ -47,9 +46,9 @@ fn changed(step: Step) -> Change {
 /// Every delivery of the posts that an order names, also of other occurrences: whether a release has begun is seen by
 /// all of them.
 fn named(db: &Connection, stop: &Stop) -> Result<Vec<Delivery>, LedgerError> {
-    match &stop.account {
-        Some(account) => on_account(db, &stop.posts, account),
-        None => {
+    match stop.accounts.iter().flatten().collect::<Vec<_>>()[..] {
+        [account] => on_account(db, &stop.posts, account),
+        _ => {
             let mut rows = Vec::new();
             for post in &stop.posts {
                 let found = read::list(db, &read::deliveries_where("announcement = $1"), [&post.0], rows::delivery);
@@ -67,6 +66,12 @@ fn on_account(db: &Connection, posts: &[AnnouncementId], account: &AccountId) ->
         rows.extend(read::list(db, &sql, params![post.0, account.0], rows::delivery).map_err(wrong)?);
     }
     Ok(rows)
+}
+
+/// What a delivery says something about.
+fn said_in(db: &Connection, row: &Delivery) -> Result<Option<Follows>, LedgerError> {
+    let content = read::content(db, row.content.as_str()).map_err(wrong)?;
+    Ok(content.and_then(|content| content.body.follows))
 }
 
 /// A later word of an emergency to one account, as it is added: at once, or when it is known that it is needed.
@@ -94,11 +99,9 @@ fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>,
     let waiting = read::list(db, &sql, [&account.0], rows::delivery).map_err(wrong)?;
     let mut steps = Vec::new();
     for row in waiting.iter().filter(|row| row.state == State::Held) {
-        let content = read::content(db, row.content.as_str()).map_err(wrong)?;
-        let posts: BTreeSet<AnnouncementId> =
-            content.and_then(|content| content.body.follows).map(|follows| follows.posts).unwrap_or_default();
-        let posts: Vec<AnnouncementId> = posts.into_iter().collect();
-        let event = match later_word(&on_account(db, &posts, account)?) {
+        let Some(follows) = said_in(db, row)? else { continue };
+        let posts: Vec<AnnouncementId> = follows.posts.into_iter().collect();
+        let event = match later_word(&on_account(db, &posts, account)?, follows.part) {
             Where::There => Event::GateOpen { at: now, expires_at: row.expires_at },
             Where::Nowhere => Event::Withdrawn {
                 desired: Desired::Stopped,

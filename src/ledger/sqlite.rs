@@ -251,6 +251,10 @@ impl Ledger for Sqlite {
         self.read(read::of_socket).await
     }
 
+    async fn emergencies(&self) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
+        self.read(read::emergencies).await
+    }
+
     async fn family(&self, emergency: AnnouncementId) -> Result<Vec<AnnouncementRow>, LedgerError> {
         self.read(move |db| read::family(db, &emergency)).await
     }

@@ -90,6 +90,7 @@ passed_on! {
     holds() -> Got<Vec<Hold>>;
     kept_back(until: Time, accounts: Option<BTreeSet<AccountId>>) -> Got<KeptBack>;
     of_socket() -> Got<BTreeSet<AnnouncementId>>;
+    emergencies() -> Got<BTreeSet<AnnouncementId>>;
     family(emergency: AnnouncementId) -> Got<Vec<AnnouncementRow>>;
     accounts() -> Got<BTreeMap<AccountId, AccountRow>>;
     receipts(account: AccountId, except: DeliveryId, before: Time) -> Got<Receipts>;

@@ -4,11 +4,11 @@
 //! would never get through. These name posts and say what is to become of them; the ledger applies them, with
 //! these functions, in the transaction that contains them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Time;
 use super::super::accounts::AccountId;
-use super::super::announcement::{AnnouncementId, OccurrenceId};
+use super::super::announcement::{AnnouncementId, OccurrenceId, Part};
 use super::super::words::Words;
 use super::{Cause, Delivery, DeliveryId, Desired, Event, Policy, State, Step, step};
 
@@ -18,7 +18,7 @@ pub struct Stop {
     pub posts: Vec<AnnouncementId>,
     /// `None` means every occurrence, and every account.
     pub occurrence: Option<OccurrenceId>,
-    pub account: Option<AccountId>,
+    pub accounts: Option<BTreeSet<AccountId>>,
     pub reach: Reach,
     pub desired: Desired,
     pub cause: Cause,
@@ -56,7 +56,7 @@ pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
     };
     let named = |row: &&Delivery| {
         order.occurrence.as_ref().is_none_or(|id| *id == row.occurrence)
-            && order.account.as_ref().is_none_or(|id| *id == row.account)
+            && order.accounts.as_ref().is_none_or(|all| all.contains(&row.account))
     };
     rows.iter()
         .filter(named)
@@ -71,17 +71,24 @@ pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
 }
 
 /// Decides on a delivery that says something about earlier posts on its account, by where those are: it goes, it
-/// waits until that is known, or nobody there has seen what it is about.
-pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>) -> Where {
-    let mut found = Where::Nowhere;
+/// waits until that is known, or nobody there has seen what it is about. What is wrong is corrected as soon as any of it
+/// stands; an all-clear is the last word, and goes when none of them can still appear after it.
+pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>, part: Part) -> Where {
+    let is_last = part == Part::AllClear;
+    let (mut is_there, mut may_appear) = (false, false);
     for post in posts {
         match post.state {
-            State::Published | State::Accepted => return Where::There,
-            State::Sending | State::Unknown => found = Where::Unknown,
+            State::Accepted if is_last => may_appear = true,
+            State::Published | State::Accepted => is_there = true,
+            State::Sending | State::Unknown => may_appear = true,
             _ => {}
         }
     }
-    found
+    match (is_there, may_appear) {
+        (_, true) if is_last || !is_there => Where::Unknown,
+        (true, _) => Where::There,
+        _ => Where::Nowhere,
+    }
 }
 
 /// The whereabouts, on one account, of the posts that a later one is about.

@@ -142,6 +142,7 @@ pub struct Preview {
     pub drill: bool,
     pub id: AnnouncementId,
     pub level: Level,
+    pub text: String,
     pub accounts: usize,
     pub platforms: BTreeMap<String, Shown>,
     pub pictures: usize,

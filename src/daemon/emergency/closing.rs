@@ -4,14 +4,16 @@
 //! told once. While what they are about is still going out its rows change every millisecond: so their commit stops
 //! it by an order, and decides by where each post is at that moment whether an account is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::kin::{Family, Whereabouts};
-use super::tried::{Tried, Wording, quoted};
+use super::tried::{Tried, Wording, invalid, quoted};
 use super::{Key, NAMES, Urgent, answered_with};
-use crate::core::announcement::{Content, Follows, Part};
+use crate::core::accounts::AccountId;
+use crate::core::announcement::{AnnouncementId, Content, Follows, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Ended, Note};
 use crate::core::delivery::{Cause, Delivery, Desired, Reach, State, Stop};
 use crate::core::words::{Words, words};
@@ -25,6 +27,30 @@ use crate::ledger::LedgerError;
 pub struct Closed<'a> {
     pub text: Option<&'a str>,
     pub dry_run: bool,
+    /// The words that were shown to the person, empty where nobody was to be told: nothing else is said.
+    pub shown: Option<&'a str>,
+}
+
+impl Closed<'_> {
+    /// Refuses to say what the person was not shown.
+    fn is_as_shown(&self, tried: Option<&Tried>) -> Result<(), ActError> {
+        let says = tried.map_or("", |tried| tried.content.body.text.as_str());
+        if self.dry_run || self.shown.is_none_or(|shown| shown == says) {
+            return Ok(());
+        }
+        Err(changed("shown"))
+    }
+}
+
+/// What would be said is not what somebody was shown.
+pub(super) fn changed(field: &'static str) -> ActError {
+    invalid(
+        field,
+        Words::new(
+            "要发的内容与所示不同：其间有了变化，请重看",
+            "this is not what was shown any more: something came in between, look again",
+        ),
+    )
 }
 
 /// A correction or an all-clear, tried.
@@ -69,7 +95,7 @@ impl Inner {
         }
         let last = self.last_words(by, &family, &row, wrong, Part::Correction, closed).await?;
         if closed.dry_run {
-            return Ok(json!(self.closing_preview(last, None).await?));
+            return Ok(json!(self.closing_preview(last, Part::Correction, None).await?));
         }
         let why = words!("由 {by} 更正", "corrected by {by}");
         // A correction stops what it corrects in what follows from its last word. Until then one person may stop what is
@@ -184,7 +210,7 @@ impl Inner {
         let last = self.last_words(by, &family, &row, posts, Part::AllClear, closed).await?;
         let hold = self.standing_hold(&family.hold());
         if closed.dry_run {
-            return Ok(Ok(json!(self.closing_preview(last, hold.map(|hold| hold.id)).await?)));
+            return Ok(Ok(json!(self.closing_preview(last, Part::AllClear, hold.map(|hold| hold.id)).await?)));
         }
         // A warning that comes after its all-clear would be a false one.
         let why = words!("由 {by} 解除", "ended by {by}");
@@ -230,6 +256,7 @@ impl Inner {
             whereabouts.coming.clear();
         }
         if whereabouts.is_empty() {
+            closed.is_as_shown(None)?;
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
         // Its words are quoted that people have read: the newest that stand.
@@ -256,12 +283,22 @@ impl Inner {
             tried = self.tried(by, &linked, accounts, Wording::closing(own)).await;
         }
         let about = posts.iter().map(|post| post.id.clone()).collect();
-        Ok(LastWords { posts, whereabouts, tried: Some(Tried { about, ..tried? }) })
+        let tried = Tried { about, ..tried? };
+        // Where it is about to go and is stopped with this, nobody was shown any words, and hardly anybody is told.
+        if !whereabouts.carry.is_empty() || !whereabouts.uncertain.is_empty() {
+            closed.is_as_shown(Some(&tried))?;
+        }
+        Ok(LastWords { posts, whereabouts, tried: Some(tried) })
     }
 
-    async fn closing_preview(&self, last: LastWords, ends_hold: Option<String>) -> Result<ClosingPreview, ActError> {
+    async fn closing_preview(
+        &self,
+        last: LastWords,
+        part: Part,
+        ends_hold: Option<String>,
+    ) -> Result<ClosingPreview, ActError> {
         let stops = last.whereabouts.rows.iter().filter(|d| is_open(d) && d.desired == Desired::Published).count();
-        let waiting = last.whereabouts.uncertain.len();
+        let waiting = last.whereabouts.waiting(part);
         let post = match &last.tried {
             Some(tried) => Some(self.preview(tried).await?),
             None => None,
@@ -277,9 +314,31 @@ impl Inner {
         open.map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
     }
 
-    /// The changes a later word makes to its emergency when all its persons have given their word.
-    pub(super) async fn consequences(&self, by: &Actor, follows: &Follows) -> Result<Vec<Change>, ActError> {
-        let rows = self.ledger.family(follows.emergency.clone()).await?;
+    /// The changes that an emergency's post makes to what was said before when all its persons have given their word.
+    pub(super) async fn consequences(
+        &self,
+        by: &Actor,
+        id: &AnnouncementId,
+        content: &Content,
+    ) -> Result<Vec<Change>, ActError> {
+        let Some(follows) = &content.body.follows else {
+            let mut changes = Vec::new();
+            if let Some(old) = &content.body.supersedes
+                && let Some(row) = self.announced(old.as_str()).await?
+            {
+                let said = self.family(&row).await?;
+                changes.extend(overtaken(&said, id, [Part::Correction, Part::AllClear], Some(&content.accounts)));
+            }
+            return Ok(changes);
+        };
+        let family =
+            Family { root: follows.emergency.clone(), rows: self.ledger.family(follows.emergency.clone()).await? };
+        // An emergency that goes on is not over; what was said wrongly goes where the new words come.
+        let (over, wrong) = (
+            overtaken(&family, id, [Part::AllClear], None),
+            overtaken(&family, id, [Part::Correction], Some(&content.accounts)),
+        );
+        let rows = family.rows;
         let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
         Ok(match follows.part {
             Part::Correction => {
@@ -294,13 +353,27 @@ impl Inner {
                 changes.extend(hold.as_ref().map(Change::end_of));
                 changes
             }
-            // An emergency that goes on is not over.
             Part::Update => {
-                let over = about.iter().filter(|row| row.ended.is_some());
-                over.map(|row| Change::Ended(row.id.clone(), None)).collect()
+                let ended = about.iter().filter(|row| row.ended.is_some());
+                ended.map(|row| Change::Ended(row.id.clone(), None)).chain(over).chain(wrong).collect()
             }
         })
     }
+}
+
+/// Last words that are not out yet say nothing of what has come since: they would be the newest on their accounts.
+fn overtaken<const N: usize>(
+    family: &Family,
+    by: &AnnouncementId,
+    parts: [Part; N],
+    accounts: Option<&BTreeSet<AccountId>>,
+) -> Option<Change> {
+    let said = parts.into_iter().flat_map(|part| family.later(part)).filter(|row| row.id != *by);
+    let posts: Vec<AnnouncementId> = said.map(|row| row.id.clone()).collect();
+    let why = words!("已被 {by} 更新", "overtaken by {by}");
+    let (reach, desired, cause) = (Reach::NotPublished, Desired::Stopped, Cause::Superseded);
+    let stop = Stop { posts, occurrence: None, accounts: accounts.cloned(), reach, desired, cause, why };
+    (!stop.posts.is_empty()).then(|| Change::Stop(Box::new(stop)))
 }
 
 /// An order that stops the deliveries of these posts that are not out; with `Removed`, those that may be out are taken
@@ -308,7 +381,7 @@ impl Inner {
 fn stop(posts: &[AnnouncementRow], desired: Desired, cause: Cause, why: Words) -> Change {
     let posts = posts.iter().map(|post| post.id.clone()).collect();
     let reach = Reach::NotPublished;
-    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
+    Change::Stop(Box::new(Stop { posts, occurrence: None, accounts: None, reach, desired, cause, why }))
 }
 
 /// Not out, and not given up.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::tried::invalid;
-use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::AnnouncementRow;
@@ -45,34 +44,30 @@ impl Family {
 pub struct Whereabouts {
     /// The posts that stand somewhere, or may.
     pub posts: BTreeSet<AnnouncementId>,
-    /// Accounts that carry one of them, and since when.
-    pub carry: BTreeMap<AccountId, Time>,
-    /// Accounts on which one of them may be, and since when at the latest.
-    pub uncertain: BTreeMap<AccountId, Time>,
-    /// Accounts to which one of them is about to go: any of these may have it before the next thing is written.
-    pub coming: BTreeMap<AccountId, Time>,
+    /// Accounts that carry some of them, and which.
+    pub carry: PostsOn,
+    /// Accounts on which some of them may be.
+    pub uncertain: PostsOn,
+    /// Accounts to which some of them are about to go: any of these may have it before the next thing is written.
+    pub coming: PostsOn,
     pub rows: Vec<Delivery>,
 }
+
+pub type PostsOn = BTreeMap<AccountId, BTreeSet<AnnouncementId>>;
 
 impl Whereabouts {
     pub fn of(rows: Vec<Delivery>) -> Whereabouts {
         let mut found = Whereabouts::default();
         for row in rows.iter().filter(|d| d.desired != Desired::Removed) {
-            let began = row.first_send();
-            let (there, since) = match row.state {
-                State::Published | State::Accepted => {
-                    (&mut found.carry, row.receipt.as_ref().map_or(began, |r| r.accepted_at))
-                }
-                State::Sending | State::Unknown => (&mut found.uncertain, began),
-                State::Scheduled | State::Ready | State::Retrying => (&mut found.coming, began),
+            let there = match row.state {
+                State::Published | State::Accepted => &mut found.carry,
+                State::Sending | State::Unknown => &mut found.uncertain,
+                State::Scheduled | State::Ready | State::Retrying => &mut found.coming,
                 _ => continue,
             };
             found.posts.insert(row.announcement.clone());
-            let at = there.entry(row.account.clone()).or_insert(since);
-            *at = (*at).max(since);
+            there.entry(row.account.clone()).or_default().insert(row.announcement.clone());
         }
-        found.uncertain.retain(|account, _| !found.carry.contains_key(account));
-        found.coming.retain(|a, _| !found.carry.contains_key(a) && !found.uncertain.contains_key(a));
         found.rows = rows;
         found
     }
@@ -85,12 +80,27 @@ impl Whereabouts {
         self.carry.keys().chain(self.uncertain.keys()).chain(self.coming.keys()).cloned().collect()
     }
 
-    /// Leaves out accounts that were spoken to since they began to carry it.
-    pub fn without(&mut self, spoken: &BTreeMap<AccountId, Time>) {
-        let unspoken = |account: &AccountId, since: &Time| spoken.get(account).is_none_or(|at| at < since);
-        self.carry.retain(|a, since| unspoken(a, since));
-        self.uncertain.retain(|a, since| unspoken(a, since));
-        self.coming.retain(|a, since| unspoken(a, since));
+    /// The posts that stand on each account, or may.
+    pub fn on_each(&self) -> PostsOn {
+        let mut found = PostsOn::new();
+        for (account, posts) in self.carry.iter().chain(&self.uncertain).chain(&self.coming) {
+            found.entry(account.clone()).or_default().extend(posts.iter().cloned());
+        }
+        found
+    }
+
+    /// Leaves out accounts that were told of each post they carry or may carry.
+    pub fn without(&mut self, told: &PostsOn) {
+        let on_each = self.on_each();
+        let untold = |account: &AccountId| told.get(account).is_none_or(|told| !on_each[account].is_subset(told));
+        for part in [&mut self.carry, &mut self.uncertain, &mut self.coming] {
+            part.retain(|account, _| untold(account));
+        }
+    }
+
+    /// On how many accounts a later word waits until it is known whether a post is there.
+    pub fn waiting(&self, part: Part) -> usize {
+        self.uncertain.keys().filter(|a| part == Part::AllClear || !self.carry.contains_key(*a)).count()
     }
 }
 
@@ -149,9 +159,9 @@ impl Inner {
         Ok(Whereabouts::of(rows))
     }
 
-    /// Accounts that the later words of one kind spoke to, or will, and when those were asked for.
-    pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<BTreeMap<AccountId, Time>, ActError> {
-        let mut spoken = BTreeMap::new();
+    /// Accounts that the later words of one kind spoke to, or will, and the posts they told them of.
+    pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<PostsOn, ActError> {
+        let mut spoken = PostsOn::new();
         for row in family.later(part) {
             // What waits for a second person's word is not said, and what was taken down is not said any more.
             let lives = |d: &Delivery| {
@@ -159,8 +169,10 @@ impl Inner {
                 let awaits = d.state == State::Held && d.cause == Some(Cause::Confirmation);
                 !is_gone && !awaits && d.desired != Desired::Removed
             };
-            for delivery in self.all_of(row.id.as_str()).await?.into_iter().filter(lives) {
-                spoken.insert(delivery.account, row.first_seen);
+            let content = self.content(&row.content).await?;
+            let Some(about) = content.body.follows.as_ref() else { continue };
+            for delivery in self.rows_of([&row.id].into_iter()).await?.into_iter().filter(lives) {
+                spoken.entry(delivery.account).or_default().extend(about.posts.iter().cloned());
             }
         }
         Ok(spoken)

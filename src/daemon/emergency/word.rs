@@ -3,13 +3,13 @@
 //! A word is for exactly what was shown. With the last one that is needed the intents are committed, and whatever the
 //! post does to its emergency and to routine: not before, and all at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::kin::{hold_name, reason_of, root_of};
+use super::kin::{PostsOn, Whereabouts, hold_name, reason_of, root_of};
 use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -101,11 +101,9 @@ impl Inner {
             armed = self.let_go_on(&open, now, &mut changes, &mut reserved)?;
             let hold = self.silence_of(&row, &content, by, now, goes_now);
             changes.extend(hold.map(Change::Hold));
-            if let Some(follows) = &content.body.follows {
-                let consequences = self.consequences(by, follows).await?;
-                has_ended = consequences.iter().any(|change| matches!(change, Change::HoldEnded { .. }));
-                changes.extend(consequences);
-            }
+            let consequences = self.consequences(by, &row.id, &content).await?;
+            has_ended = consequences.iter().any(|change| matches!(change, Change::HoldEnded { .. }));
+            changes.extend(consequences);
         }
         changes.push(Change::Confirmed {
             announcement: row.id.clone(),
@@ -127,8 +125,8 @@ impl Inner {
         Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, has_ended))
     }
 
-    /// Accounts that were told by another post what this one is to tell them, since they began to carry what it is about:
-    /// an account is told once, and after a correction there is nothing to clear.
+    /// Accounts that were told by another post what this one is to tell them, of each post they carry of those it is
+    /// about: an account is told once, and after a correction there is nothing to clear.
     async fn said_already(&self, row: &AnnouncementRow, body: &Body) -> Result<BTreeSet<AccountId>, ActError> {
         let closing = body.follows.as_ref().filter(|f| matches!(f.part, Part::Correction | Part::AllClear));
         let Some(follows) = closing else { return Ok(BTreeSet::new()) };
@@ -136,16 +134,13 @@ impl Inner {
         family.rows.retain(|other| other.id != row.id);
         let mut told = match follows.part {
             Part::AllClear => self.spoken(&family, Part::AllClear).await?,
-            _ => BTreeMap::new(),
+            _ => PostsOn::new(),
         };
-        told.extend(self.spoken(&family, Part::Correction).await?);
-        let mut carried: BTreeMap<AccountId, Time> = BTreeMap::new();
-        for d in self.rows_of(follows.posts.iter()).await? {
-            let since = d.first_send();
-            let newest = carried.entry(d.account).or_insert(since);
-            *newest = since.max(*newest);
+        for (account, posts) in self.spoken(&family, Part::Correction).await? {
+            told.entry(account).or_default().extend(posts);
         }
-        told.retain(|account, at| carried.get(account).is_none_or(|since| *at >= *since));
+        let carried = Whereabouts::of(self.rows_of(follows.posts.iter()).await?).on_each();
+        told.retain(|account, posts| carried.get(account).is_none_or(|carried| carried.is_subset(posts)));
         Ok(told.into_keys().collect())
     }
 
