@@ -171,3 +171,59 @@ fn r41_what_is_not_meant_not_in_force_or_not_theirs_to_say_is_never_published() 
         assert_eq!(standing(&city, "市气象台发布暴雨橙色预警。请避雨。"), 6);
     });
 }
+
+#[test]
+fn a_message_that_was_overtaken_on_its_way_undoes_nothing() {
+    simulate(async {
+        let city = city(3);
+        let daemon = city.start().await;
+        sent(&daemon, &[]).await.unwrap();
+        city.sleep(60).await;
+        let references =
+            "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>";
+        let later = |id: &'static str, kind: &'static str, sent: &'static str| {
+            [
+                ("<identifier>a-1", id),
+                ("<msgType>Alert", kind),
+                ("<scope>Public</scope>", references),
+                ("<sent>2026-11-24T07:59:00+08:00", sent),
+            ]
+        };
+        let cancel = later("<identifier>a-3", "<msgType>Cancel", "<sent>2026-11-24T08:01:00+08:00");
+        sent(&daemon, &cancel).await.unwrap();
+        city.sleep(20 * 60).await;
+        let update = later("<identifier>a-4", "<msgType>Update", "<sent>2026-11-24T08:21:00+08:00");
+        sent(&daemon, &update).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "注意防范"), 10);
+        // The same cancel once more, from another hand; and an update that took its time.
+        let again = daemon.inner.alert(&person(1001), alert(&cancel), false, None).await;
+        assert!(matches!(&again, Err(ActError::Invalid(field, _)) if field == "sent"), "{again:?}");
+        let look = daemon.inner.alert(&person(1000), alert(&cancel), true, None).await.unwrap();
+        assert_eq!(look["state"], "taken_before", "{look}");
+        let late = later("<identifier>a-2", "<msgType>Update", "<sent>2026-11-24T08:00:00+08:00");
+        assert!(matches!(sent(&daemon, &late).await, Err(ActError::Invalid(field, _)) if field == "sent"));
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "注意防范"), 10);
+    });
+}
+
+#[test]
+fn an_alert_of_which_a_part_would_be_left_out_is_refused() {
+    simulate(async {
+        let city = city(4);
+        let daemon = city.start().await;
+        // A second info in the same language, for other people.
+        let refused = sent(&daemon, &[("<language>en</language>", "<language>zh-CN</language>")]).await;
+        assert!(matches!(refused, Err(ActError::Invalid(field, _)) if field == "info"));
+        // A file that has its name keeps nobody from hearing that.
+        let id = daemon.inner.alert(&person(1000), alert(&[]), true, None).await.unwrap()["id"].clone();
+        let id = id.as_str().unwrap();
+        city.save(
+            "a.yaml",
+            &format!("announcements:\n  - {{id: {id}, text: 早安, at: 2026-11-25 08:00, to: [shanghai]}}\n"),
+        );
+        city.sleep(20).await;
+        assert!(matches!(sent(&daemon, &[]).await, Err(ActError::Conflict(_))));
+    });
+}

@@ -322,3 +322,40 @@ fn r29_a_token_that_is_dead_is_asked_about_once_and_not_hammered() {
         assert!(asked <= 2, "{asked} requests with a dead token");
     });
 }
+
+#[test]
+fn r10_a_repeat_that_becomes_one_hour_is_not_published_again_for_it() {
+    simulate(async {
+        let city = City::new(START, 21, "");
+        let say = |text: &str, when: &str| {
+            city.save(
+                "a.yaml",
+                &format!("announcements:\n  - {{id: a, text: {text}, {when}, to: [shanghai], catch_up: 2h}}\n"),
+            );
+        };
+        say("早安", "repeat: \"10 8 * * *\"");
+        let daemon = city.start().await;
+        city.sleep(11 * 60).await;
+        assert_eq!(city.sandbox.posts().len(), 4);
+        say("早安", "at: 2026-11-24 08:10");
+        city.sleep(60).await;
+        say("早上好", "at: 2026-11-24 08:10");
+        city.sleep(3600).await;
+        assert_eq!(city.sandbox.posts().len(), 4, "{:?}", city.sandbox.posts());
+        drop(daemon);
+    });
+}
+
+#[test]
+fn r03_what_is_moved_into_a_file_that_is_broken_is_not_taken_out() {
+    simulate(async {
+        let city = City::new(START, 22, "");
+        city.save("a.yaml", &file(&[one("a", "早安", "2026-11-24 08:10"), one("b", "午安", "2026-11-24 08:10")]));
+        let daemon = city.start().await;
+        city.sleep(20).await;
+        city.save("a.yaml", &file(&[one("b", "午安", "2026-11-24 08:10")]));
+        city.save("c.yaml", &format!("{}  - id: [\n", file(&[one("a", "早安", "2026-11-24 08:10")])));
+        city.sleep(900).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
+    });
+}

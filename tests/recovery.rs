@@ -354,7 +354,9 @@ fn r52_what_a_person_settles_at_the_command_line_is_so() {
         assert_eq!(many.0, Some(0), "{}", many.1);
         let unasked = resolve(&["resolve", "--all", "a", "--not-published"]);
         assert_eq!(unasked.0, Some(1), "nobody was asked: {}", unasked.1);
-        city.http.delete(format!("http://{}/_sandbox/faults", city.control)).send().await.unwrap();
+        let faults = format!("http://{}/_sandbox/faults", city.control);
+        let cleared = city.http.delete(faults).header("content-type", "application/json").send().await.unwrap();
+        assert!(cleared.status().is_success());
         let rest = resolve(&["resolve", "--all", "a", "--not-published", "--yes"]);
         assert_eq!(rest.0, Some(0), "{}", rest.1);
         let open = city.settled().await;
@@ -362,6 +364,25 @@ fn r52_what_a_person_settles_at_the_command_line_is_so() {
         let posts = city.posts().await;
         let accounts: std::collections::BTreeSet<&str> = posts.iter().filter_map(|p| p["account"].as_str()).collect();
         assert_eq!((posts.len(), accounts.len()), (8, 8), "each once: {posts:?}");
+    });
+}
+
+#[test]
+fn r27_a_daemon_that_may_open_too_little_says_so_and_does_not_start() {
+    runtime().block_on(async {
+        let city = City::new(&[]).await;
+        let run = city.command(&["run"]);
+        let limited = |files: u32| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(format!("ulimit -n {files}; exec \"$@\"")).arg("sh");
+            command.arg(run.get_program()).args(run.get_args());
+            secrets(&mut command).env("LANG", "en_US.UTF-8").stderr(Stdio::piped());
+            command
+        };
+        let output = limited(64).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("64 files and connections"), "{said}");
     });
 }
 

@@ -10,6 +10,8 @@ use crate::clock::Clock;
 /// A request with a key is asked so often before nobody is said to answer.
 const TRIES: u32 = 6;
 const BETWEEN: Duration = Duration::from_secs(1);
+/// No answer takes longer, unless the daemon is stopped or its disk is; who waits in front of a terminal has to know.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Speaks to the daemon behind a socket.
 pub struct Client {
@@ -22,6 +24,9 @@ pub struct Client {
 pub enum ClientError {
     #[error("no daemon answers on {0}")]
     Unreachable(String),
+    /// It has the request, and does not answer.
+    #[error("the daemon on {0} does not answer")]
+    Silent(String),
     /// The daemon's own words, in both languages.
     #[error("{en}")]
     Refused { status: u16, en: String, zh: String, field: Option<String> },
@@ -36,6 +41,7 @@ impl Client {
             .unix_socket(socket.to_owned())
             .no_proxy()
             .retry(reqwest::retry::never())
+            .timeout(PATIENCE)
             .build()
             .expect("a client without TLS settings of its own is always built");
         Client { http, socket: socket.to_owned() }
@@ -86,9 +92,8 @@ impl Client {
 
     /// The text at a path, in the form asked for.
     pub async fn get_as(&self, path: &str, form: &str) -> Result<String, ClientError> {
-        let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
         let request = self.http.get(format!("http://fabu{path}")).header("accept", form);
-        let answer = request.send().await.map_err(unreachable)?;
+        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
         if answer.status().is_success() {
             return answer.text().await.map_err(|e| ClientError::Odd(e.to_string()));
         }
@@ -100,13 +105,17 @@ impl Client {
     }
 
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value, ClientError> {
-        let unreachable = |_| ClientError::Unreachable(self.socket.display().to_string());
-        let answer = request.send().await.map_err(unreachable)?;
+        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
         if !answer.status().is_success() {
             return Err(self.refusal(answer).await);
         }
-        let bytes = answer.bytes().await.map_err(unreachable)?;
+        let bytes = answer.bytes().await.map_err(|error| self.unanswered(&error))?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))
+    }
+
+    fn unanswered(&self, error: &reqwest::Error) -> ClientError {
+        let socket = self.socket.display().to_string();
+        if error.is_timeout() { ClientError::Silent(socket) } else { ClientError::Unreachable(socket) }
     }
 
     async fn refusal(&self, answer: reqwest::Response) -> ClientError {

@@ -314,6 +314,17 @@ pub fn refused(error: &ClientError, voice: Voice) -> Exit {
             ));
             Exit::Unreachable
         }
+        ClientError::Silent(socket) => {
+            voice.error(&words!(
+                "守护进程收到了请求，没有回答：{socket}；做没做成不知道",
+                "the daemon on {socket} has the request and does not answer: whether it was done is not known"
+            ));
+            voice.hint(&Words::new(
+                "它可能被暂停，或磁盘卡住：看看 fabu status，再决定要不要重来",
+                "it may be stopped, or its disk may hang: look with `fabu status` before you ask again",
+            ));
+            Exit::Unreachable
+        }
         ClientError::Refused { status, en, zh, .. } => {
             voice.error(&Words::new(zh.as_str(), en.as_str()));
             if *status == 403 { Exit::Denied } else { Exit::Failed }

@@ -34,6 +34,7 @@ pub async fn during(file: &Path, voice: Voice, env: Env, errand: impl Future<Out
 
 async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl Future<Output = Exit>) -> Exit {
     guard_memory();
+    let files = all_files();
     let (config, faults) = config::read(file, &env, true);
     let Some(config) = config.map(|config| Config { direct, ..config }) else {
         for fault in &faults {
@@ -50,6 +51,18 @@ async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl
         ));
         return Exit::Failed;
     }
+    let needed = u64::from(config.connections().values().sum::<u32>()) + OWN_FILES;
+    if files < needed {
+        voice.error(&words!(
+            "最多只能打开 {files} 个文件和连接，至少要 {needed} 个：一旦用完，套接字就没有回应",
+            "{files} files and connections may be open at once, and {needed} are needed: without them nobody is answered"
+        ));
+        voice.hint(&Words::new(
+            "放宽限制（ulimit -Hn，systemd 的 LimitNOFILE），或减少 `limits.connections`",
+            "raise the limit (ulimit -Hn, systemd's LimitNOFILE), or lower `limits.connections`",
+        ));
+        return Exit::Failed;
+    }
     match started(config, faults, voice, env, errand).await {
         Ok(exit) => exit,
         Err(words) => {
@@ -57,6 +70,20 @@ async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl
             Exit::Failed
         }
     }
+}
+
+/// Descriptors for the ledger and its readers, the queue, the socket and those who ask on it.
+const OWN_FILES: u64 = 128;
+
+/// As many descriptors as the machine allows this process, which may be more than it was started with.
+fn all_files() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 async fn started(

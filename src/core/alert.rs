@@ -116,6 +116,13 @@ impl Alert {
         self.infos.iter().rev().max_by_key(fit)
     }
 
+    /// The infos in the language of this one, it among them.
+    pub fn alike(&self, info: &Info) -> impl Iterator<Item = &Info> {
+        let language = |info: &Info| info.language.as_deref().unwrap_or(UNSAID_LANGUAGE).to_ascii_lowercase();
+        let its = language(info);
+        self.infos.iter().filter(move |other| language(other) == its)
+    }
+
     /// When the last of its infos ends; `None` when one of them says no end.
     pub fn expires(&self) -> Option<Time> {
         let ends: Option<Vec<Time>> = self.infos.iter().map(|info| info.expires).collect();

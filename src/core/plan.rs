@@ -226,8 +226,12 @@ fn changed(
     let id = &announcement.id;
     let mut actions = Vec::new();
     let mut occurrences = wanted(announcement, now, now, rules);
-    let is_released = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(KnownOccurrence::is_released);
-    if !is_repeat(announcement) && occurrences.iter().any(|(o, _)| is_released(o)) {
+    // Its own occurrence, or that of the same hour, when it was one of a repeat.
+    let is_released = |o: &OccurrenceId, at: Time| {
+        let its = known.occurrences.iter().filter(|(other, k)| *other == o || k.release == at);
+        its.into_iter().any(|(_, k)| k.is_released())
+    };
+    if !is_repeat(announcement) && occurrences.iter().any(|(o, at)| is_released(o, *at)) {
         let same_words = announcement.content.body.hash() == known.row.body;
         if !same_words && known.row.edited.as_ref() != Some(content) {
             actions.push(Action::EditedAfterPublication(id.clone(), content.clone()));

@@ -123,8 +123,11 @@ impl Inner {
         let committed = self.commit(by, changes).await?;
         self.quiet().await;
         let (mut cancelled, mut in_flight, mut taking_down, mut out_of_reach) = (0, 0, 0, 0);
+        // Some were cancelled before, and only never begin again now.
+        let was_cancelled = |id| rows.iter().any(|d| d.id == id && d.state == State::Cancelled);
         for after in committed.stepped() {
             match after.state {
+                State::Cancelled if was_cancelled(after.id) => {}
                 State::Cancelled => cancelled += 1,
                 State::Published => {
                     taking_down += 1;

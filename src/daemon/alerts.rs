@@ -27,6 +27,8 @@ use crate::core::delivery::State;
 use crate::core::template::{Template, spoken};
 use crate::core::words::{Words, shown, words};
 
+/// A message takes no longer from its office to here.
+const ON_ITS_WAY: TimeDelta = TimeDelta::minutes(5);
 /// Clocks of two offices may differ by this much.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
 /// The language the city reads.
@@ -46,11 +48,20 @@ impl Inner {
         if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
             return Ok(answer);
         }
-        if self.announced(&id).await?.is_some() {
+        if let Some(row) = self.announced(&id).await? {
+            if !row.file.is_empty() {
+                let file = shown(&row.file);
+                return Err(ActError::Conflict(words!(
+                    "队列文件 {file} 占用了这条警报的名字 `{id}`：改掉那里的 id 再发",
+                    "the queue file {file} has the name of this alert, `{id}`: give its entry another id, then send it again"
+                )));
+            }
             return self.taken_before(by, &id, dry_run).await;
         }
-        if !dry_run && let Some(answer) = self.answered_before(by, Some(&once(&id))).await? {
-            return Ok(answer);
+        if let Some(answer) = self.answered_before(by, Some(&once(&id))).await? {
+            // A look at what was done already shows that, and nothing that would go.
+            let before = json!(TakenBefore { id, state: Before::TakenBefore, deliveries: 0 });
+            return Ok(if dry_run { before } else { answer });
         }
         if !(alert.status == Status::Actual || drill && alert.status == Status::Exercise) {
             let status = alert.status.as_str();
@@ -79,6 +90,7 @@ impl Inner {
             MsgType::Cancel => {
                 self.highest_of(&alert)?;
                 let cancelled = self.referred(&alert).await?;
+                self.is_newer(&alert, &cancelled).await?;
                 let closed = Closed { text: None, dry_run, shown: None };
                 match dry_run {
                     true => {
@@ -126,6 +138,15 @@ impl Inner {
     fn level_of<'a>(&self, alert: &'a Alert) -> Result<(&'a Info, Level), ActError> {
         let (sender, highest) = (shown(&alert.sender), self.highest_of(alert)?);
         let info = alert.chosen(LANGUAGE).ok_or_else(|| invalid("info", Words::new("没有 info", "it has no info")))?;
+        let alike = alert.alike(info).count();
+        if alike > 1 {
+            // Each may be for other people: one alone would leave those of the others without a warning.
+            let said = words!(
+                "有 {alike} 段同语言的 info：一条警报只发一段，请拆开再发",
+                "{alike} of its infos are in the same language: an alert is published with one, send each as an alert of its own"
+            );
+            return Err(invalid("info", said));
+        }
         let said =
             || Words::new("看不出预警级别", "its level cannot be told: there is neither a colour nor a severity");
         let level = info.level().ok_or_else(|| invalid("severity", said()))?;
@@ -155,7 +176,11 @@ impl Inner {
             .event_code()
             .and_then(|code| config.templates.values().find(|t| t.level == level && t.event.as_deref() == Some(code)));
         let update = match alert.kind {
-            MsgType::Update => Some(self.referred(alert).await?),
+            MsgType::Update => {
+                let old = self.referred(alert).await?;
+                self.is_newer(alert, &old).await?;
+                Some(old)
+            }
             _ => None,
         };
         let bare = Urgent {
@@ -197,6 +222,24 @@ impl Inner {
     }
 
     /// The newest of the alerts it refers to that was taken here.
+    /// Refuses a message that was overtaken on its way: its emergency has gone on, or has ended, since it was sent.
+    async fn is_newer(&self, alert: &Alert, about: &str) -> Result<(), ActError> {
+        let (row, _) = self.emergency_row(about).await?;
+        let family = self.family(&row).await?;
+        let came =
+            family.warnings().map(|w| w.first_seen).chain(family.warnings().filter_map(|w| Some(w.ended.as_ref()?.at)));
+        let Some(newest) = came.max().filter(|came| alert.sent + ON_ITS_WAY < *came) else { return Ok(()) };
+        let (zone, root) = (self.config().settings.zone, &family.root);
+        let (sent, newest) = (hour(alert.sent, zone), hour(newest, zone));
+        Err(invalid(
+            "sent",
+            words!(
+                "发送于 {sent}，而 `{root}` 在 {newest} 又有变化：请看 fabu status {root}，需要就人工处理",
+                "it was sent at {sent}, and `{root}` has changed at {newest}: see `fabu status {root}`, and do by hand what is right now"
+            ),
+        ))
+    }
+
     async fn referred(&self, alert: &Alert) -> Result<String, ActError> {
         let mut references = alert.references.clone();
         references.sort_by_key(|r| r.sent);
@@ -350,6 +393,10 @@ fn name(alert: &Reference) -> String {
     let fine = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let readable: String = alert.identifier.chars().map(fine).take(90).collect();
     format!("cap-{readable}-{}", &hash[..12])
+}
+
+fn hour(at: Time, zone: chrono_tz::Tz) -> String {
+    at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
 }
 
 /// CAP knows whole seconds (its schema's pattern has no fraction).

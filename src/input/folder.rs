@@ -60,6 +60,8 @@ pub fn read(context: &Context<'_>, known: &Named) -> Reading {
         let mut read = contained(&source, || queue::read(&source, &name, context));
         if read.unread {
             reading.desired.unread_files.insert(name);
+            // One that was moved into it a moment before it broke was not taken out.
+            reading.desired.standing.extend(named_in(&source.text));
         }
         reading.faults.append(&mut read.faults);
         reading.desired.standing.append(&mut read.standing);
@@ -241,6 +243,13 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
             reading.desired.announcements.insert(id, entry.announcement);
         }
     }
+}
+
+/// The ids that a file names, though nothing of it can be read.
+fn named_in(text: &str) -> impl Iterator<Item = AnnouncementId> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '}' | '#');
+    let ids = text.split("id:").skip(1).map(move |rest| rest.trim_start().split(ends).next().unwrap_or(""));
+    ids.map(|id| id.trim_matches(['"', '\''])).filter(|id| !id.is_empty()).map(AnnouncementId::from)
 }
 
 fn is_ring(start: &AnnouncementId, next: &BTreeMap<&AnnouncementId, &AnnouncementId>) -> bool {
