@@ -4,6 +4,7 @@
 //! before. No request of a withdrawn delivery begins after the answer (R6).
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -124,10 +125,10 @@ impl Inner {
         self.quiet().await;
         let (mut cancelled, mut in_flight, mut taking_down, mut out_of_reach) = (0, 0, 0, 0);
         // Some were cancelled before, and only never begin again now.
-        let was_cancelled = |id| rows.iter().any(|d| d.id == id && d.state == State::Cancelled);
+        let before: BTreeSet<_> = rows.iter().filter(|d| d.state == State::Cancelled).map(|d| d.id).collect();
         for after in committed.stepped() {
             match after.state {
-                State::Cancelled if was_cancelled(after.id) => {}
+                State::Cancelled if before.contains(&after.id) => {}
                 State::Cancelled => cancelled += 1,
                 State::Published => {
                     taking_down += 1;
@@ -138,7 +139,7 @@ impl Inner {
             }
         }
         let unchanged = rows.len().saturating_sub(cancelled + in_flight + taking_down);
-        if row.priority == Priority::Emergency && cancelled > 0 && cancelled == rows.len() {
+        if row.priority == Priority::Emergency && cancelled > 0 && cancelled + before.len() == rows.len() {
             // An emergency of which nothing went out, and nothing will, is silent for nobody.
             drop(turn);
             if let Some(hold) = self.brought_hold(&row) {
@@ -181,7 +182,7 @@ impl Inner {
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || d.is_closed();
         let wanted: Vec<Delivery> =
             rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
-        let mut contents = std::collections::BTreeMap::new();
+        let mut contents = BTreeMap::new();
         for d in &wanted {
             contents.insert(d.content.clone(), self.content(&d.content).await?);
             // A person asks because something was mended: the credential is asked about again.

@@ -35,8 +35,8 @@ impl Inner {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
         // A person may find a post that its platform refused as far as anybody knew.
-        let is_open = matches!(row.state, State::Unknown | State::Accepted);
-        if !is_open && !(row.state == State::Failed && said.published.is_some()) {
+        let may_be_there = row.state == State::Failed && said.published.is_some();
+        if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there {
             let state = row.state.as_str();
             let said = words!(
                 "它的状态是 {state}，并非结果不明",
