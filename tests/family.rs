@@ -710,3 +710,28 @@ fn a_post_that_was_called_a_failure_and_is_there_can_be_said_to_be_there() {
         assert_eq!(standing(&city, "请撤离") - standing(&city, "更正"), 0);
     });
 }
+
+#[test]
+fn an_all_clear_goes_when_what_might_still_appear_is_taken_down() {
+    simulate(async {
+        let city = City::new(START, 113, "");
+        let daemon = city.start().await;
+        let to = Urgent { to: vec!["tencent:**".to_owned()], ..everywhere("【洪水】请撤离。", Level::Yellow) };
+        let first = sent(&daemon, to).await;
+        city.sleep(30).await;
+        let review = json!({ "behaviour": "review", "operation": "post", "params": { "seconds": 1_000_000 } });
+        faults(&city, json!([review, { "behaviour": "reset_after", "operation": "post" }]));
+        let newer = Urgent {
+            to: vec!["tencent:**".to_owned()], ..update(&first, "【洪水】水位上涨。", Level::Yellow)
+        };
+        let second = sent(&daemon, newer).await;
+        city.sleep(30).await;
+        city.sandbox.clear();
+        all_clear(&daemon, &first).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(standing(&city, "现已解除"), 0, "the update may still be shown");
+        daemon.inner.withdraw(&person(1000), &second, fabu::core::delivery::Desired::Removed).await.unwrap();
+        city.sleep(120).await;
+        assert_eq!(standing(&city, "现已解除"), 4, "{:?}", all(&daemon).await);
+    });
+}

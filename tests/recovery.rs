@@ -397,6 +397,15 @@ fn r20_a_second_daemon_ends_within_a_second_and_touches_nothing() {
         assert!(String::from_utf8_lossy(&second.stderr).contains("another daemon uses the ledger"));
         assert!(city.clock.mono().0 - begun < Duration::from_secs(5), "a second, and room for a busy machine");
         assert!(health(&city.path("state/fabu.sock")).await, "the first one answers as before");
+        // With a ledger of its own it would publish the same queue a second time.
+        let config = std::fs::read_to_string(city.path("fabu.yaml")).unwrap();
+        let other = format!("ledger: sqlite:other/fabu.db\nsocket: other/fabu.sock\n{config}");
+        std::fs::write(city.path("other.yaml"), other).unwrap();
+        let mut command = Command::new(BINARY);
+        let other = secrets(&mut command).arg("--config").arg(city.path("other.yaml")).arg("run").output().unwrap();
+        assert_eq!(other.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&other.stderr).into_owned();
+        assert!(said.contains("with another ledger"), "{said}");
     });
 }
 

@@ -246,11 +246,8 @@ pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) ->
         let superseded = superseded(inner, after).await?;
         changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
     }
-    let is_known = matches!(
-        after.state,
-        State::Published | State::Accepted | State::Cancelled | State::Expired | State::Failed | State::Retrying
-    );
-    if is_known && after.state != before.state && after.priority == Priority::Emergency {
+    let is_doubted = matches!(after.state, State::Sending | State::Unknown);
+    if !is_doubted && after.state != before.state && after.priority == Priority::Emergency {
         changes.push(Change::Decide(after.account.clone()));
     }
     if after.needs_person && !before.needs_person {
