@@ -62,7 +62,7 @@ fn told(answer: &Value, voice: Voice) {
     voice.out(format_args!("{} {id}: {}", voice.paint(GOOD, "✓"), parts.join(voice.pick("，", ", "))));
 }
 
-pub async fn prune(config: &Path, answer: PruneAnswer, voice: Voice) -> Exit {
+pub async fn prune(config: &Path, answer: PruneAnswer, plan: Option<String>, voice: Voice) -> Exit {
     let client = match client(config, voice) {
         Ok(client) => client,
         Err(exit) => return exit,
@@ -71,10 +71,11 @@ pub async fn prune(config: &Path, answer: PruneAnswer, voice: Voice) -> Exit {
         Ok(status) => status,
         Err(error) => return refused(&error, voice),
     };
-    let Some(plan) = status["prune"]["plan"].as_str() else {
+    let Some(now) = status["prune"]["plan"].as_str() else {
         voice.error(&Words::new("没有等待确认的批量取消", "no mass cancellation is waiting"));
         return Exit::Failed;
     };
+    let plan = plan.as_deref().unwrap_or(now);
     let accept = matches!(answer, PruneAnswer::Accept);
     match client.post("/v1/prune", &json!({ "accept": accept, "plan": plan })).await {
         Ok(answer) => {

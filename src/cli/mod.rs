@@ -108,6 +108,8 @@ pub enum Command {
     Prune {
         #[arg(value_enum)]
         answer: act::PruneAnswer,
+        /// What `fabu status` has shown; when more has gone since, nothing is done
+        plan: Option<String>,
     },
     /// Who did what, when
     Audit {
@@ -272,7 +274,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
             act::post(&config, &id, "retry", serde_json::json!({ "account": account }), voice).await
         }
         Command::Resolve(resolve) => resolve::resolve(&config, &resolve, voice).await,
-        Command::Prune { answer } => act::prune(&config, answer, voice).await,
+        Command::Prune { answer, plan } => act::prune(&config, answer, plan, voice).await,
         Command::Audit { what: None } => show::audit(&config, voice).await,
         Command::Audit { what: Some(AuditCommand::Verify { head }) } => {
             show::verify(&config, head.as_deref(), voice).await

@@ -159,10 +159,10 @@ fn tell_all(value: &Value, voice: Voice) {
     }
     tell_needs_person(value, voice);
     if let Some(list) = value["prune"]["announcements"].as_array() {
-        let n = list.len();
+        let (n, plan) = (list.len(), shown(text(&value["prune"], "plan")));
         voice.out(voice.paint(CARE, voice.say(&words!(
-            "队列里少了 {n} 条公告，未取消：fabu prune accept | refuse，或放回文件",
-            "{n} announcements are gone from the queue and not cancelled: fabu prune accept | refuse, or put the files back"
+            "队列里少了 {n} 条公告，未取消：fabu prune accept {plan}，或 fabu prune refuse，或放回文件",
+            "{n} announcements are gone from the queue and not cancelled: fabu prune accept {plan}, or fabu prune refuse, or put the files back"
         ))));
     }
     for fault in value["configuration"]["rejected"].as_array().into_iter().flatten() {

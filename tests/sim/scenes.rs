@@ -45,7 +45,7 @@ impl People {
     /// An emergency is corrected while connections open one after the other.
     async fn a_slip_while_it_goes_out(&mut self, world: &mut World) {
         world.weather.set(50, 3000);
-        if self.season.disk {
+        if self.season.disk || self.chance(0.5) {
             world.trouble.slow(300);
         }
         world.note_trouble();
