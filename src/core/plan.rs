@@ -228,8 +228,7 @@ fn changed(
     let mut occurrences = wanted(announcement, now, now, rules);
     // Its own occurrence, or that of the same hour, when it was one of a repeat.
     let is_released = |o: &OccurrenceId, at: Time| {
-        let its = known.occurrences.iter().filter(|(other, k)| *other == o || k.release == at);
-        its.into_iter().any(|(_, k)| k.is_released())
+        known.occurrences.iter().any(|(other, k)| (other == o || k.release == at) && k.is_released())
     };
     if !is_repeat(announcement) && occurrences.iter().any(|(o, at)| is_released(o, *at)) {
         let same_words = announcement.content.body.hash() == known.row.body;

@@ -179,7 +179,9 @@ impl Inner {
             self.may_be_tried_again(&row).await?;
         }
         let config = self.config();
-        let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || d.is_closed();
+        // What an account missed while it was closed is an emergency's, or is named: yesterday's routine stays where it is.
+        let is_missed = |d: &Delivery| d.is_closed() && (row.priority == Priority::Emergency || account.is_some());
+        let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         let wanted: Vec<Delivery> =
             rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
         let mut contents = BTreeMap::new();
