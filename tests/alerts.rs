@@ -201,6 +201,9 @@ fn a_message_that_was_overtaken_on_its_way_undoes_nothing() {
         assert!(matches!(&again, Err(ActError::Invalid(field, _)) if field == "sent"), "{again:?}");
         let look = daemon.inner.alert(&person(1000), alert(&cancel), true, None).await.unwrap();
         assert_eq!(look["state"], "taken_before", "{look}");
+        // Nor do seconds: what was sent before goes by when it was sent.
+        let sooner = later("<identifier>a-5", "<msgType>Update", "<sent>2026-11-24T08:20:30+08:00");
+        assert!(matches!(sent(&daemon, &sooner).await, Err(ActError::Invalid(field, _)) if field == "sent"));
         let late = later("<identifier>a-2", "<msgType>Update", "<sent>2026-11-24T08:00:00+08:00");
         assert!(matches!(sent(&daemon, &late).await, Err(ActError::Invalid(field, _)) if field == "sent"));
         city.sleep(60).await;

@@ -735,3 +735,134 @@ fn an_all_clear_goes_when_what_might_still_appear_is_taken_down() {
         assert_eq!(standing(&city, "现已解除"), 4, "{:?}", all(&daemon).await);
     });
 }
+
+#[test]
+fn a_correction_that_is_corrected_leaves_nothing_wrong_standing() {
+    simulate(async {
+        let city = City::new(START, 114, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        away(&city, "sina");
+        let wrong = text(&correct(&daemon, &first).await.unwrap(), "id");
+        city.sleep(5).await;
+        let own = Closed { text: Some("【更正】水位平稳，以本条为准。"), dry_run: false, shown: None };
+        let answer = daemon.inner.correct(&person(1000), &wrong, own).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL, "{answer}");
+        city.sandbox.clear();
+        city.sleep(700).await;
+        assert_eq!((standing(&city, "水位平稳"), standing(&city, "请撤离")), (ALL, 0));
+    });
+}
+
+#[test]
+fn a_correction_goes_where_what_was_to_come_in_its_place_does_not() {
+    simulate(async {
+        let city = City::new(START, 115, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        away(&city, "sina");
+        correct(&daemon, &first).await.unwrap();
+        city.sleep(5).await;
+        // Sina refuses the newer words, and takes the correction.
+        faults(&city, json!([{ "behaviour": "unfit", "operation": "post", "platform": "sina", "times": 5 }]));
+        let newer = Urgent { supersedes: Some(first.clone()), ..everywhere("【地震】请避险。", Level::Yellow) };
+        sent(&daemon, newer).await;
+        city.sleep(700).await;
+        let wrong = standing(&city, "请撤离") - standing(&city, "更正】此前发布的“【洪水】请撤离");
+        assert_eq!(wrong, 0, "{:?}", city.posts());
+    });
+}
+
+#[test]
+fn what_was_superseded_is_not_tried_again_and_what_was_taken_back_is_no_reason() {
+    simulate(async {
+        let city = City::new(START, 116, "");
+        let daemon = city.start().await;
+        faults(&city, json!([{ "behaviour": "unfit", "operation": "post", "platform": "sina" }]));
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(10).await;
+        let newer = Urgent { supersedes: Some(first.clone()), ..everywhere("【地震】请避险。", Level::Yellow) };
+        sent(&daemon, newer).await;
+        city.sleep(10).await;
+        city.sandbox.clear();
+        assert!(daemon.inner.retry(&person(1000), &first, None).await.is_err());
+        // An update that was cancelled before it was out keeps nobody from the first one.
+        faults(&city, json!([{ "behaviour": "unfit", "operation": "post", "platform": "sina" }]));
+        let other = sent(&daemon, everywhere("【大风】请关窗。", Level::Yellow)).await;
+        city.sleep(10).await;
+        away(&city, "sina");
+        let late =
+            Urgent { to: vec!["sina:**".to_owned()], ..update(&other, "【大风】风更大了。", Level::Yellow) };
+        let late = sent(&daemon, late).await;
+        city.sleep(2).await;
+        daemon.inner.withdraw(&person(1000), &late, fabu::core::delivery::Desired::Stopped).await.unwrap();
+        city.sandbox.clear();
+        city.sleep(5).await;
+        daemon.inner.retry(&person(1000), &other, None).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "请关窗"), ALL);
+    });
+}
+
+#[test]
+fn r12_how_many_persons_hangs_on_what_is_out_and_not_on_its_file() {
+    simulate(async {
+        let city = City::new(START, 117, "");
+        let say = |file: &str, id: &str, at: &str, level: &str, more: &str| {
+            let line = format!(
+                "{{id: {id}, text: 第{id}号警报, at: 2026-11-24 {at}, to: [\"**\"], priority: emergency, level: {level}{more}}}"
+            );
+            city.save(file, &format!("announcements:\n  - {line}\n"));
+        };
+        say("b.yaml", "qb", "08:01", "red", "");
+        say("y.yaml", "yb", "08:01", "yellow", "");
+        let daemon = city.start().await;
+        city.sleep(10).await;
+        let word = async |uid: u32, id: &str| {
+            let row = daemon.inner.ledger.family(id.into()).await.unwrap().pop().unwrap();
+            daemon.inner.confirm(&person(uid), id, row.content.as_str()).await
+        };
+        word(1000, "qb").await.unwrap();
+        word(1001, "qb").await.unwrap();
+        word(1000, "yb").await.unwrap();
+        city.sleep(90).await;
+        assert_eq!((standing(&city, "第qb号"), standing(&city, "第yb号")), (ALL, ALL));
+        // Its file calls it less grave now: what takes its place needs two as before.
+        say("b.yaml", "qb", "08:01", "yellow", "");
+        say("a.yaml", "qa", "08:05", "yellow", ", supersedes: qb");
+        say("z.yaml", "ya", "08:05", "yellow", ", supersedes: yb");
+        city.sleep(10).await;
+        word(1000, "qa").await.unwrap();
+        word(1000, "ya").await.unwrap();
+        // The file of what is out long since breaks, or goes.
+        std::fs::write(city.queue("y.yaml"), "announcements: [").unwrap();
+        city.sleep(400).await;
+        assert_eq!((standing(&city, "第qa号"), standing(&city, "第ya号")), (0, ALL));
+    });
+}
+
+#[test]
+fn r31_nothing_is_over_because_the_clock_was_put_on() {
+    for n in 0..8 {
+        simulate(async {
+            let city = City::new(START, 120 + n, "");
+            let daemon = city.start().await;
+            let waits = asked(&daemon, 1000, everywhere("【洪水】请撤离。", Level::Red)).await;
+            away(&city, "sina");
+            let lasts = Urgent {
+                expires_after: Some(Duration::from_secs(600)),
+                ..everywhere("【大风】关窗。", Level::Yellow)
+            };
+            sent(&daemon, lasts).await;
+            city.clock.sleep(Duration::from_millis(5000 + 137 * n)).await;
+            city.clock.step(chrono::TimeDelta::hours(1));
+            city.clock.sleep(Duration::from_millis(1500)).await;
+            confirmed(&daemon, 1001, &waits).await.unwrap();
+            city.sandbox.clear();
+            city.sleep(400).await;
+            assert_eq!((standing(&city, "请撤离"), standing(&city, "关窗")), (ALL, ALL), "{n}");
+        });
+    }
+}

@@ -355,6 +355,11 @@ fn r03_what_is_moved_into_a_file_that_is_broken_is_not_taken_out() {
         city.sleep(20).await;
         city.save("a.yaml", &file(&[one("b", "午安", "2026-11-24 08:10")]));
         city.save("c.yaml", &format!("{}  - id: [\n", file(&[one("a", "早安", "2026-11-24 08:10")])));
+        city.sleep(60).await;
+        // Nor into one that is no UTF-8, or that quotes its keys.
+        let quoted = "announcements:\n  - {\"id\": \"b\", text: 午安, at: 2026-11-24 08:10, to: [shanghai]\n";
+        std::fs::write(city.queue("d.yaml"), [quoted.as_bytes(), b"# \xc4\xe3"].concat()).unwrap();
+        city.save("a.yaml", &file(&[one("other", "晚安", "2026-11-25 08:10")]));
         city.sleep(900).await;
         assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
     });

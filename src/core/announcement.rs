@@ -134,6 +134,10 @@ pub struct Body {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Span>)]
     pub silence: Option<Duration>,
+    /// When its alert was sent, by the office that sent it: what was sent before comes too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<chrono::DateTime<chrono::Utc>>)]
+    pub alert_sent: Option<Time>,
     /// Of a later word of an emergency: which one, and which of its posts it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Follows>,
@@ -250,6 +254,7 @@ impl Body {
             standard: false,
             persons: None,
             silence: None,
+            alert_sent: None,
             follows: None,
             closing: None,
         }

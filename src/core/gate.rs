@@ -232,6 +232,7 @@ mod tests {
             standard: false,
             persons: None,
             silence: None,
+            alert_sent: None,
             follows: None,
             closing: None,
         }

@@ -13,7 +13,7 @@ use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
-use crate::core::announcement::{Content, Part, Priority};
+use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
@@ -139,7 +139,8 @@ impl Inner {
             }
         }
         let unchanged = rows.len().saturating_sub(cancelled + in_flight + taking_down);
-        if row.priority == Priority::Emergency && cancelled > 0 && cancelled + before.len() == rows.len() {
+        let given_up = rows.iter().filter(|d| matches!(d.state, State::Failed | State::Expired)).count();
+        if row.priority == Priority::Emergency && cancelled > 0 && cancelled + before.len() + given_up == rows.len() {
             // An emergency of which nothing went out, and nothing will, is silent for nobody.
             drop(turn);
             if let Some(hold) = self.brought_hold(&row) {
@@ -179,8 +180,8 @@ impl Inner {
             self.may_be_tried_again(&row).await?;
         }
         let config = self.config();
-        // What an account missed while it was closed is an emergency's, or is named: yesterday's routine stays where it is.
-        let is_missed = |d: &Delivery| d.is_closed() && (row.priority == Priority::Emergency || account.is_some());
+        // What an account missed while it was closed: of an emergency of the socket, since a file says by itself what is sent.
+        let is_missed = |d: &Delivery| d.is_closed() && row.file.is_empty() && d.content == row.content;
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         let wanted: Vec<Delivery> =
             rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
@@ -198,7 +199,7 @@ impl Inner {
             row.priority == Priority::Emergency && is_past && contents.get(&d.content).is_some_and(|c| needs(c) > 1)
         };
         let again = |d: &Delivery| {
-            let is_wanted = d.desired == Desired::Published || d.is_closed() || crate::planted("ended_is_tried_again");
+            let is_wanted = d.desired == Desired::Published || is_missed(d) || crate::planted("ended_is_tried_again");
             let may = is_over(d) && is_wanted && !config.city.is_resting(&d.account);
             let at = self.clock.now();
             let content = contents.get(&d.content).filter(|_| may)?;
@@ -263,7 +264,11 @@ impl Inner {
         let is_warning = |row: &AnnouncementRow| matches!(row.follows, None | Some((_, Part::Update)));
         let family = self.family(row).await?;
         let since = family.rows.iter().skip_while(|w| w.id != row.id).skip(1);
-        for newer in since.filter(|w| !is_warning(row) || is_warning(w) && w.ended.is_none()) {
+        let since = since.filter(|w| !is_warning(row) || is_warning(w) && w.ended.is_none());
+        let mut newer: Vec<AnnouncementRow> = since.cloned().collect();
+        newer.extend(self.superseding(id).await?);
+        // What was taken back itself is no reason.
+        for newer in newer.iter().filter(|w| w.withdrawn.is_none()) {
             let said = self.content(&newer.content).await?;
             let have = self.memory.persons(&newer.id, &newer.content).len();
             if have >= self.config().settings.emergency.persons(&said.body) {
@@ -275,6 +280,13 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Emergencies that take the place of this one.
+    async fn superseding(&self, id: &AnnouncementId) -> Result<Vec<AnnouncementRow>, LedgerError> {
+        let filter = Filter { priority: Some(Priority::Emergency), max: MOST, ..Filter::default() };
+        let all = self.ledger.announcements(filter).await?.into_iter().map(|announced| announced.row);
+        Ok(all.filter(|row| row.follows.is_none() && row.supersedes.as_ref() == Some(id)).collect())
     }
 
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.

@@ -189,6 +189,7 @@ impl Inner {
             to: whom(&config, info, template)?,
             source: Some(format!("CAP {} {}", alert.sender, alert.identifier)),
             update,
+            alert_sent: Some(alert.sent),
             expires_after: ends.and_then(|ends| (ends - now).to_std().ok()),
             dry_run,
             ..Urgent::default()
@@ -226,10 +227,23 @@ impl Inner {
     async fn is_newer(&self, alert: &Alert, about: &str) -> Result<(), ActError> {
         let (row, _) = self.emergency_row(about).await?;
         let family = self.family(&row).await?;
+        let mut sent = None;
+        for warning in family.warnings() {
+            sent = sent.max(self.content(&warning.content).await?.body.alert_sent);
+        }
+        let zone = self.config().settings.zone;
+        if let Some(sent) = sent.filter(|sent| alert.sent < *sent) {
+            let (mine, theirs) = (hour(alert.sent, zone), hour(sent, zone));
+            let said = words!(
+                "发送于 {mine}，而已收过 {theirs} 发送的一条",
+                "it was sent at {mine}, and one that was sent at {theirs} was taken already"
+            );
+            return Err(invalid("sent", said));
+        }
         let came =
             family.warnings().map(|w| w.first_seen).chain(family.warnings().filter_map(|w| Some(w.ended.as_ref()?.at)));
         let Some(newest) = came.max().filter(|came| alert.sent + ON_ITS_WAY < *came) else { return Ok(()) };
-        let (zone, root) = (self.config().settings.zone, &family.root);
+        let root = &family.root;
         let (sent, newest) = (hour(alert.sent, zone), hour(newest, zone));
         Err(invalid(
             "sent",

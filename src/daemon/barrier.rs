@@ -173,6 +173,10 @@ impl Ticket {
             return stopped(Stopped::Withdrawn);
         }
         if is_expired(row, now) {
+            // Not by a clock that was put on in this moment: then it is decided on anew.
+            if !inner.jump().is_zero() {
+                return stopped(Stopped::Withdrawn);
+            }
             inner.metrics.missed();
             return stopped(Stopped::Expired);
         }

@@ -34,6 +34,7 @@ use crate::core::words::Words;
 use crate::daemon::holds::accounts_of;
 use crate::ledger::LedgerError;
 pub use closing::Closed;
+pub(crate) use closing::overtaken;
 pub(crate) use tried::quoted;
 use tried::{Tried, invalid};
 
@@ -47,6 +48,8 @@ const READ_AGAIN: u32 = 10;
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
 #[derive(Clone, Debug, Default)]
 pub struct Urgent {
+    /// When the alert that asks for it was sent.
+    pub alert_sent: Option<Time>,
     /// The hash of the content that was shown to the person: nothing else is sent.
     pub shown: Option<String>,
     pub id: Option<String>,

@@ -34,11 +34,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, ContentHash, OccurrenceId};
 use crate::core::change::{Actor, Change};
@@ -107,6 +108,9 @@ pub struct Inner {
     woken: Notify,
     /// Requests whose permit was granted and that have no answer yet.
     pub(crate) passing: AtomicUsize,
+    /// The wall clock and the one that does not step, when they were last compared: what is decided by a wall clock that was
+    /// stepped since waits until that has been noticed.
+    pub(crate) compared: Mutex<(Time, Mono)>,
     /// Deliveries whose permit was granted and whose outcome is not on disk.
     pub(crate) under_way: Mutex<BTreeSet<DeliveryId>>,
     /// An emergency is in the ledger and has nobody who sends it yet.
@@ -120,7 +124,7 @@ pub struct Inner {
 impl Daemon {
     /// Recovers, reads the queue once, and begins the loop. Returns when the first reading is planned.
     pub async fn start(world: World) -> Result<Daemon, LedgerError> {
-        let now = world.clock.now();
+        let (now, mono) = (world.clock.now(), world.clock.mono());
         let memory = Memory::new(world.clock.clone(), world.ledger.snapshot().await?);
         world.ledger.follow(memory.clone());
         let (way, launched) = lane::Way::new();
@@ -148,6 +152,7 @@ impl Daemon {
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),
             passing: AtomicUsize::new(0),
+            compared: Mutex::new((now, mono)),
             under_way: Mutex::default(),
             urged: Notify::new(),
             way,
@@ -363,6 +368,14 @@ impl Inner {
         while self.passing.load(Ordering::SeqCst) > 0 && self.clock.mono().0 < end {
             self.clock.sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// How far the wall clock was stepped since it was last compared.
+    pub(crate) fn jump(&self) -> TimeDelta {
+        let (wall, mono) = *lock(&self.compared);
+        let passed = TimeDelta::from_std(self.clock.mono().0.saturating_sub(mono.0)).unwrap_or_default();
+        let jump = (self.clock.now() - wall) - passed;
+        if jump.abs() > TimeDelta::seconds(5) { jump } else { TimeDelta::zero() }
     }
 
     /// The loop takes emergencies at once, whatever else it has in hand.

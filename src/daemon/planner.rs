@@ -15,9 +15,7 @@ use super::prune::{PRUNE, PRUNE_REFUSED, removed, waiting};
 use super::{Inner, answers, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{
-    Announcement, AnnouncementId, Body, ContentHash, Level, OccurrenceId, Priority, Timing,
-};
+use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
 use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
@@ -58,24 +56,11 @@ pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading
     };
     let mut reading = folder::read(&context, known);
     // How many persons it needs is part of what they answer for: a configuration that is read again asks them anew.
-    // And what takes the place of words that several persons answered for needs as many.
-    let emergency = &config.settings.emergency;
-    let own: BTreeMap<AnnouncementId, (usize, Option<AnnouncementId>)> = (reading.desired.announcements.iter())
-        .map(|(id, announcement)| (id, &announcement.content.body))
-        .filter(|(_, body)| body.priority == Priority::Emergency)
-        .map(|(id, body)| (id.clone(), (emergency.persons(body), body.supersedes.clone())))
-        .collect();
-    let most = emergency.persons(&Body { priority: Priority::Emergency, level: Some(Level::Red), ..Body::said("") });
     for announcement in reading.desired.announcements.values_mut() {
         let body = &mut announcement.content.body;
-        let Some((needed, mut old)) = own.get(&announcement.id).cloned() else { continue };
-        let (mut persons, mut seen) = (needed, BTreeSet::new());
-        while let Some(id) = old.take().filter(|id| seen.insert(id.clone())) {
-            let sent = known.emergencies.contains(&id).then_some((most, None));
-            let Some((of_it, before)) = own.get(&id).cloned().or(sent) else { break };
-            (persons, old) = (persons.max(of_it), before);
+        if body.priority == Priority::Emergency {
+            body.persons = Some(config.settings.emergency.persons(body));
         }
-        body.persons = Some(persons);
     }
     reading
 }
@@ -427,7 +412,38 @@ impl Inner {
         };
         let config = self.config();
         let work = move || read(&config, &known, now);
-        self.clock.aside(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))
+        let mut reading = self.clock.aside(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?;
+        self.as_many_persons(&mut reading).await?;
+        Ok(reading)
+    }
+
+    /// An emergency that takes the place of another needs as many persons as those it replaces: as many as answer for what
+    /// is in the ledger, whatever has become of the file since.
+    async fn as_many_persons(&self, reading: &mut Reading) -> Result<(), LedgerError> {
+        let emergency = &self.config().settings.emergency;
+        let own: BTreeMap<AnnouncementId, (usize, Option<AnnouncementId>)> = (reading.desired.announcements.iter())
+            .map(|(id, announcement)| (id, &announcement.content.body))
+            .filter(|(_, body)| body.priority == Priority::Emergency)
+            .map(|(id, body)| (id.clone(), (emergency.persons(body), body.supersedes.clone())))
+            .collect();
+        for (id, (needed, mut old)) in own.clone() {
+            let (mut persons, mut seen) = (needed, BTreeSet::from([id.clone()]));
+            while let Some(older) = old.take().filter(|older| seen.insert(older.clone())) {
+                let answered_for = match self.announced(older.as_str()).await? {
+                    Some(row) if row.priority == Priority::Emergency => {
+                        let content = self.content(&row.content).await?;
+                        Some((emergency.persons(&content.body), content.body.supersedes.clone()))
+                    }
+                    _ => own.get(&older).cloned(),
+                };
+                let Some((of_it, before)) = answered_for else { break };
+                (persons, old) = (persons.max(of_it), before);
+            }
+            if let Some(announcement) = reading.desired.announcements.get_mut(&id) {
+                announcement.content.body.persons = Some(persons);
+            }
+        }
+        Ok(())
     }
 
     /// What would be done now, and what goes out within the coming day; nothing is written.

@@ -106,20 +106,17 @@ async fn write(inner: &Inner, rows: Vec<Delivery>, event: impl Fn(&Delivery) -> 
 /// goes on waiting for the same length. A jump is on record (R31).
 pub async fn watch_the_clock(inner: Arc<Inner>) {
     const EVERY: Duration = Duration::from_secs(1);
-    let (mut wall, mut mono) = (inner.clock.now(), inner.clock.mono());
     loop {
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => return,
             () = inner.clock.sleep(EVERY) => {}
         }
-        let (now, then) = (inner.clock.now(), inner.clock.mono());
-        let passed = TimeDelta::from_std(then.0.saturating_sub(mono.0)).unwrap_or_default();
-        let jump = (now - wall) - passed;
-        if jump.abs() > TimeDelta::seconds(5) {
+        let (now, then, jump) = (inner.clock.now(), inner.clock.mono(), inner.jump());
+        if !jump.is_zero() {
             stepped_by(&inner, jump).await;
         }
-        (wall, mono) = (now, then);
+        *lock(&inner.compared) = (now, then);
     }
 }
 

@@ -100,13 +100,24 @@ async fn driven(
     }
 }
 
+/// Between looks whether a step of the clock was noticed.
+const NOTICED: Duration = Duration::from_millis(50);
+
 /// Waits on the wall clock; false when the wait was cut short by a stop or by a change of the row.
 pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> bool {
+    let due = async {
+        inner.clock.sleep_until(until).await;
+        // By a clock that was put on it need not be due: what waits for a length of time is moved along first.
+        while !inner.jump().is_zero() {
+            inner.clock.sleep(NOTICED).await;
+            inner.clock.sleep_until(until).await;
+        }
+    };
     tokio::select! {
         biased;
         () = inner.stop.cancelled() => false,
         () = nudged.cancelled() => false,
-        () = inner.clock.sleep_until(until) => true,
+        () = due => true,
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::emergency::overtaken;
 use super::memory::Claimed;
 use super::pauses::Asker;
 use super::prepare::{Means, key};
@@ -297,8 +298,22 @@ async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, Ledger
     };
     let (occurrence, reach, desired) = (None, Reach::Newest, Desired::Removed);
     let stop = Stop { posts: posts.clone(), occurrence, accounts, reach, desired, cause, why };
-    let superseded = Change::Superseded { posts, account: row.account.clone(), by: row.announcement.clone() };
-    Ok(vec![Change::Stop(Box::new(stop)), superseded])
+    let superseded =
+        Change::Superseded { posts: posts.clone(), account: row.account.clone(), by: row.announcement.clone() };
+    let mut changes = vec![Change::Stop(Box::new(stop)), superseded];
+    if row.priority == Priority::Emergency && matches!(content.body.part(), None | Some(Part::Update)) {
+        // With an older warning goes what was to be said of it here.
+        let mut seen = BTreeSet::new();
+        for post in &posts {
+            let Some(old) = inner.announced(post.as_str()).await? else { continue };
+            let family = inner.family(&old).await?;
+            if seen.insert(family.root.clone()) {
+                let parts = [Part::Correction, Part::AllClear];
+                changes.extend(overtaken(&family, &row.announcement, &parts, Some(&row.account)));
+            }
+        }
+    }
+    Ok(changes)
 }
 
 /// The posts it takes the place of, and those that these would have replaced: one that was late on an account, and is

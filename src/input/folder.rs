@@ -4,6 +4,7 @@
 //! alone. A folder that is missing or cannot be read is said to be so; that cancels nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ pub fn read(context: &Context<'_>, known: &Named) -> Reading {
             Err(fault) => {
                 reading.faults.push(*fault);
                 reading.desired.unread_files.insert(name);
+                reading.desired.standing.extend(named_in(&lossy(&path)));
                 continue;
             }
         };
@@ -245,11 +247,26 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
     }
 }
 
+/// The text of a plain file that is none, as far as it can be read.
+fn lossy(path: &Path) -> String {
+    let is_plain = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let mut bytes = Vec::new();
+    if is_plain && let Ok(file) = std::fs::File::open(path) {
+        file.take(1 << 20).read_to_end(&mut bytes).unwrap_or_default();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The ids that a file names, though nothing of it can be read.
 fn named_in(text: &str) -> impl Iterator<Item = AnnouncementId> {
+    const QUOTES: [char; 2] = ['"', '\''];
     let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '}' | '#');
-    let ids = text.split("id:").skip(1).map(move |rest| rest.trim_start().split(ends).next().unwrap_or(""));
-    ids.map(|id| id.trim_matches(['"', '\''])).filter(|id| !id.is_empty()).map(AnnouncementId::from)
+    let value = move |rest: &'_ str| {
+        let rest = rest.trim_start_matches(QUOTES).trim_start().strip_prefix(':')?.trim_start();
+        let id = rest.split(ends).next()?.trim_matches(QUOTES);
+        (!id.is_empty()).then(|| AnnouncementId::from(id))
+    };
+    text.split("id").skip(1).filter_map(value)
 }
 
 fn is_ring(start: &AnnouncementId, next: &BTreeMap<&AnnouncementId, &AnnouncementId>) -> bool {

@@ -178,6 +178,7 @@ impl Reader<'_> {
             standard: false,
             persons: None,
             silence: None,
+            alert_sent: None,
             follows: None,
             closing: None,
         };

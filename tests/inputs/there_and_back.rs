@@ -48,6 +48,7 @@ fn content() -> impl Strategy<Value = Content> {
                 standard: false,
                 persons: None,
                 silence: None,
+                alert_sent: None,
                 follows: None,
                 closing: None,
             },

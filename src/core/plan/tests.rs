@@ -31,6 +31,7 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         standard: false,
         persons: None,
         silence: None,
+        alert_sent: None,
         follows: None,
         closing: None,
     };

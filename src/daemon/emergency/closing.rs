@@ -82,8 +82,12 @@ impl Inner {
         let (row, _) = self.emergency_row(id).await?;
         let family = self.family(&row).await?;
         // What was said after the wrong post was said on its word; a later word alone is corrected alone.
+        // A correction that is corrected may have reached nobody yet: what it was about is wrong as before.
+        let content = self.content(&row.content).await?;
+        let about = |w: &&AnnouncementRow| content.body.follows.as_ref().is_some_and(|f| f.posts.contains(&w.id));
         let wrong: Vec<AnnouncementRow> = match row.follows {
-            Some((_, Part::Correction | Part::AllClear)) => vec![row.clone()],
+            Some((_, Part::Correction)) => family.rows.iter().filter(about).chain([&row]).cloned().collect(),
+            Some((_, Part::AllClear)) => vec![row.clone()],
             _ => family.warnings().skip_while(|w| w.id != row.id).cloned().collect(),
         };
         if matches!(row.follows, Some((_, Part::Correction | Part::AllClear))) && closed.text.is_none() {
@@ -102,6 +106,8 @@ impl Inner {
         // not out, and nothing is taken down; with nobody to tell there is no such word.
         let desired = match last.tried.as_ref().map(|tried| tried.content.body.persons.unwrap_or(1)) {
             None => Some(Desired::Removed),
+            // A correction that was agreed to goes on until another one is.
+            Some(_) if matches!(row.follows, Some((_, Part::Correction))) => None,
             Some(persons) => (persons > 1).then_some(Desired::Stopped),
         };
         let mut with: Vec<Change> =
@@ -250,7 +256,11 @@ impl Inner {
     ) -> Result<LastWords, ActError> {
         let own = closed.text;
         let mut whereabouts = self.whereabouts(posts.iter()).await?;
-        whereabouts.without(&self.spoken(family, part).await?);
+        let others = Family {
+            root: family.root.clone(),
+            rows: family.rows.iter().filter(|row| row.id != named.id).cloned().collect(),
+        };
+        whereabouts.without(&self.spoken(&others, part).await?);
         if closed.dry_run {
             // Shown is who would be told now, and not who might have it by the time it is asked for.
             whereabouts.coming.clear();
@@ -321,23 +331,11 @@ impl Inner {
         id: &AnnouncementId,
         content: &Content,
     ) -> Result<Vec<Change>, ActError> {
-        let Some(follows) = &content.body.follows else {
-            let mut changes = Vec::new();
-            if let Some(old) = &content.body.supersedes
-                && let Some(row) = self.announced(old.as_str()).await?
-            {
-                let said = self.family(&row).await?;
-                changes.extend(overtaken(&said, id, [Part::Correction, Part::AllClear], Some(&content.accounts)));
-            }
-            return Ok(changes);
-        };
+        let Some(follows) = &content.body.follows else { return Ok(Vec::new()) };
         let family =
             Family { root: follows.emergency.clone(), rows: self.ledger.family(follows.emergency.clone()).await? };
-        // An emergency that goes on is not over; what was said wrongly goes where the new words come.
-        let (over, wrong) = (
-            overtaken(&family, id, [Part::AllClear], None),
-            overtaken(&family, id, [Part::Correction], Some(&content.accounts)),
-        );
+        // An emergency that goes on is not over, and nobody says so any more.
+        let over = overtaken(&family, id, &[Part::AllClear], None);
         let rows = family.rows;
         let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
         Ok(match follows.part {
@@ -355,24 +353,25 @@ impl Inner {
             }
             Part::Update => {
                 let ended = about.iter().filter(|row| row.ended.is_some());
-                ended.map(|row| Change::Ended(row.id.clone(), None)).chain(over).chain(wrong).collect()
+                ended.map(|row| Change::Ended(row.id.clone(), None)).chain(over).collect()
             }
         })
     }
 }
 
 /// Last words that are not out yet say nothing of what has come since: they would be the newest on their accounts.
-fn overtaken<const N: usize>(
+pub(crate) fn overtaken(
     family: &Family,
     by: &AnnouncementId,
-    parts: [Part; N],
-    accounts: Option<&BTreeSet<AccountId>>,
+    parts: &[Part],
+    account: Option<&AccountId>,
 ) -> Option<Change> {
-    let said = parts.into_iter().flat_map(|part| family.later(part)).filter(|row| row.id != *by);
+    let said = parts.iter().flat_map(|part| family.later(*part)).filter(|row| row.id != *by);
     let posts: Vec<AnnouncementId> = said.map(|row| row.id.clone()).collect();
     let why = words!("已被 {by} 更新", "overtaken by {by}");
     let (reach, desired, cause) = (Reach::NotPublished, Desired::Stopped, Cause::Superseded);
-    let stop = Stop { posts, occurrence: None, accounts: accounts.cloned(), reach, desired, cause, why };
+    let accounts = account.map(|account| BTreeSet::from([account.clone()]));
+    let stop = Stop { posts, occurrence: None, accounts, reach, desired, cause, why };
     (!stop.posts.is_empty()).then(|| Change::Stop(Box::new(stop)))
 }
 

@@ -100,7 +100,13 @@ impl Whereabouts {
 
     /// On how many accounts a later word waits until it is known whether a post is there.
     pub fn waiting(&self, part: Part) -> usize {
-        self.uncertain.keys().filter(|a| part == Part::AllClear || !self.carry.contains_key(*a)).count()
+        if part != Part::AllClear {
+            return self.uncertain.keys().filter(|a| !self.carry.contains_key(*a)).count();
+        }
+        let accepted = self.rows.iter().filter(|d| d.state == State::Accepted && d.desired != Desired::Removed);
+        let accepted: BTreeSet<&AccountId> = accepted.map(|d| &d.account).collect();
+        let told = self.carry.keys().filter(|a| accepted.contains(a));
+        self.uncertain.keys().chain(told).collect::<BTreeSet<_>>().len()
     }
 }
 

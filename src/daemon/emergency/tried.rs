@@ -149,6 +149,7 @@ impl Inner {
             supersedes,
             standard,
             silence,
+            alert_sent: urgent.alert_sent,
             follows,
             closing: match wording {
                 Wording::Template(closing) => Some(closing.said_in(drill)?),
