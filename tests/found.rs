@@ -603,3 +603,21 @@ fn a_call_is_counted_in_the_hour_in_which_it_is_made() {
         assert_eq!(used(hour + 1, &after), 1, "tencent counts by the hour: {after:?}");
     });
 }
+
+#[test]
+fn what_was_cancelled_and_is_out_all_the_same_takes_its_place() {
+    simulate(async {
+        let city = City::new(START, 85, "");
+        let old = one("a", "旧通知", "at: 2026-11-24 08:02").replace("announcements:\n", "");
+        let new = one("b", "新通知", "at: 2026-11-24 08:04, supersedes: a").replace("announcements:\n", "");
+        city.save("a.yaml", &format!("announcements:\n{old}{new}"));
+        let daemon = city.start().await;
+        city.sleep(230).await;
+        city.sandbox.set_faults(vec![fault(json!({ "behaviour": "reset_after", "operation": "post" }))]);
+        city.sleep(11).await;
+        daemon.inner.withdraw(&person(1000), "b", Desired::Stopped).await.unwrap();
+        city.sandbox.clear();
+        city.sleep(400).await;
+        assert_eq!((standing(&city, "新通知"), standing(&city, "旧通知")), (4, 0));
+    });
+}

@@ -243,7 +243,8 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
 pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
     let mut changes = Vec::new();
     let is_out = after.state == State::Published && before.state != State::Published;
-    if is_out && after.desired == Desired::Published || is_correction_of_closed(inner, before, after).await? {
+    // What was stopped and turned out to be there stands there like any other.
+    if is_out && after.desired != Desired::Removed || is_correction_of_closed(inner, before, after).await? {
         let superseded = superseded(inner, after).await?;
         changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
     }
