@@ -866,3 +866,23 @@ fn r31_nothing_is_over_because_the_clock_was_put_on() {
         });
     }
 }
+
+#[test]
+fn an_update_that_is_found_late_stops_no_all_clear_that_was_said_of_it() {
+    // By the seed the update is found before its all-clear is written, or after.
+    for n in 0..12 {
+        simulate(async {
+            let city = City::new(START, 130 + n, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(30).await;
+            faults(&city, json!([{ "behaviour": "reset_after", "operation": "post" }]));
+            sent(&daemon, update(&first, "【洪水】水位上涨。", Level::Yellow)).await;
+            city.clock.sleep(Duration::from_millis(200 + 150 * n)).await;
+            city.sandbox.clear();
+            all_clear(&daemon, &first).await.unwrap();
+            city.sleep(900).await;
+            assert_eq!(standing(&city, "现已解除"), ALL, "{n}");
+        });
+    }
+}

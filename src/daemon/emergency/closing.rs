@@ -366,7 +366,9 @@ pub(crate) fn overtaken(
     parts: &[Part],
     account: Option<&AccountId>,
 ) -> Option<Change> {
-    let said = parts.iter().flat_map(|part| family.later(*part)).filter(|row| row.id != *by);
+    // What was said after it is about it too.
+    let before = family.rows.iter().take_while(|row| row.id != *by);
+    let said = before.filter(|row| row.follows.as_ref().is_some_and(|(_, part)| parts.contains(part)));
     let posts: Vec<AnnouncementId> = said.map(|row| row.id.clone()).collect();
     let why = words!("已被 {by} 更新", "overtaken by {by}");
     let (reach, desired, cause) = (Reach::NotPublished, Desired::Stopped, Cause::Superseded);
