@@ -157,7 +157,7 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
 }
 
 const UNKNOWN: &str = "&state=unknown&state=accepted";
-/// What a person may have found all the same.
+/// Deliveries whose post a person may have found all the same.
 const FAILED: &str = "&state=failed";
 
 /// The deliveries of an announcement in these states, all pages of them.

@@ -155,18 +155,13 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
             return Exit::Failed;
         }
         body["dry_run"] = false.into();
-        // What goes is what was shown, and nothing else.
-        let sent = match urgent.yes {
-            true => body.clone(),
-            false => {
-                let mut sent = body.clone();
-                sent["content_hash"] = tried["content_hash"].clone();
-                sent
-            }
-        };
+        // Nothing else goes than was shown.
+        if !urgent.yes {
+            body["content_hash"] = tried["content_hash"].clone();
+        }
         // Asked again after a lost answer, it is the same request and does nothing twice.
         let key = format!("{:016x}{:016x}", Clock::real().random(), std::process::id());
-        match client.post_once("/v1/urgent", &sent, &key).await {
+        match client.post_once("/v1/urgent", &body, &key).await {
             Ok(answer) => return taken(config, &client, &answer, wait, voice).await,
             Err(error) if word::has_changed(&error, "content_hash", voice) => {}
             Err(error) => return refused(&error, voice),

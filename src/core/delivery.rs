@@ -442,7 +442,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 row.next_at = Some(now);
             }
         }
-        // What failed after an answer was lost may be there all the same.
+        // A post that failed after an answer was lost may be there all the same.
         (Unknown | Accepted | Failed, Event::SettledPublished(receipt)) => row.published(receipt, now),
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
         (Accepted, Event::SettledNotPublished) => {
@@ -474,7 +474,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         {
             row.clock_stepped(by, is_at_once);
         }
-        // What has its intent and has not begun is decided on anew; what is on the wire is answered for all the same.
+        // A row with its intent that has not begun is decided on anew; one that is on the wire is answered for all the same.
         (Scheduled | Ready | Held | Sending, Event::ClockStepped { by, is_at_once: true }) => {
             row.clock_stepped(by, true);
         }

@@ -98,7 +98,7 @@ impl Inner {
         let stop = Stop {
             posts: vec![row.id.clone()],
             occurrence: rows.first().filter(|_| !is_whole).map(|d| d.occurrence.clone()),
-            accounts: None,
+            account: None,
             reach: if desired == Desired::Removed { Reach::All } else { Reach::NotPublished },
             desired,
             cause: Cause::Person,
@@ -180,7 +180,7 @@ impl Inner {
             self.may_be_tried_again(&row).await?;
         }
         let config = self.config();
-        // What an account missed while it was closed: of an emergency of the socket, since a file says by itself what is sent.
+        // Missed by an account while it was closed: of an emergency of the socket, since a file says by itself what is sent.
         let is_missed = |d: &Delivery| d.is_closed() && row.file.is_empty() && d.content == row.content;
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         let wanted: Vec<Delivery> =
@@ -267,7 +267,7 @@ impl Inner {
         let since = since.filter(|w| !is_warning(row) || is_warning(w) && w.ended.is_none());
         let mut newer: Vec<AnnouncementRow> = since.cloned().collect();
         newer.extend(self.superseding(id).await?);
-        // What was taken back itself is no reason.
+        // One that was taken back itself is no reason.
         for newer in newer.iter().filter(|w| w.withdrawn.is_none()) {
             let said = self.content(&newer.content).await?;
             let have = self.memory.persons(&newer.id, &newer.content).len();

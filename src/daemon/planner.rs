@@ -218,7 +218,7 @@ impl Planner {
                         let why = Words::new("不再有这个时刻", "it no longer has this hour");
                         let (posts, occurrence) = (vec![id.clone()], Some(occurrence.clone()));
                         let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Rescheduled);
-                        Change::Stop(Box::new(Stop { posts, occurrence, accounts: None, reach, desired, cause, why }))
+                        Change::Stop(Box::new(Stop { posts, occurrence, account: None, reach, desired, cause, why }))
                     };
                     occurrences.iter().map(of).collect()
                 }

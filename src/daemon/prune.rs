@@ -55,7 +55,7 @@ impl Inner {
 pub fn removed(posts: Vec<AnnouncementId>) -> Change {
     let why = Words::new("已从队列删去", "removed from the queue");
     let (reach, desired, cause) = (Reach::Unreleased, Desired::Stopped, Cause::Absent);
-    Change::Stop(Box::new(Stop { posts, occurrence: None, accounts: None, reach, desired, cause, why }))
+    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
 }
 
 /// As the ledger keeps it.

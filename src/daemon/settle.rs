@@ -243,7 +243,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
 pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
     let mut changes = Vec::new();
     let is_out = after.state == State::Published && before.state != State::Published;
-    // What was stopped and turned out to be there stands there like any other.
+    // A stopped post that turned out to be there stands there like any other.
     if is_out && after.desired != Desired::Removed || is_correction_of_closed(inner, before, after).await? {
         let superseded = superseded(inner, after).await?;
         changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
@@ -292,13 +292,13 @@ async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, Ledger
     if posts.is_empty() {
         return Ok(Vec::new());
     }
-    let (accounts, new) = (Some(BTreeSet::from([row.account.clone()])), &row.announcement);
+    let (account, new) = (Some(row.account.clone()), &row.announcement);
     let (cause, why) = match content.body.part() {
         Some(Part::Correction) => (Cause::Corrected, words!("由 {new} 更正", "corrected by {new}")),
         _ => (Cause::Superseded, words!("被 {new} 取代", "superseded by {new}")),
     };
     let (occurrence, reach, desired) = (None, Reach::Newest, Desired::Removed);
-    let stop = Stop { posts: posts.clone(), occurrence, accounts, reach, desired, cause, why };
+    let stop = Stop { posts: posts.clone(), occurrence, account, reach, desired, cause, why };
     let superseded =
         Change::Superseded { posts: posts.clone(), account: row.account.clone(), by: row.announcement.clone() };
     let mut changes = vec![Change::Stop(Box::new(stop)), superseded];

@@ -46,9 +46,9 @@ fn changed(step: Step) -> Change {
 /// Every delivery of the posts that an order names, also of other occurrences: whether a release has begun is seen by
 /// all of them.
 fn named(db: &Connection, stop: &Stop) -> Result<Vec<Delivery>, LedgerError> {
-    match stop.accounts.iter().flatten().collect::<Vec<_>>()[..] {
-        [account] => on_account(db, &stop.posts, account),
-        _ => {
+    match &stop.account {
+        Some(account) => on_account(db, &stop.posts, account),
+        None => {
             let mut rows = Vec::new();
             for post in &stop.posts {
                 let found = read::list(db, &read::deliveries_where("announcement = $1"), [&post.0], rows::delivery);

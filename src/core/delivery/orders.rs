@@ -4,7 +4,7 @@
 //! would never get through. These name posts and say what is to become of them; the ledger applies them, with
 //! these functions, in the transaction that contains them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::Time;
 use super::super::accounts::AccountId;
@@ -18,7 +18,7 @@ pub struct Stop {
     pub posts: Vec<AnnouncementId>,
     /// `None` means every occurrence, and every account.
     pub occurrence: Option<OccurrenceId>,
-    pub accounts: Option<BTreeSet<AccountId>>,
+    pub account: Option<AccountId>,
     pub reach: Reach,
     pub desired: Desired,
     pub cause: Cause,
@@ -56,7 +56,7 @@ pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
     };
     let named = |row: &&Delivery| {
         order.occurrence.as_ref().is_none_or(|id| *id == row.occurrence)
-            && order.accounts.as_ref().is_none_or(|all| all.contains(&row.account))
+            && order.account.as_ref().is_none_or(|id| *id == row.account)
     };
     rows.iter()
         .filter(named)
@@ -71,7 +71,7 @@ pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
 }
 
 /// Decides on a delivery that says something about earlier posts on its account, by where those are: it goes, it
-/// waits until that is known, or nobody there has seen what it is about. What is wrong is corrected as soon as any of it
+/// waits until that is known, or nobody there has seen what it is about. A correction goes as soon as any of what is wrong
 /// stands; an all-clear is the last word, and goes when none of them can still appear after it.
 pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>, part: Part) -> Where {
     let is_last = part == Part::AllClear;

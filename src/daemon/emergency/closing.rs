@@ -4,7 +4,6 @@
 //! told once. While what they are about is still going out its rows change every millisecond: so their commit stops
 //! it by an order, and decides by where each post is at that moment whether an account is told.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -334,10 +333,8 @@ impl Inner {
         let Some(follows) = &content.body.follows else { return Ok(Vec::new()) };
         let family =
             Family { root: follows.emergency.clone(), rows: self.ledger.family(follows.emergency.clone()).await? };
-        // An emergency that goes on is not over, and nobody says so any more.
-        let over = overtaken(&family, id, &[Part::AllClear], None);
-        let rows = family.rows;
-        let about: Vec<AnnouncementRow> = rows.into_iter().filter(|row| follows.posts.contains(&row.id)).collect();
+        let about: Vec<AnnouncementRow> =
+            family.rows.iter().filter(|row| follows.posts.contains(&row.id)).cloned().collect();
         Ok(match follows.part {
             Part::Correction => {
                 let why = words!("由 {by} 更正", "corrected by {by}");
@@ -351,7 +348,9 @@ impl Inner {
                 changes.extend(hold.as_ref().map(Change::end_of));
                 changes
             }
+            // An emergency that goes on is not over, and nobody says so any more.
             Part::Update => {
+                let over = overtaken(&family, id, &[Part::AllClear], None);
                 let ended = about.iter().filter(|row| row.ended.is_some());
                 ended.map(|row| Change::Ended(row.id.clone(), None)).chain(over).collect()
             }
@@ -366,14 +365,13 @@ pub(crate) fn overtaken(
     parts: &[Part],
     account: Option<&AccountId>,
 ) -> Option<Change> {
-    // What was said after it is about it too.
+    // Words that were said after it are about it too.
     let before = family.rows.iter().take_while(|row| row.id != *by);
     let said = before.filter(|row| row.follows.as_ref().is_some_and(|(_, part)| parts.contains(part)));
     let posts: Vec<AnnouncementId> = said.map(|row| row.id.clone()).collect();
     let why = words!("已被 {by} 更新", "overtaken by {by}");
     let (reach, desired, cause) = (Reach::NotPublished, Desired::Stopped, Cause::Superseded);
-    let accounts = account.map(|account| BTreeSet::from([account.clone()]));
-    let stop = Stop { posts, occurrence: None, accounts, reach, desired, cause, why };
+    let stop = Stop { posts, occurrence: None, account: account.cloned(), reach, desired, cause, why };
     (!stop.posts.is_empty()).then(|| Change::Stop(Box::new(stop)))
 }
 
@@ -382,7 +380,7 @@ pub(crate) fn overtaken(
 fn stop(posts: &[AnnouncementRow], desired: Desired, cause: Cause, why: Words) -> Change {
     let posts = posts.iter().map(|post| post.id.clone()).collect();
     let reach = Reach::NotPublished;
-    Change::Stop(Box::new(Stop { posts, occurrence: None, accounts: None, reach, desired, cause, why }))
+    Change::Stop(Box::new(Stop { posts, occurrence: None, account: None, reach, desired, cause, why }))
 }
 
 /// Not out, and not given up.
