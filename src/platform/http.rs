@@ -77,7 +77,7 @@ pub trait Http: Send + Sync {
         self.send(platform, lane, request, timeout).await
     }
 
-    /// Sets the most requests of each platform at once, from now on.
+    /// Sets the most requests of each platform at once, from now on. Those under way go on.
     fn limit(&self, _connections: &BTreeMap<String, u32>) {}
 }
 
@@ -306,11 +306,19 @@ impl Http for Net {
                 let at_once = lanes
                     .entry((platform.clone(), lane))
                     .or_insert_with(|| AtOnce { most: 0, places: Arc::new(Semaphore::new(0)) });
-                // Requests under way keep their places: fewer are there as soon as those have ended.
-                let fewer = at_once.most.saturating_sub(*most) as usize;
-                let kept = fewer - at_once.places.forget_permits(fewer);
+                let fewer = at_once.most.saturating_sub(*most);
+                let kept = fewer - at_once.places.forget_permits(fewer as usize) as u32;
                 at_once.places.add_permits(most.saturating_sub(at_once.most) as usize);
-                at_once.most = *most + kept as u32;
+                at_once.most = *most;
+                // Requests under way keep their places, and those who ask for one meanwhile come after this.
+                if kept > 0 {
+                    let places = at_once.places.clone();
+                    tokio::spawn(async move {
+                        if let Ok(kept) = places.acquire_many_owned(kept).await {
+                            kept.forget();
+                        }
+                    });
+                }
             }
         }
     }

@@ -4,12 +4,14 @@ use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fabu::clock::Clock;
 use fabu::platform::http::Net;
-use fabu::platform::{Http, Lane, Lost};
+use fabu::platform::{Http, Lane, Lost, Permit};
+use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -223,4 +225,104 @@ fn r36_a_certificate_nobody_vouches_for_gets_no_byte_of_the_request() {
         broken.contains("UnknownCA") || broken.contains("CertificateUnknown") || broken.contains("alert"),
         "{broken}"
     );
+}
+
+/// A permit that notes whether it was asked.
+struct Gate {
+    opens: bool,
+    was_asked: AtomicBool,
+}
+
+impl Permit for Gate {
+    fn is_granted(&self) -> bool {
+        self.was_asked.store(true, Ordering::SeqCst);
+        self.opens
+    }
+}
+
+async fn post_by(net: &Net, to: SocketAddr, timeout: Duration, gate: &Arc<Gate>) -> Result<Response<Bytes>, Lost> {
+    let request = Request::post(format!("http://{to}/2/statuses/update.json")).body(Bytes::from_static(b"status=x"));
+    net.send_in_room("site", Lane::Routine, request.unwrap(), timeout, Some(gate.clone())).await
+}
+
+fn gate(opens: bool) -> Arc<Gate> {
+    Arc::new(Gate { opens, was_asked: AtomicBool::new(false) })
+}
+
+#[test]
+fn r07_a_permit_is_asked_with_the_connection_there_and_refused_it_leaves_no_byte() {
+    real(async {
+        let net = net();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let heard = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let shut = gate(false);
+        let refused = post_by(&net, to, Duration::from_secs(5), &shut).await;
+        assert!(matches!(refused, Err(Lost::BeforeSend(_))), "{refused:?}");
+        assert!(shut.was_asked.load(Ordering::SeqCst));
+        drop(net);
+        assert_eq!(String::from_utf8_lossy(&heard.join().unwrap()), "", "what was refused is on the wire");
+    });
+    real(async {
+        let net = net();
+        let mut servers = JoinSet::new();
+        let to = listen(&mut servers, Answer::Once(with(head("content-length: 2\r\n"), b"{}"))).await;
+        let open = gate(true);
+        assert!(post_by(&net, to, Duration::from_secs(5), &open).await.is_ok());
+        assert!(open.was_asked.load(Ordering::SeqCst));
+    });
+}
+
+#[test]
+fn r07_without_a_connection_no_permit_is_asked_and_nothing_was_sent() {
+    real(async {
+        // Nobody accepts, and the queue of connections is full: the next one does not come about.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut queue = Vec::new();
+        while let Some(Ok(stream)) = Clock::real().timeout(Duration::from_millis(200), TcpStream::connect(to)).await {
+            queue.push(stream);
+            assert!(queue.len() < 100, "this machine keeps taking connections");
+        }
+        let open = gate(true);
+        let lost = post_by(&net(), to, Duration::from_millis(500), &open).await;
+        assert!(matches!(lost, Err(Lost::BeforeSend(_))), "it may be sent again: {lost:?}");
+        assert!(!open.was_asked.load(Ordering::SeqCst), "it was asked with no connection there");
+        drop(listener);
+    });
+}
+
+#[test]
+fn r30_fewer_connections_after_a_reload_are_fewer_as_soon_as_those_under_way_have_ended() {
+    real(async {
+        let limited = |most: u32| [("site".to_owned(), most)].into();
+        let net = Net::new(Clock::real(), &limited(4)).unwrap();
+        let free = || {
+            let rooms: Vec<_> =
+                std::iter::from_fn(|| net.room("site", Lane::Routine).now_or_never()).take(100).collect();
+            rooms.len()
+        };
+        let mut under_way = Vec::new();
+        for _ in 0..4 {
+            under_way.push(net.room("site", Lane::Routine).await);
+        }
+        net.limit(&limited(1));
+        for still in (0..4).rev() {
+            under_way.pop();
+            tokio::task::yield_now().await;
+            assert_eq!(free(), usize::from(still == 0), "with {still} under way");
+        }
+        net.limit(&limited(3));
+        assert_eq!(free(), 3);
+        // A platform that is new has its limit too.
+        net.limit(&[("other".to_owned(), 2)].into());
+        let others: Vec<_> = std::iter::from_fn(|| net.room("other", Lane::Emergency).now_or_never()).take(9).collect();
+        assert_eq!(others.len(), 2);
+    });
 }

@@ -46,11 +46,11 @@ impl People {
     async fn a_slip_while_it_goes_out(&mut self, world: &mut World) {
         world.weather.set(50, 3000);
         if self.season.disk || self.chance(0.5) {
-            world.trouble.slow(300);
+            world.trouble.slow(600);
         }
         world.note_trouble();
         let id = self.urgent_by_two(world, "**").await;
-        self.pause(world, 3500).await;
+        self.pause(world, 2500).await;
         world.ask(officer(1, "POST", &act(&id, "correct"), Value::Null));
         self.pause(world, 6000).await;
         world.weather.set(0, 3);
