@@ -459,8 +459,8 @@ fn delivery() -> impl Strategy<Value = Delivery> {
     );
     let prepared = (text(), option::of(text()), vec(text(), 0..3), vec((text(), text()), 0..3)).prop_map(
         |(text, title, media, attached)| {
-            let (key, baseline) = (text.clone(), title.clone());
-            Arc::new(Prepared { text, title, media, attached, key, baseline })
+            let (key, site, baseline) = (text.clone(), title.clone(), title.clone());
+            Arc::new(Prepared { text, title, media, attached, key, site, baseline })
         },
     );
     let doubt = (any::<u16>(), option::of("[a-z]{4}"), any::<bool>());

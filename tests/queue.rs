@@ -289,6 +289,45 @@ fn r06_a_delete_is_tried_again_until_each_platform_confirms() {
 }
 
 #[test]
+fn r06_a_take_down_that_is_refused_is_told_of_and_goes_on() {
+    simulate(async {
+        let city = City::new(START, 14, "");
+        city.save("a.yaml", &file(&[one("a", "甲", "2026-11-24 08:02")]));
+        let daemon = city.start().await;
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        let refuses =
+            json!({ "behaviour": "error", "operation": "delete", "platform": "sina", "params": { "code": 20102 } });
+        let forbids = json!({ "behaviour": "error", "operation": "delete", "platform": "tencent", "params": { "code": 4, "errcode": 4 } });
+        city.sandbox.set_faults(vec![support::fault(refuses), support::fault(forbids)]);
+        let by = fabu::core::change::Actor::Person { uid: 1000, name: "editor".to_owned() };
+        daemon.inner.withdraw(&by, "a", fabu::core::delivery::Desired::Removed).await.unwrap();
+        assert!(settled(&city, &daemon, Duration::from_secs(600)).await);
+        let status = daemon.inner.status().await.unwrap();
+        let told: Vec<(&str, &str)> = status
+            .needs_person
+            .iter()
+            .map(|d| (d.account.as_str(), d.reason.as_ref().map_or("", |reason| reason.en.as_str())))
+            .collect();
+        let [(sina, why), (tencent, _)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((*sina, *tencent), ("sina:shanghai", "tencent:shanghai"));
+        assert!(why.contains("20102"), "{why}");
+        // One is deleted by hand on the platform's own page, the other goes when the platform thinks better of it.
+        let of = |account: &str| {
+            let all = status.needs_person.iter().find(|d| d.account.as_str() == account);
+            fabu::core::delivery::DeliveryId(all.unwrap().id.parse().unwrap())
+        };
+        let gone = fabu::daemon::resolve::Said::default();
+        daemon.inner.resolve(&by, of("sina:shanghai"), gone.clone()).await.unwrap();
+        assert!(daemon.inner.resolve(&by, of("sina:shanghai"), gone).await.is_err(), "that was settled");
+        city.sandbox.clear();
+        city.clock.sleep(Duration::from_secs(3600)).await;
+        assert!(daemon.inner.status().await.unwrap().needs_person.is_empty());
+        assert_eq!(in_state(&all(&daemon).await, State::Deleted), 4);
+        assert_eq!(city.sandbox.posts().iter().filter(|p| !p.deleted).count(), 1, "the one nobody has deleted here");
+    });
+}
+
+#[test]
 fn a_delivery_that_failed_is_tried_again_when_a_person_says_so() {
     simulate(async {
         let city = City::new(START, 15, "");

@@ -274,3 +274,49 @@ fn r29_a_platform_that_asks_to_wait_is_not_looked_at_meanwhile() {
         assert_eq!(row_of(&daemon, "sina", "a").await.state, State::Published);
     });
 }
+
+/// Another server knows nothing of what went to the one before, and its word proves nothing about that.
+#[test]
+fn r01_what_went_to_a_server_that_was_changed_is_neither_sent_again_nor_called_gone() {
+    simulate(async {
+        let city = City::new(START, 63, "");
+        city.save(
+            "a.yaml",
+            &file(&[("out", "早安上海", "08:02"), ("lost", "今晚停水", "08:10"), ("next", "明日有雨", "08:40")]),
+        );
+        let daemon = city.start().await;
+        city.sleep(300).await;
+        city.sandbox
+            .set_faults(vec![fault(json!({ "behaviour": "reset_after", "operation": "post", "platform": "xinmin" }))]);
+        city.sleep(301).await;
+        let lost = row_of(&daemon, "xinmin", "lost").await;
+        assert!(matches!(lost.state, State::Sending | State::Unknown), "{lost:?}");
+        // The new server is empty.
+        city.sandbox.set_faults(vec![fault(
+            json!({ "behaviour": "gap", "operation": "timeline", "platform": "xinmin", "params": { "kind": "empty" } }),
+        )]);
+        let file = city.path().join("fabu.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let moved = text.replace(
+            "xinmin: {api: mastodon, base_url: \"http://127.0.0.1\"",
+            "xinmin: {api: mastodon, base_url: \"http://localhost\"",
+        );
+        assert_ne!(text, moved);
+        std::fs::write(&file, moved).unwrap();
+        daemon.inner.reload_config().await;
+        daemon.inner.withdraw(&person(1000), "out", Desired::Removed).await.unwrap();
+        city.sleep(3600).await;
+        let of_xinmin = |text: &str| {
+            let posts = city.sandbox.posts();
+            posts.iter().filter(|p| p.platform == "xinmin" && p.text.contains(text)).count()
+        };
+        assert_eq!(of_xinmin("今晚停水"), 1, "it was sent again");
+        let (out, lost) = (row_of(&daemon, "xinmin", "out").await, row_of(&daemon, "xinmin", "lost").await);
+        assert_eq!((out.state, out.desired, out.needs_person), (State::Published, Desired::Removed, true), "{out:?}");
+        assert_eq!((lost.state, lost.needs_person), (State::Unknown, true), "{lost:?}");
+        assert!(lost.reason.unwrap().en.contains("localhost"));
+        // What was only prepared for the old one is prepared for the new one.
+        assert_eq!(of_xinmin("明日有雨"), 1);
+        assert_eq!(in_state(&all(&daemon).await, State::Deleted), 3);
+    });
+}

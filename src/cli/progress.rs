@@ -1,28 +1,34 @@
-//! How far an urgent post is: live, by platform, until every delivery rests or waits for a person.
+//! How far an urgent post is: live, by platform, until every delivery rests or waits for a person, and the old is gone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::show::{stands_wrongly, text};
 use super::text::{BAD, Voice};
 use super::{Exit, refused};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::Clock;
-use crate::core::words::shown;
+use crate::core::words::{shown, words};
 
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Live, per platform, until every delivery rests or waits for a person.
+/// Live, per platform, until every delivery rests or waits for a person, and what it takes the place of is gone.
 pub async fn followed(client: &Client, id: &str, voice: Voice) -> Exit {
+    match follow(client, id, voice).await {
+        Ok(exit) => exit,
+        Err(error) => refused(&error, voice),
+    }
+}
+
+async fn follow(client: &Client, id: &str, voice: Voice) -> Result<Exit, ClientError> {
     let clock = Clock::real();
+    let replaced = replaced(client, id).await?;
     let mut last = String::new();
     loop {
-        let rows = match all(client, id).await {
-            Ok(rows) => rows,
-            Err(error) => return refused(&error, voice),
-        };
+        let rows = all(client, id).await?;
         let mut platforms: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
         let mut open = 0;
         for row in &rows {
@@ -45,29 +51,55 @@ pub async fn followed(client: &Client, id: &str, voice: Voice) -> Exit {
                 },
             )
             .collect();
-        let line = line.join("  ");
+        let mut line = line.join("  ");
+        // What it takes the place of goes once it is there.
+        let mut standing = Vec::new();
+        for old in replaced.iter().filter(|_| open == 0) {
+            standing.extend(all(client, old).await?.into_iter().filter(stands_wrongly));
+        }
+        let going = standing.iter().filter(|row| row["needs_person"] == false).count();
+        if going > 0 {
+            line.push_str(voice.say(&words!("  待撤下 {going}", "  {going} old ones to go")));
+        }
         if line != last && !voice.json {
             voice.note(line.clone());
             last = line;
         }
-        if open == 0 {
+        if open + going == 0 {
             let bad: usize = platforms.values().map(|p| p.2).sum();
             if voice.json {
-                voice.data(&json!({ "id": id, "items": rows }));
+                voice.data(&json!({ "id": id, "items": rows, "standing": standing }));
+            } else {
+                for row in rows.iter().filter(|row| row["state"] != "published") {
+                    tell(row, text(row, "state"), voice);
+                }
+                for row in &standing {
+                    let old = text(row, "occurrence");
+                    tell(row, voice.say(&words!("{old} 还挂着：", "{old} still stands there:")), voice);
+                }
             }
-            for row in rows.iter().filter(|r| r["state"] != "published" && !voice.json) {
-                let reason = row["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
-                let (account, state) = (row["account"].as_str().unwrap_or(""), row["state"].as_str().unwrap_or(""));
-                voice.note(format!("{} {account}: {state} {}", voice.paint(BAD, "✗"), shown(reason)));
-            }
-            return match bad {
-                0 => Exit::Done,
-                n if n == rows.len() => Exit::Failed,
+            return Ok(match bad {
+                0 if standing.is_empty() => Exit::Done,
+                n if n == rows.len() && n > 0 => Exit::Failed,
                 _ => Exit::Partly,
-            };
+            });
         }
         clock.sleep(LOOK).await;
     }
+}
+
+/// One that is not as it should be: on what account, how, and why.
+fn tell(row: &Value, how: &str, voice: Voice) {
+    let why = shown(row["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
+    voice.note(format!("{} {}: {how} {why}", voice.paint(BAD, "✗"), text(row, "account")));
+}
+
+/// The posts that a correction, an all-clear or an update takes down, and those of `supersedes`.
+async fn replaced(client: &Client, id: &str) -> Result<Vec<String>, ClientError> {
+    let found = client.get(&format!("/v1/announcements/{}", in_path(id))).await?;
+    let follows = found["content"]["follows"]["posts"].as_array().into_iter().flatten();
+    let posts = follows.chain([&found["supersedes"]]).filter_map(Value::as_str);
+    Ok(posts.map(str::to_owned).collect())
 }
 
 async fn all(client: &Client, id: &str) -> Result<Vec<Value>, ClientError> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use super::show::{state_word, text, when};
+use super::show::{stands_wrongly, state_word, text, when};
 use super::text::{BAD, CARE, GOOD, QUIET, Voice};
 use super::{Exit, client, refused, zone};
 use crate::api::client::{Client, ClientError, in_path};
@@ -32,7 +32,7 @@ pub struct Resolve {
     /// It was not published
     #[arg(long, group = "fate", conflicts_with = "from")]
     pub not_published: bool,
-    /// Every delivery of this announcement or occurrence whose outcome is not known
+    /// Every delivery of this announcement or occurrence whose outcome is not known, or that would not be taken down
     #[arg(long, value_name = "ID", requires = "not_published")]
     pub all: Option<String>,
     /// Many at once, a line each: ACCOUNT ID URL, or ACCOUNT ID not-published; `-` reads standard input
@@ -146,7 +146,8 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
         return read(file);
     }
     let id = resolve.all.clone().unwrap_or_default();
-    let rows = open(client, &id, None, UNKNOWN).await?;
+    let mut rows = open(client, &id, None, UNKNOWN).await?;
+    rows.extend(standing(client, &id, None).await?);
     let one = |row: &Value| Said {
         account: text(row, "account").to_owned(),
         id: text(row, "occurrence").to_owned(),
@@ -159,6 +160,13 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
 const UNKNOWN: &str = "&state=unknown&state=accepted";
 /// Deliveries whose post a person may have found all the same.
 const FAILED: &str = "&state=failed";
+
+/// Those that are to be gone, and would not be taken down.
+async fn standing(client: &Client, id: &str, account: Option<&str>) -> Result<Vec<Value>, ClientError> {
+    let mut rows = open(client, id, account, "&state=published").await?;
+    rows.retain(|row| stands_wrongly(row) && row["needs_person"] == true);
+    Ok(rows)
+}
 
 /// The deliveries of an announcement in these states, all pages of them.
 async fn open(client: &Client, id: &str, account: Option<&str>, states: &str) -> Result<Vec<Value>, ClientError> {
@@ -221,9 +229,10 @@ fn read(file: &Path) -> Result<Vec<Said>, Unsaid> {
 async fn looked(client: &Client, said: Said) -> Result<Tried, (Said, Unsaid)> {
     let found = async {
         let rows = open(client, &said.id, Some(&said.account), UNKNOWN).await?;
-        match rows.is_empty() && said.published.is_some() {
-            true => open(client, &said.id, Some(&said.account), FAILED).await,
-            false => Ok(rows),
+        match (rows.is_empty(), &said.published) {
+            (false, _) => Ok(rows),
+            (true, Some(_)) => open(client, &said.id, Some(&said.account), FAILED).await,
+            (true, None) => standing(client, &said.id, Some(&said.account)).await,
         }
     };
     let rows = match found.await {
@@ -263,6 +272,7 @@ fn line(tried: &Tried, zone: Tz, voice: Voice) -> String {
             "cancelled" => voice.pick("没有发出，已撤回，不再发送", "it is not out, and was withdrawn: it is not sent"),
             "expired" => voice.pick("没有发出，已过期", "it is not out, and has expired"),
             "failed" => voice.pick("没有展示，记为失败", "it is not shown, and counts as failed"),
+            "deleted" => voice.pick("已不在平台上，记为已删除", "it is gone from there, and counts as deleted"),
             other => other,
         };
         return format!("{} {account} {id}: {follows}", voice.paint(CARE, "?"));

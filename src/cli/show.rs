@@ -104,11 +104,31 @@ fn counts(value: &Value, voice: Voice) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(voice.pick("，", ", ")) }
 }
 
+/// To be taken down, and there still.
+pub fn stands_wrongly(delivery: &Value) -> bool {
+    delivery["state"] == "published" && delivery["desired"] == "removed"
+}
+
 /// Deliveries that a person has to settle, an announcement a line.
 fn tell_needs_person(value: &Value, voice: Voice) {
     let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut standing: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for delivery in value["needs_person"].as_array().into_iter().flatten() {
-        of.entry(text(delivery, "occurrence")).or_default().push(text(delivery, "account"));
+        if stands_wrongly(delivery) {
+            standing.entry(text(delivery, "occurrence")).or_default().push(delivery);
+        } else {
+            of.entry(text(delivery, "occurrence")).or_default().push(text(delivery, "account"));
+        }
+    }
+    for (id, there) in standing {
+        let (first, count) = (there[0], there.len());
+        let (account, why) =
+            (text(first, "account"), shown(first["reason"][voice.pick("zh", "en")].as_str().unwrap_or("")));
+        let said = words!(
+            "撤不下来：{id} 在 {count} 个账号上（如 {account}）还挂着：{why}。仍在重试；在平台上手工删掉之后：fabu resolve {account} {id} --not-published",
+            "not taken down: {id} still stands on {count} accounts, like {account}: {why}. fabu goes on trying; once it is deleted there by hand: fabu resolve {account} {id} --not-published"
+        );
+        voice.out(voice.paint(BAD, voice.say(&said)));
     }
     for (id, accounts) in of {
         let said = match accounts.as_slice() {
@@ -256,6 +276,8 @@ fn tell_one(value: &Value, voice: Voice) {
     for d in value["deliveries"].as_array().into_iter().flatten() {
         let reason = d["reason"][voice.pick("zh", "en")].as_str().unwrap_or("");
         let receipt = d["receipt"]["url"].as_str().or(d["receipt"]["post_id"].as_str()).unwrap_or(reason);
+        let standing = words!("待撤下：{reason} {receipt}", "to be taken down: {reason} {receipt}");
+        let receipt = if stands_wrongly(d) { voice.say(&standing) } else { receipt };
         table.add_row(vec![
             text(d, "account").to_owned(),
             state_word(text(d, "state"), voice),

@@ -65,7 +65,7 @@ pub struct Delivery {
     pub doubted: Option<ContentHash>,
     /// No request of this ledger's can be under way: one honest read of the timeline is enough to believe in absence.
     pub one_look: bool,
-    /// Read-back has come to an end without proof so far, and a person has been told.
+    /// A person has been told: read-back has come to an end without proof so far, or a take-down is refused.
     pub needs_person: bool,
     pub prepared: Option<Arc<Prepared>>,
     pub receipt: Option<Receipt>,
@@ -445,6 +445,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         // A post that failed after an answer was lost may be there all the same.
         (Unknown | Accepted | Failed, Event::SettledPublished(receipt)) => row.published(receipt, now),
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
+        // Its platform would not take it down, and somebody has done it by hand.
+        (Published, Event::SettledNotPublished) if before.needs_person => row.rest_until(Deleted, None),
         (Accepted, Event::SettledNotPublished) => {
             // Taken and not shown: sent again it could be there twice, if its review passes after all.
             row.end(

@@ -84,6 +84,11 @@ impl PlatformSettings {
         self.further.get(key).and_then(serde_json::Value::as_str)
     }
 
+    /// Where its requests go, however they get there.
+    pub fn site(&self) -> &str {
+        self.base_url.split_once("://").map_or(&self.base_url, |(_, site)| site)
+    }
+
     pub fn number(&self, key: &str) -> Option<u64> {
         let value = self.further.get(key)?;
         value.as_u64().or_else(|| value.as_str()?.parse().ok())

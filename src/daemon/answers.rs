@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::core::accounts::{AccountId, PlatformName};
 use crate::core::announcement::{AnnouncementId, Body, ContentHash, Level, OccurrenceId, Part, Priority};
 use crate::core::change;
-use crate::core::delivery::{self, Cause, Class, State};
+use crate::core::delivery::{self, Cause, Class, Desired, State};
 use crate::core::gate::Hold;
 use crate::core::plan;
 use crate::core::policy::Kind;
@@ -91,6 +91,10 @@ pub struct Delivery {
     pub state: State,
     /// Why it is held, or stopped.
     pub cause: Option<Cause>,
+    /// What it is to be in the end; one that is published and to be `removed` is being taken down.
+    pub desired: Desired,
+    /// A person has to look: nobody can tell whether it is out, or it is to be taken down and stands there still.
+    pub needs_person: bool,
     pub class: Option<Class>,
     pub reason: Option<Words>,
     /// The release instant.
@@ -403,6 +407,8 @@ impl Delivery {
             unit: d.account.unit().to_owned(),
             state: d.state,
             cause: d.cause,
+            desired: d.desired,
+            needs_person: d.needs_person,
             class: d.class,
             reason: d.reason.clone(),
             at: d.at,

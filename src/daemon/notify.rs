@@ -22,7 +22,7 @@ use crate::core::announcement::{Content, Level, Priority};
 use crate::core::change::{Actor, Change, Recorded, Seq};
 use crate::core::delivery::{Cause, Class, State};
 use crate::core::policy::{Kind, Notify, To};
-use crate::core::words::Words;
+use crate::core::words::{Words, words};
 use crate::ledger::LedgerError;
 use outlet::Outlet;
 
@@ -189,6 +189,8 @@ struct Body {
     cause: Option<Cause>,
     reason: Option<Words>,
     awaits_word: bool,
+    /// Why a post that is to be gone stands there still.
+    standing: Option<Words>,
 }
 
 impl Teller {
@@ -340,10 +342,15 @@ fn meant(event: &Recorded) -> Option<Meant> {
     let announcement = event.subject.split('@').next().unwrap_or_default().to_owned();
     let (kinds, reason) = match event.kind.as_str() {
         "emergency" => taken(body.awaits_word),
-        "needs_person" => (
-            vec![Kind::Unknown],
-            Words::new("查不出是否已发：fabu resolve", "nobody can tell whether it is out: fabu resolve"),
-        ),
+        "needs_person" => match body.standing {
+            Some(Words { zh, en }) => {
+                (vec![Kind::Failed], words!("撤不下来，还挂着：{zh}", "it is to be gone and stands there still: {en}"))
+            }
+            None => (
+                vec![Kind::Unknown],
+                Words::new("查不出是否已发：fabu resolve", "nobody can tell whether it is out: fabu resolve"),
+            ),
+        },
         _ => moved(&body)?,
     };
     Some(Meant { kinds, announcement, account: body.account, reason })

@@ -112,6 +112,26 @@ impl Means {
         Ok(Means { platform: platform.clone(), account: account.clone(), token, timeout })
     }
 
+    /// The same, where that leads to the server for which it was prepared, or has its post: another one would say in good
+    /// faith that there is no such post.
+    pub fn there(inner: &Inner, row: &Delivery) -> Result<Means, Failure> {
+        let means = Means::of(inner, row)?;
+        let (was, is) = (row.prepared.as_ref().and_then(|p| p.site.as_deref()), means.platform.settings().site());
+        match was.filter(|was| *was != is) {
+            None => Ok(means),
+            Some(was) => {
+                let name = row.account.platform();
+                Err(Failure::Refused(
+                    Class::Platform,
+                    words!(
+                        "它发往 {was}，而平台 {name} 现在是 {is}：请到那里查看",
+                        "it went to {was}, and the platform {name} is {is} now: look there"
+                    ),
+                ))
+            }
+        }
+    }
+
     pub fn call<'a>(&'a self, inner: &'a Inner, row: &Delivery) -> Call<'a> {
         let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
         Call {

@@ -36,7 +36,9 @@ impl Inner {
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
         // A person may find a post that its platform refused as far as anybody knew.
         let may_be_there = row.state == State::Failed && said.published.is_some();
-        if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there {
+        // What its platform would not take down, somebody may have taken down there.
+        let may_be_gone = row.state == State::Published && row.needs_person && said.published.is_none();
+        if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there && !may_be_gone {
             let state = row.state.as_str();
             let said = words!(
                 "它的状态是 {state}，并非结果不明",

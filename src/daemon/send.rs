@@ -262,10 +262,11 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     {
         return paused(inner, row, left).await;
     }
-    let means = Means::of(inner, row).and_then(|means| Ok((means, attached(inner, row)?)));
+    let means = Means::there(inner, row).and_then(|means| Ok((means, attached(inner, row)?)));
     let (means, pictures) = match means {
         Ok(ready) => ready,
-        // The secret went away after it was prepared, or a picture did. Prepared again, it fails there with the reason.
+        // The secret went away after it was prepared, or a picture did, or it was for another server. Prepared again, it
+        // fails there with the reason.
         Err(failure) => return stepped(inner, row, Event::Unprepared(failure.words().clone())).await,
     };
     if row.priority == Priority::Emergency {
@@ -406,7 +407,7 @@ async fn fire(
 /// A failure of what came before the request that can be seen leaves no doubt about that one.
 fn never_sent(failure: Failure) -> Failure {
     match failure {
-        Failure::Unclear(why) | Failure::Duplicate(why) => Failure::NotSent(why),
+        Failure::Unclear(why) | Failure::Duplicate(why) | Failure::Astray(why) => Failure::NotSent(why),
         other => other,
     }
 }
@@ -484,7 +485,7 @@ pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure, asker: Ask
             inner.pauses.learn(who, asker, *wait, inner.clock.mono());
             Vec::new()
         }
-        Failure::Credential(_, said) => {
+        Failure::Credential(_, said) | Failure::Astray(said) => {
             if inner.memory.credential(&row.account).is_some_and(|(_, bad)| bad.is_some()) {
                 return Vec::new();
             }
@@ -504,5 +505,6 @@ pub fn outcome_name(failure: Option<&Failure>) -> &'static str {
         Some(Failure::Credential(..)) => "credential",
         Some(Failure::Duplicate(_)) => "duplicate",
         Some(Failure::Unclear(_)) => "unclear",
+        Some(Failure::Astray(_)) => "astray",
     }
 }

@@ -49,7 +49,7 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     if let Some(left) = inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
-    let means = match Means::of(inner, row) {
+    let means = match Means::there(inner, row) {
         Ok(means) => means,
         Err(failure) => {
             let unseen = Event::Unseen { why: failure.words().clone(), waited: inner.memory.waited(row.id) };
@@ -128,7 +128,7 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
 
 /// Looks once for a held delivery that the ledger cannot vouch for, so that its release need not wait for that.
 pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
-    let means = match Means::of(inner, row) {
+    let means = match Means::there(inner, row) {
         Ok(means) => means,
         Err(_) => return Ok(None),
     };
@@ -211,7 +211,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
     if let Some(left) = inner.pauses.left(&row.account, Asker::TakeDown, inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
-    let outcome = match Means::of(inner, row) {
+    let outcome = match Means::there(inner, row) {
         Err(failure) => Err(failure),
         Ok(means) => {
             if let Some(postponed) = paid(inner, row, &means).await {
@@ -229,7 +229,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
             tracing::warn!(account = %row.account, occurrence = %row.occurrence, reason = failure.words().en, "not taken down yet");
             let failure = match failure {
                 // An answer that says nothing is asked for again like one that never came.
-                Failure::Unclear(why) => Failure::NotSent(why),
+                Failure::Unclear(why) | Failure::Astray(why) => Failure::NotSent(why),
                 other => other,
             };
             (Event::NotTakenDown(failure), with)
@@ -254,7 +254,10 @@ pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) ->
     }
     if after.needs_person && !before.needs_person {
         let (account, announcement) = (&after.account, &after.announcement);
-        let body = serde_json::json!({ "delivery": after.id, "account": account, "announcement": announcement });
+        let standing = after.reason.as_ref().filter(|_| stands_wrongly(after));
+        let body = serde_json::json!({
+            "delivery": after.id, "account": account, "announcement": announcement, "standing": standing,
+        });
         changes.push(Note::change("needs_person", &after.occurrence, body));
     }
     Ok(changes)
@@ -265,11 +268,24 @@ pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
     if after.needs_person && !before.needs_person {
         inner.metrics.needs_person();
         let (account, announcement) = (&after.account, &after.announcement);
+        if stands_wrongly(after) {
+            let reason = after.reason.as_ref().map_or("", |reason| &reason.en);
+            tracing::error!(
+                %account, %announcement, reason,
+                "it is to be gone and stands there still; fabu goes on trying, and a person can take it down there"
+            );
+            return;
+        }
         tracing::error!(
             %account, %announcement,
             "it is not known whether it was published; fabu goes on looking, and a person can settle it with `fabu resolve`"
         );
     }
+}
+
+/// It is to be taken down, and its platform does not do it.
+fn stands_wrongly(row: &Delivery) -> bool {
+    row.state == State::Published && row.desired == Desired::Removed
 }
 
 /// An account that is suspended or closed is told nothing, and what it carries wrongly goes all the same.

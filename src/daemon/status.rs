@@ -269,7 +269,10 @@ impl Inner {
         let coming = self.ledger.occurrences(now, now + TimeDelta::hours(24)).await?;
         let mut waiting = self.ledger.in_state(State::Unknown, now).await?;
         waiting.extend(self.ledger.in_state(State::Accepted, now).await?);
-        let person = waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(1000);
+        let mut person: Vec<&Delivery> =
+            waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(1000).collect();
+        let standing = self.ledger.standing().await?;
+        person.extend(standing.iter().filter(|d| d.needs_person).take(1000));
         let accounts = self.ledger.accounts().await?;
         let bad = accounts
             .into_iter()
@@ -302,7 +305,7 @@ impl Inner {
             deliveries: counts.iter().map(|(s, n)| (s.as_str(), *n)).collect(),
             recent: recent.iter().rev().take(40).map(answers::Occurrence::of).collect(),
             coming: coming.iter().take(40).map(answers::Occurrence::of).collect(),
-            needs_person: person.map(answers::Delivery::of).collect(),
+            needs_person: person.into_iter().map(answers::Delivery::of).collect(),
             looking_for: waiting.len(),
             bad_credentials: bad.collect(),
             budgets,

@@ -271,6 +271,7 @@ mod tests {
                     media: Vec::new(),
                     attached: Vec::new(),
                     key: format!("{n:032x}"),
+                    site: (n % 3 == 0).then(|| "t.example".to_owned()),
                     baseline: Some(n.to_string()),
                 })
             }),

@@ -237,6 +237,8 @@ pub trait Ledger: Send + Sync {
     /// Deliveries that are to be sent and whose instant is over.
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError>;
     async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError>;
+    /// Deliveries whose post is being taken down.
+    async fn standing(&self) -> Result<Vec<Delivery>, LedgerError>;
     async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError>;
     async fn announcements(&self, filter: Filter) -> Result<Vec<Announced>, LedgerError>;
     async fn occurrences(&self, since: Time, until: Time) -> Result<Vec<OccurrenceSummary>, LedgerError>;

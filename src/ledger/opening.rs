@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (6, include_str!("migrations/0006_families.sql")),
     (7, include_str!("migrations/0007_causes.sql")),
     (8, include_str!("migrations/0008_named_holds.sql")),
+    (9, include_str!("migrations/0009_standing.sql")),
 ];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;

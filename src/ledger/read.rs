@@ -93,6 +93,10 @@ pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery
     delivery_list(db, &condition, &[Box::new(micros(before))])
 }
 
+pub fn standing(db: &Connection) -> Sql<Vec<Delivery>> {
+    delivery_list(db, "state = 'published' AND next_at IS NOT NULL", &[])
+}
+
 /// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent, or on
 /// their way, whose instant had come by `came`.
 pub fn waiting(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {

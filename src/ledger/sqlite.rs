@@ -287,6 +287,10 @@ impl Ledger for Sqlite {
         self.read(move |db| read::in_state(db, state, before)).await
     }
 
+    async fn standing(&self) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(read::standing).await
+    }
+
     async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError> {
         self.read(move |db| read::content(db, hash.as_str())).await
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, exchange, in_path, sane_id, sane_url, text_of};
 use super::timeline::{self, Rest, Shown, text_of_html};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
@@ -74,6 +74,16 @@ impl Mastodon {
             }
             // A page, an empty body, or an error that calls itself a success.
             _ => Err(reply.unclear(call).into()),
+        }
+    }
+
+    /// Whether anybody can see the post.
+    async fn stands(&self, call: &Call<'_>, id: &str) -> Result<bool, Failure> {
+        let ask = Ask::get(self.url(&format!("v1/statuses/{}", in_path(id))));
+        match self.ask(call, ask, false).await {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.status == Some(404) => Ok(false),
+            Err(refused) => Err(refused.into()),
         }
     }
 
@@ -145,6 +155,7 @@ fn shown(status: &Value) -> Option<Shown> {
         created: created.map(|at| from_micros(at.timestamp_micros())),
         truncated: false,
         key: None,
+        author: status.get("account").and_then(|account| text_of(account, "id")),
         shown: true,
     })
 }
@@ -165,7 +176,7 @@ impl Platform for Mastodon {
     }
 
     async fn check(&self, call: &Call<'_>) -> Result<Standing, Failure> {
-        Ok(Standing { uid: Some(self.verify(call).await?), expires: None })
+        standing(call, Some(self.verify(call).await?), None)
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
@@ -173,8 +184,8 @@ impl Platform for Mastodon {
         for picture in &post.pictures {
             media.push(self.upload(call, picture).await?);
         }
-        let (text, key) = (post.text.clone(), post.key.clone());
-        Ok(Prepared { text, title: None, media, attached: Vec::new(), key, baseline: None })
+        let (text, key, site) = (post.text.clone(), post.key.clone(), Some(self.settings.site().to_owned()));
+        Ok(Prepared { text, title: None, media, attached: Vec::new(), key, site, baseline: None })
     }
 
     async fn publish(&self, call: &Call<'_>, post: &Prepared, _: &[Picture]) -> Result<Receipt, Failure> {
@@ -187,6 +198,9 @@ impl Platform for Mastodon {
             Ask::post(self.url("v1/statuses")).form(fields).header("idempotency-key", post.key.as_str()).visible();
         let (reply, json) = self.ask(call, ask, false).await?;
         let Some(shown) = shown(&json) else { return Err(reply.unclear(call)) };
+        if let Some(why) = of_other(call, shown.author.as_deref()) {
+            return Err(Failure::Astray(why));
+        }
         Ok(Receipt {
             post_id: shown.id,
             url: shown.url,
@@ -207,6 +221,9 @@ impl Platform for Mastodon {
         // One that cannot be read might be ours: then nothing is proved by the others.
         let listed: Option<Vec<Shown>> = statuses.iter().map(shown).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        if let Some(why) = of_others(call, &listed) {
+            return Ok(Look::Unproven(why));
+        }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
         // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
@@ -244,8 +261,11 @@ impl Platform for Mastodon {
         let ask = Ask::delete(self.url(&format!("v1/statuses/{}", in_path(&receipt.post_id))));
         match self.ask(call, ask, false).await {
             Ok(_) => Ok(()),
-            // No such status: it is gone, which is what was wanted.
-            Err(refused) if refused.status == Some(404) => Ok(()),
+            // So is one that is another account's. No such status at all: it is gone, which is what was wanted.
+            Err(refused) if refused.status == Some(404) => match self.stands(call, &receipt.post_id).await? {
+                false => Ok(()),
+                true => Err(Failure::Credential(Scope::Account, refused.failure.words().clone())),
+            },
             Err(refused) => Err(refused.into()),
         }
     }

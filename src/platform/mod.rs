@@ -26,10 +26,10 @@ use bytes::Bytes;
 
 use crate::clock::{Clock, Time};
 use crate::core::accounts::{Account, Secret};
-use crate::core::delivery::{Failure, Prepared, Receipt};
+use crate::core::delivery::{Failure, Prepared, Receipt, Scope};
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
-use crate::core::words::Words;
+use crate::core::words::{Words, shown, words};
 pub use http::{Http, Lane, Lost, Permit, Room};
 pub use timeline::Shown;
 
@@ -107,6 +107,32 @@ pub struct Standing {
     /// The account's id on the platform, where the check tells it.
     pub uid: Option<String>,
     pub expires: Option<Time>,
+}
+
+/// Why a credential, or a post it has made or reads as its own, is not this account's: the platform names another user
+/// than the account's `uid`.
+pub fn of_other(call: &Call<'_>, user: Option<&str>) -> Option<Words> {
+    let (own, user) = (call.account.uid.as_deref()?, user?);
+    let (id, user) = (&call.account.id, shown(&user.chars().take(40).collect::<String>()));
+    (own != user).then(|| {
+        words!(
+            "{id} 的密钥是用户 {user} 的，而它的 uid 是 {own}：核对密钥与 accounts.yaml",
+            "the credential of {id} is that of user {user}, and its `uid` is {own}: look at the secret and at accounts.yaml"
+        )
+    })
+}
+
+/// The same of a timeline that is to be the account's own.
+pub fn of_others(call: &Call<'_>, posts: &[Shown]) -> Option<Words> {
+    posts.iter().find_map(|post| of_other(call, post.author.as_deref()))
+}
+
+/// What a check of the credential came to.
+pub fn standing(call: &Call<'_>, uid: Option<String>, expires: Option<Time>) -> Result<Standing, Failure> {
+    match of_other(call, uid.as_deref()) {
+        Some(why) => Err(Failure::Credential(Scope::Account, why)),
+        None => Ok(Standing { uid, expires }),
+    }
 }
 
 /// One dialect, set up for one platform of the configuration.

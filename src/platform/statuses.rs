@@ -15,7 +15,7 @@ use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
 use super::statuses_auth::authorize;
 use super::timeline::{self, Rest, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
@@ -123,6 +123,7 @@ impl Statuses {
             created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
             truncated,
             key: None,
+            author: status.get("user").and_then(|user| text_of(user, "id").or_else(|| text_of(user, "id_str"))),
             shown: true,
         })
     }
@@ -221,7 +222,7 @@ impl Platform for Statuses {
         if uid.is_none() && text_of(&user, "screen_name").is_none() {
             return Err(reply.unclear(call));
         }
-        Ok(Standing { uid, expires: None })
+        standing(call, uid, None)
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
@@ -231,6 +232,7 @@ impl Platform for Statuses {
             media: Vec::new(),
             attached: Vec::new(),
             key: post.key.clone(),
+            site: Some(self.settings.site().to_owned()),
             baseline: None,
         };
         let Some(picture) = post.pictures.first() else { return Ok(prepared) };
@@ -271,6 +273,9 @@ impl Platform for Statuses {
         let (reply, json) = self.ask(call, ask.visible(), with_picture).await?;
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         let Some(shown) = self.shown(&json) else { return Err(reply.unclear(call)) };
+        if let Some(why) = of_other(call, shown.author.as_deref()) {
+            return Err(Failure::Astray(why));
+        }
         if !Self::is_new(post, &shown, before.as_ref(), begun, skew) {
             return Err(Failure::Unclear(Words::new(
                 "平台回的是另一条，可能把文字当作指令了",
@@ -295,6 +300,9 @@ impl Platform for Statuses {
         // One that cannot be read might be ours: then nothing is proved by the others.
         let listed: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        if let Some(why) = of_others(call, &listed) {
+            return Ok(Look::Unproven(why));
+        }
         if let Some(newest) = listed.first() {
             self.seen(call, &newest.id);
         }
@@ -320,8 +328,8 @@ impl Platform for Statuses {
         let shown = self.shown(&json).ok_or_else(|| reply.unclear(call))?;
         let (_, own) = self.ask(call, Ask::get(self.url("account/verify_credentials.json")), false).await?;
         let who = |user: &Value| text_of(user, "id").or_else(|| text_of(user, "id_str"));
-        match (json.get("user").and_then(who), who(&own)) {
-            (Some(author), Some(own)) if author == own => Ok(Some(shown)),
+        match (&shown.author, who(&own)) {
+            (Some(author), Some(own)) if *author == own => Ok(Some(shown)),
             (Some(_), Some(_)) => Err(of_another(call.account.id.as_str())),
             _ => Err(reply.unclear(call)),
         }

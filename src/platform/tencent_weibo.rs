@@ -165,6 +165,7 @@ fn record(record: &Value) -> Option<(Shown, Fate)> {
         created: code_of(record, "timestamp").and_then(|s| s.checked_mul(1_000_000)).map(from_micros),
         truncated: false,
         key: None,
+        author: None,
         shown: fate == Fate::Normal,
     };
     Some((shown, fate))
@@ -211,6 +212,7 @@ impl Platform for TencentWeibo {
             media: Vec::new(),
             attached: Vec::new(),
             key: post.key.clone(),
+            site: Some(self.settings.site().to_owned()),
             baseline: None,
         };
         if let Some(picture) = post.pictures.first() {
@@ -262,6 +264,14 @@ impl Platform for TencentWeibo {
         let query: Vec<(&str, String)> = pages.iter().map(|(key, value)| (*key, value.to_string())).collect();
         let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
         let listed = records(&json).ok_or_else(|| reply.unclear(call))?;
+        // Each says whether it is the account's own.
+        let own = |record: &Value| code_of(record, "self") != Some(0);
+        let infos = json.get("data").and_then(|data| data.get("info")).and_then(Value::as_array);
+        if !infos.into_iter().flatten().all(own) {
+            let why =
+                Words::new("时间线是别的账号的，不可作准", "the timeline is another account's and proves nothing");
+            return Ok(Look::Unproven(why));
+        }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // `hasnext` is 0 where there is more, and 1 at the end.
         let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));

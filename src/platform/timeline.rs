@@ -24,6 +24,8 @@ pub struct Shown {
     pub truncated: bool,
     /// Our own key, where the platform echoes it.
     pub key: Option<String>,
+    /// Whose post it is, by the platform's id of its user.
+    pub author: Option<String>,
     pub shown: bool,
 }
 
@@ -267,6 +269,7 @@ mod tests {
             created: Some(time(created)),
             truncated: false,
             key: None,
+            author: None,
             shown: true,
         }
     }

@@ -329,6 +329,7 @@ impl Platform for WeChat {
             media: Vec::new(),
             attached: Vec::new(),
             key: post.key.clone(),
+            site: Some(self.settings.site().to_owned()),
             baseline: None,
         };
         let plain = post.title.is_none() && post.pictures.is_empty() && !call.account.further.contains_key("cover");
@@ -384,7 +385,16 @@ impl Platform for WeChat {
         if self.mass {
             // Of a push the platform lists nothing: the address is all there is.
             let (id, text, url) = (String::new(), String::new(), sane_url(Some(url.trim().to_owned())));
-            return Ok(Some(Shown { id, text, url, created: None, truncated: false, key: None, shown: true }));
+            return Ok(Some(Shown {
+                id,
+                text,
+                url,
+                created: None,
+                truncated: false,
+                key: None,
+                author: None,
+                shown: true,
+            }));
         }
         let body = json!({ "offset": 0, "count": PAGE, "no_content": 1 });
         let (reply, json) = self.ask(call, Asked::json("freepublish/batchget", body)).await?;
@@ -400,6 +410,7 @@ impl Platform for WeChat {
             created: a.made,
             truncated: true,
             key: None,
+            author: None,
             shown: true,
         }))
     }

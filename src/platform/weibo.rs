@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, text_of};
 use super::timeline::{self, Rest, Shown, ruby_date};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
 use crate::clock::Time;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
@@ -107,8 +107,8 @@ impl Weibo {
         let id = post_id(status)?;
         let key =
             status.get("annotations").and_then(Value::as_array).and_then(|a| a.iter().find_map(|a| text_of(a, "fabu")));
-        let user = status.get("user").and_then(|u| text_of(u, "idstr").or_else(|| text_of(u, "id")));
-        let url = self.status_url(user.as_deref().or(call.account.uid.as_deref()), &id);
+        let author = author_of(status);
+        let url = self.status_url(author.as_deref().or(call.account.uid.as_deref()), &id);
         let truncated = ["truncated", "isLongText"].iter().any(|k| status.get(*k).is_some_and(is_true));
         Some(Shown {
             url,
@@ -117,9 +117,14 @@ impl Weibo {
             created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
             truncated,
             key,
+            author,
             shown: true,
         })
     }
+}
+
+fn author_of(status: &Value) -> Option<String> {
+    status.get("user").and_then(|user| text_of(user, "idstr").or_else(|| text_of(user, "id")))
 }
 
 /// A refusal with its code, for operations where a code means something else than "no".
@@ -170,7 +175,7 @@ impl Platform for Weibo {
         // An older page names the field `expires_in`.
         let left = code_of(&json, "expire_in").or_else(|| code_of(&json, "expires_in"));
         let expires = left.map(|s| call.clock.now() + TimeDelta::seconds(s.clamp(0, 10 * 366 * 86_400)));
-        Ok(Standing { uid: text_of(&json, "uid"), expires })
+        standing(call, text_of(&json, "uid"), expires)
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
@@ -180,6 +185,7 @@ impl Platform for Weibo {
             media: Vec::new(),
             attached: Vec::new(),
             key: post.key.clone(),
+            site: Some(self.settings.site().to_owned()),
             baseline: None,
         };
         match post.pictures.as_slice() {
@@ -234,6 +240,9 @@ impl Platform for Weibo {
             Err(refused) => return Err(refused.into()),
         };
         let Some(shown) = self.shown(call, &json) else { return Err(reply.unclear(call)) };
+        if let Some(why) = of_other(call, shown.author.as_deref()) {
+            return Err(Failure::Astray(why));
+        }
         Ok(Receipt {
             post_id: shown.id,
             url: shown.url,
@@ -251,6 +260,9 @@ impl Platform for Weibo {
         // One that cannot be read might be ours: then nothing is proved by the others.
         let listed: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        if let Some(why) = of_others(call, &listed) {
+            return Ok(Look::Unproven(why));
+        }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
         let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
@@ -279,13 +291,12 @@ impl Platform for Weibo {
             Err(refused) => return Err(refused.into()),
         };
         let shown = self.shown(call, &json).ok_or_else(|| reply.unclear(call))?;
-        let author = json.get("user").and_then(|u| text_of(u, "idstr").or_else(|| text_of(u, "id")));
         let own = match &call.account.uid {
             Some(uid) => Some(uid.clone()),
             None => self.check(call).await?.uid,
         };
-        match (author, own) {
-            (Some(author), Some(own)) if author == own => Ok(Some(shown)),
+        match (&shown.author, own) {
+            (Some(author), Some(own)) if *author == own => Ok(Some(shown)),
             (Some(_), Some(_)) => Err(of_another(call.account.id.as_str())),
             _ => Err(reply.unclear(call)),
         }

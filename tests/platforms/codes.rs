@@ -18,6 +18,7 @@ pub fn word(outcome: &Result<Receipt, Failure>) -> String {
         Err(Failure::Credential(scope, _)) => format!("credential {}", of(scope)),
         Err(Failure::Duplicate(_)) => "duplicate".to_owned(),
         Err(Failure::Unclear(_)) => "unclear".to_owned(),
+        Err(Failure::Astray(_)) => "astray".to_owned(),
     }
 }
 

@@ -177,6 +177,7 @@ async fn found_in(w: &World, account: &Account, body: Value) -> Result<Look, Fai
         media: Vec::new(),
         attached: Vec::new(),
         key: "k".to_owned(),
+        site: None,
         baseline: None,
     };
     let call = Call { http: &Canned(body), timeout: TIMEOUT, ..w.call_as(account) };
@@ -217,5 +218,69 @@ async fn r08_a_list_that_cannot_be_read_whole_proves_nothing() {
             let looked = found_in(&w, &account, nothing.clone()).await;
             assert!(!matches!(looked, Ok(Look::Absent | Look::Found(_))), "{name} {nothing}: {looked:?}");
         }
+    }
+}
+
+/// A post as each dialect shows it that names its user, by its text, and where a timeline has it.
+fn of_user(api: &str, user: &str, text: &str) -> (Value, Value) {
+    let one = match api {
+        "weibo" => json!({ "idstr": "9", "text": text, "user": { "idstr": user } }),
+        "statuses" => json!({ "id": 9, "text": text, "user": { "id": user } }),
+        _ => json!({ "id": "9", "content": text, "account": { "id": user } }),
+    };
+    let list = if api == "weibo" { json!({ "statuses": [one] }) } else { json!([one]) };
+    (one, list)
+}
+
+#[tokio::test(start_paused = true)]
+async fn r09_a_post_of_another_user_is_not_this_accounts() {
+    for name in ["weibo update", "statuses bearer", "mastodon"] {
+        let w = world(&case(name));
+        let mut account = w.account.clone();
+        account.uid = Some("7".to_owned());
+        let text = "今晚停水";
+        let mut prepared = w.prepare(&w.post(text)).await.unwrap();
+        prepared.baseline = None;
+        for (user, is_own) in [("7", true), ("999", false)] {
+            let (one, list) = of_user(w.case.api, user, text);
+            let call = Call { http: &Canned(one), timeout: TIMEOUT, ..w.call_as(&account) };
+            let sent = w.platform.publish(&call, &prepared, &[]).await;
+            assert_eq!(sent.is_ok(), is_own, "{name}: {sent:?}");
+            assert_eq!(matches!(sent, Err(Failure::Astray(_))), !is_own, "{name}: {sent:?}");
+            let call = Call { http: &Canned(list), timeout: TIMEOUT, ..w.call_as(&account) };
+            let found = w.platform.find(&call, &w.wanted(&prepared)).await.unwrap();
+            assert_eq!(matches!(found, Look::Found(_)), is_own, "{name}: {found:?}");
+            assert_eq!(matches!(found, Look::Unproven(_)), !is_own, "{name}: {found:?}");
+        }
+        let whose = match w.case.api {
+            "weibo" => json!({ "uid": "999", "expire_in": 100 }),
+            _ => json!({ "id": "999", "screen_name": "x" }),
+        };
+        let call = Call { http: &Canned(whose), timeout: TIMEOUT, ..w.call_as(&account) };
+        let checked = w.platform.check(&call).await;
+        assert!(matches!(checked, Err(Failure::Credential(..))), "{name}: {checked:?}");
+    }
+}
+
+/// Mastodon says "no such status" also of one that is there and another account's.
+#[tokio::test(start_paused = true)]
+async fn r06_what_another_account_may_not_delete_is_not_gone() {
+    struct Denies(bool);
+    #[async_trait]
+    impl Http for Denies {
+        async fn send(&self, _: &str, _: Lane, asked: Request<Bytes>, _: Duration) -> Result<Response<Bytes>, Lost> {
+            if asked.method() == "GET" && self.0 {
+                return Ok(Response::new(Bytes::from_static(br#"{"id": "9", "content": "x"}"#)));
+            }
+            let gone = Bytes::from_static(br#"{"error": "Record not found"}"#);
+            Ok(Response::builder().status(404).body(gone).unwrap())
+        }
+    }
+    let w = world(&case("mastodon"));
+    let receipt = w.out(&w.post("今晚停水")).await;
+    for is_there in [true, false] {
+        let call = Call { http: &Denies(is_there), timeout: TIMEOUT, ..w.call() };
+        let done = w.platform.delete(&call, &receipt).await;
+        assert_eq!(done.is_ok(), !is_there, "{done:?}");
     }
 }

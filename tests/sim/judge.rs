@@ -450,7 +450,8 @@ impl<'a> Judge<'a> {
                 let mut in_time = its.as_ref().is_some_and(|b| b.entry.truth <= until);
                 if quiet > first.entry.truth {
                     let row = self.rows.iter().find(|r| r.announcement.as_str() == id && r.account.as_str() == account);
-                    let is_refused = row.is_none_or(|r| r.state == State::Failed);
+                    // What it was told itself it obeys.
+                    let is_refused = row.is_none_or(|r| r.state == State::Failed || self.was_limited(r));
                     let is_it = |p: &&Post| p.account == *account && Mark::of(&p.text).as_ref() == Some(first.mark);
                     in_time = is_refused || self.posts.iter().find(is_it).is_some_and(|p| p.created <= until);
                 }
@@ -512,12 +513,24 @@ impl<'a> Judge<'a> {
             let same = before.mark.version == b.mark.version;
             // What was posted of it is not in a ledger that was put back, and refused for good it is not out.
             let forgotten = self.is_forgotten(before.place, b.place);
-            self.holds(same || forgotten || !self.is_out(before), || format!("{before:?} and then {b:?}"));
+            self.holds(same || forgotten || !self.is_out(before, b.entry.truth), || {
+                format!("{before:?} and then {b:?}")
+            });
         }
     }
 
-    fn is_out(&self, b: &Begun<'_>) -> bool {
-        self.posts.iter().any(|p| Mark::of(&p.text).is_some_and(|m| m == *b.mark))
+    /// Whether a platform has told it to wait.
+    fn was_limited(&self, row: &Delivery) -> bool {
+        self.events.iter().filter(|e| e.kind == "delivery").any(|event| {
+            let body: Value = serde_json::from_str(&event.body).unwrap();
+            let said = body["reason"]["en"].as_str().unwrap_or_default();
+            body["delivery"] == row.id.0 && body["to"] == "retrying" && said.contains("limit")
+        })
+    }
+
+    /// Whether a post of that mark was there by then.
+    fn is_out(&self, b: &Begun<'_>, by: Time) -> bool {
+        self.posts.iter().any(|p| p.created <= by && Mark::of(&p.text).is_some_and(|m| m == *b.mark))
     }
 
     fn was_in_force(&self, b: &Begun<'_>) {
@@ -683,6 +696,13 @@ impl<'a> Judge<'a> {
         for (id, versions) in &self.versions {
             let [(place, Some(version))] = &versions[..] else { continue };
             let When::At(at) = version.when else { continue };
+            // An ordinary entry that would take an emergency's place is a fault.
+            let warns = |id: &String| {
+                self.versions.get(id).is_some_and(|all| all.iter().flat_map(|(_, v)| v).any(|v| v.level.is_some()))
+            };
+            if version.level.is_none() && version.supersedes.as_ref().is_some_and(warns) {
+                continue;
+            }
             let saved = self.record[*place].wall;
             if at < saved + READ || at + CATCH_UP > end || self.season.steps || self.season.restores {
                 continue;
@@ -730,7 +750,7 @@ impl<'a> Judge<'a> {
             let began = self.begun().find(|b| {
                 b.mark.kind == Kind::Own && b.mark.id == id && b.entry.wall < event.at && self.hour_of(b) == hour
             });
-            let is_out = began.as_ref().is_some_and(|b| self.is_out(b));
+            let is_out = began.as_ref().is_some_and(|b| self.is_out(b, event.at));
             self.holds(!is_out, || format!("{row:?} was dropped at {} after {began:?}", event.at));
         }
     }

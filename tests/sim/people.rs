@@ -620,7 +620,7 @@ impl People {
                 world.sleep(Duration::from_secs(self.dice.random() % 90)).await;
                 world.trouble.set(0, 0);
             }
-            6 | 7 if season.network => world.sandbox.set_faults(network_faults(seed, season.timelines)),
+            6 | 7 if season.network => world.sandbox.set_faults(network_faults(seed, &season)),
             8 if season.disk && self.chance(0.5) => world.trouble.slow([0, 5, 60, 400][self.below(4)]),
             8 => world.sandbox.clear(),
             9 if season.slow => match self.below(3) {
@@ -769,7 +769,7 @@ fn editor(n: u32, method: &'static str, path: &str, body: Value) -> Act {
     Act { by: 4101 + n % 2, method, path: path.to_owned(), body }
 }
 
-fn network_faults(seed: u64, with_timelines: bool) -> Vec<fabu::sandbox::FaultRule> {
+fn network_faults(seed: u64, season: &Season) -> Vec<fabu::sandbox::FaultRule> {
     let mut rules = Vec::new();
     let mut n = 0;
     let mut rule = |behaviour: &str, operation: &str, probability: f64, for_s: u64, mut params: Value| {
@@ -794,8 +794,10 @@ fn network_faults(seed: u64, with_timelines: bool) -> Vec<fabu::sandbox::FaultRu
     rule("proxy_page", "post", 0.06, 900, json!({ "status": 503 }));
     rule("cut_body", "post", 0.06, 900, json!({}));
     rule("black_hole", "post", 0.08, 600, json!({ "seconds": 9 }));
-    rule("delayed", "post", 0.08, 900, json!({ "seconds": 50, "kind": "silent" }));
-    rule("delayed", "post", 0.06, 900, json!({ "seconds": 50 }));
+    // Nobody could know of a post that its ledger has forgotten and its platform does not show yet.
+    let later = if season.restores { 1 } else { 50 };
+    rule("delayed", "post", 0.08, 900, json!({ "seconds": later, "kind": "silent" }));
+    rule("delayed", "post", 0.06, 900, json!({ "seconds": later }));
     rule("review", "post", 0.05, 900, json!({ "seconds": 400 }));
     rule("error", "post", 0.08, 600, json!({}));
     rule("unreachable", "post", 0.1, 300, json!({ "kind": "refused" }));
@@ -806,7 +808,7 @@ fn network_faults(seed: u64, with_timelines: bool) -> Vec<fabu::sandbox::FaultRu
     rule("proxy_page", "timeline", 1.0, 700, json!({}));
     rule("latency", "post", 0.2, 900, json!({ "latency": "2s..9s" }));
     rule("black_hole", "check", 0.2, 600, json!({ "executes": false }));
-    if with_timelines {
+    if season.timelines {
         // Two dialects have no word for it, and weibo shows five of any number: nobody could know.
         rule("gap", "timeline", 0.5, 900, json!({ "kind": "cut", "platform": "tencent" }));
         rule("gap", "timeline", 0.5, 900, json!({ "kind": "empty" }));

@@ -126,6 +126,8 @@ pub enum Failure {
     Duplicate(Words),
     /// The request went out and no trustworthy answer came.
     Unclear(Words),
+    /// It was answered with the post of another account: the credential is not this one's, or its `uid` is wrong.
+    Astray(Words),
 }
 
 impl Failure {
@@ -136,14 +138,15 @@ impl Failure {
             | Failure::Refused(_, w)
             | Failure::Credential(_, w)
             | Failure::Duplicate(w)
-            | Failure::Unclear(w) => w,
+            | Failure::Unclear(w)
+            | Failure::Astray(w) => w,
         }
     }
 
     pub(super) fn class(&self) -> Class {
         match self {
             Failure::Refused(class, _) => *class,
-            Failure::Credential(..) => Class::Credential,
+            Failure::Credential(..) | Failure::Astray(_) => Class::Credential,
             Failure::Later(..) => Class::Limit,
             Failure::Duplicate(_) => Class::Content,
             Failure::NotSent(_) | Failure::Unclear(_) => Class::Platform,
@@ -178,13 +181,16 @@ pub struct Prepared {
     pub attached: Vec<(String, String)>,
     /// A key the platform keeps, where it keeps one.
     pub key: String,
+    /// The server it was prepared for, and is looked for and taken down at: where its `base_url` led.
+    #[serde(default)]
+    pub site: Option<String>,
     /// The account's newest post id known before the first send: what is ours lies above it.
     #[serde(default)]
     pub baseline: Option<String>,
 }
 
 /// What a post is to be in the end; it only ever goes down this list, but for a queue that changes its mind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Desired {
     Published,

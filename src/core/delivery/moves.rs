@@ -145,7 +145,7 @@ impl Delivery {
                 self.reason = Some(why.clone());
                 self.next_at = Some(now + (*wait).max(policy.retry.first));
             }
-            Failure::NotSent(why) | Failure::Duplicate(why) | Failure::Unclear(why) => {
+            Failure::NotSent(why) | Failure::Duplicate(why) | Failure::Unclear(why) | Failure::Astray(why) => {
                 self.reason = Some(why.clone());
                 self.next_at = Some(now + policy.backoff(self.misses));
             }
@@ -192,7 +192,7 @@ impl Delivery {
                 (Outcome::Unclear, Some(self.doubt(why, Duration::ZERO, now, policy)))
             }
             // The platform may still be at work on it until the request's own deadline.
-            Failure::Unclear(_) => (Outcome::Unclear, Some(self.doubt(why, left, now, policy))),
+            Failure::Unclear(_) | Failure::Astray(_) => (Outcome::Unclear, Some(self.doubt(why, left, now, policy))),
         }
     }
 
@@ -307,11 +307,14 @@ impl Delivery {
         self.misses = self.misses.saturating_add(1);
         let wait = match &failure {
             Failure::Later(wait, ..) => *wait,
+            // It may think better of it: asked again, more and more seldom.
+            Failure::Refused(..) => policy.read_back.later(self.misses),
             _ => policy.backoff(self.misses),
         };
+        let is_refused = matches!(failure, Failure::Refused(..) | Failure::Credential(..));
+        self.needs_person |= is_refused || self.misses > policy.retry.tries;
         self.reason = Some(failure.words().clone());
-        // A platform that says it never will is not asked again; a person sees why it still stands.
-        self.next_at = (!matches!(failure, Failure::Refused(..))).then_some(now + wait);
+        self.next_at = Some(now + wait);
     }
 
     /// Whether absence may be believed after a doubt of this length.

@@ -25,6 +25,7 @@ fn prepared() -> Prepared {
         media: vec![],
         attached: vec![],
         key: "k".to_owned(),
+        site: None,
         baseline: None,
     }
 }
@@ -150,7 +151,7 @@ fn the_state_table_of_the_architecture_is_the_code() {
     let rows = |state| {
         let row = delivery(state);
         let untried = Delivery { attempt: 0, ..row.clone() };
-        let removed = Delivery { desired: Desired::Removed, next_at: Some(now()), ..row.clone() };
+        let removed = Delivery { desired: Desired::Removed, needs_person: true, next_at: Some(now()), ..row.clone() };
         let doubted = Delivery { doubted: Some("h".into()), one_look: true, ..untried.clone() };
         let closed = Delivery { cause: Some(Cause::Closed), ..row.clone() };
         [row, untried, removed, doubted, closed]
@@ -237,6 +238,33 @@ fn r06_a_withdrawal_while_sending_is_obeyed_when_it_settles() {
     let removed = after(&sending, withdrawn(Desired::Removed, Cause::Person));
     let out = after(&removed, answered(Ok(receipt(true))));
     assert_eq!((out.state, out.next_at), (State::Published, Some(now())), "it is taken down at once");
+}
+
+#[test]
+fn r06_a_take_down_goes_on_until_it_is_confirmed_and_a_person_is_told_when_it_is_refused() {
+    let standing = Delivery { desired: Desired::Removed, receipt: Some(receipt(true)), ..delivery(State::Published) };
+    let lost = after(&standing, Event::NotTakenDown(Failure::NotSent(why())));
+    assert!(!lost.needs_person, "one try that failed is no reason to call anybody");
+    let mut row = standing.clone();
+    let (mut clock, mut longest) = (now(), TimeDelta::zero());
+    for _ in 0..100 {
+        let refused = Event::NotTakenDown(Failure::Refused(Class::Policy, why()));
+        row = step(&row, refused, clock, &policy()).unwrap().row;
+        assert!(row.needs_person);
+        let next = row.next_at.expect("it is asked again");
+        longest = longest.max(next - clock);
+        clock = next;
+    }
+    assert_eq!(longest, TimeDelta::hours(1));
+    assert_eq!(after(&row, Event::TakenDown).state, State::Deleted);
+    // By hand, on the platform's own page.
+    assert_eq!(after(&row, Event::SettledNotPublished).state, State::Deleted);
+    assert!(step(&delivery(State::Published), Event::SettledNotPublished, now(), &policy()).is_err());
+    let mut row = standing;
+    for _ in 0..=policy().retry.tries {
+        row = after(&row, Event::NotTakenDown(Failure::NotSent(why())));
+    }
+    assert!(row.needs_person, "it has failed again and again");
 }
 
 #[test]
