@@ -3,10 +3,11 @@
 mod support;
 
 use fabu::core::alert::{Alert, MsgType};
+use fabu::core::announcement::Level;
 use fabu::core::change::Actor;
 use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
-use fabu::daemon::emergency::Key;
+use fabu::daemon::emergency::{Key, Urgent};
 use fabu::input::cap;
 use serde_json::Value;
 use support::{City, simulate};
@@ -228,5 +229,78 @@ fn an_alert_of_which_a_part_would_be_left_out_is_refused() {
         );
         city.sleep(20).await;
         assert!(matches!(sent(&daemon, &[]).await, Err(ActError::Conflict(_))));
+    });
+}
+
+#[test]
+fn r52_a_cancel_that_was_sent_before_people_said_more_ends_nothing_of_that() {
+    simulate(async {
+        let city = city(6);
+        let daemon = city.start().await;
+        let taken = sent(&daemon, &[]).await.unwrap();
+        city.sleep(60).await;
+        let update = Urgent {
+            text: "【洪水】大坝决口，请撤离。".to_owned(),
+            level: Some(Level::Yellow),
+            to: vec!["**".to_owned()],
+            update: Some(taken["id"].as_str().unwrap().to_owned()),
+            ..Urgent::default()
+        };
+        daemon.inner.urgent(&person(1000), update, &[]).await.unwrap();
+        city.sleep(20).await;
+        let cancel = [
+            ("<identifier>a-1", "<identifier>a-2"),
+            ("<msgType>Alert", "<msgType>Cancel"),
+            (
+                "<scope>Public</scope>",
+                "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>",
+            ),
+            ("<sent>2026-11-24T07:59:00+08:00", "<sent>2026-11-24T08:00:30+08:00"),
+        ];
+        assert!(matches!(sent(&daemon, &cancel).await, Err(ActError::Invalid(field, _)) if field == "sent"));
+        city.sleep(20).await;
+        assert_eq!(standing(&city, "【解除】"), 0);
+    });
+}
+
+#[test]
+fn an_alert_that_was_cancelled_before_it_came_is_not_published() {
+    simulate(async {
+        let city = city(7);
+        let daemon = city.start().await;
+        let cancel = [
+            ("<identifier>a-1", "<identifier>a-2"),
+            ("<msgType>Alert", "<msgType>Cancel"),
+            (
+                "<scope>Public</scope>",
+                "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>",
+            ),
+            ("<sent>2026-11-24T07:59:00+08:00", "<sent>2026-11-24T07:59:40+08:00"),
+        ];
+        assert!(matches!(sent(&daemon, &cancel).await, Err(ActError::Invalid(field, _)) if field == "references"));
+        city.sleep(20).await;
+        assert!(matches!(sent(&daemon, &[]).await, Err(ActError::Invalid(field, _)) if field == "identifier"));
+        city.sleep(20).await;
+        assert_eq!(standing(&city, "注意防范"), 0);
+        // Another one of the same office is taken.
+        sent(&daemon, &[("<identifier>a-1", "<identifier>a-9")]).await.unwrap();
+    });
+}
+
+#[test]
+fn an_alert_that_names_more_in_another_language_is_refused() {
+    simulate(async {
+        let city = city(8);
+        let daemon = city.start().await;
+        let elsewhere = "<area><areaDesc>Xuhui</areaDesc><geocode><valueName>GB/T 2260</valueName><value>310104</value></geocode></area></info>\n<info><language>zh-CN";
+        for more in [
+            [("</info>\n<info><language>zh-CN", elsewhere)],
+            [("<severity>Severe</severity>", "<severity>Extreme</severity>")],
+        ] {
+            assert!(
+                matches!(sent(&daemon, &more).await, Err(ActError::Invalid(field, _)) if field == "info"),
+                "{more:?}"
+            );
+        }
     });
 }

@@ -159,7 +159,7 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
 
 const UNKNOWN: &str = "&state=unknown&state=accepted";
 /// Deliveries whose post a person may have found all the same.
-const FAILED: &str = "&state=failed";
+const GIVEN_UP: &str = "&state=failed&state=expired&state=cancelled";
 
 /// Those that are to be gone, and would not be taken down.
 async fn standing(client: &Client, id: &str, account: Option<&str>) -> Result<Vec<Value>, ClientError> {
@@ -231,7 +231,7 @@ async fn looked(client: &Client, said: Said) -> Result<Tried, (Said, Unsaid)> {
         let rows = open(client, &said.id, Some(&said.account), UNKNOWN).await?;
         match (rows.is_empty(), &said.published) {
             (false, _) => Ok(rows),
-            (true, Some(_)) => open(client, &said.id, Some(&said.account), FAILED).await,
+            (true, Some(_)) => open(client, &said.id, Some(&said.account), GIVEN_UP).await,
             (true, None) => standing(client, &said.id, Some(&said.account)).await,
         }
     };

@@ -442,8 +442,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 row.next_at = Some(now);
             }
         }
-        // A post that failed after an answer was lost may be there all the same.
-        (Unknown | Accepted | Failed, Event::SettledPublished(receipt)) => row.published(receipt, now),
+        // A post that was given up after an answer was lost may be there all the same.
+        (Unknown | Accepted | Failed | Expired | Cancelled, Event::SettledPublished(receipt)) => {
+            row.published(receipt, now);
+        }
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
         // Its platform would not take it down, and somebody has done it by hand.
         (Published, Event::SettledNotPublished) if before.needs_person => row.rest_until(Deleted, None),

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
+
 use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, Body, ContentHash, Priority};
@@ -59,7 +61,7 @@ impl Hold {
         self.stands(at) && self.concerns(account)
     }
 
-    fn concerns(&self, account: &AccountId) -> bool {
+    pub fn concerns(&self, account: &AccountId) -> bool {
         self.accounts.as_ref().is_none_or(|a| a.contains(account))
     }
 
@@ -113,7 +115,8 @@ pub struct Asking<'a> {
 }
 
 impl Gate {
-    pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
+    /// The clock may be `ahead` of the time by which holds last.
+    pub fn verdict(&self, asking: &Asking<'_>, now: Time, ahead: TimeDelta, emergency: &Emergency) -> Verdict {
         if asking.is_resting && !crate::planted("closed_gets_it") {
             let account = asking.account;
             return Verdict::Closed(words!("账号 {account} 已停用", "the account {account} is suspended or closed"));
@@ -124,10 +127,10 @@ impl Gate {
         if asking.body.hold_exempt.is_some() {
             return Verdict::Go;
         }
-        if let Some(hold) = self.holds.iter().find(|h| h.covers(asking.account, now)) {
+        if let Some(hold) = self.holds.iter().find(|h| h.covers(asking.account, now - ahead)) {
             let reason = &hold.reason;
             let why = words!("静默中：{reason}", "held: {reason}");
-            return Verdict::Held { cause: Cause::Hold, until: hold.until, why };
+            return Verdict::Held { cause: Cause::Hold, until: hold.until.map(|until| until + ahead), why };
         }
         // Unless the configuration says that what was held goes on by itself.
         let came_over = |h: &Hold| h.concerns(asking.account) && h.overlaps(asking.at, now);
@@ -254,7 +257,7 @@ mod tests {
                 at: now,
                 is_resting: false,
             };
-            gate.verdict(&asking, at, &emergency)
+            gate.verdict(&asking, at, TimeDelta::zero(), &emergency)
         };
         let ask = |gate: &Gate, body: &Body| ask_at(gate, body, now);
         assert_eq!(ask(&gate, &body(Priority::Routine)), Verdict::Go);

@@ -13,6 +13,7 @@ use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
+use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
@@ -143,7 +144,7 @@ impl Inner {
         if row.priority == Priority::Emergency && cancelled > 0 && cancelled + before.len() + given_up == rows.len() {
             // An emergency of which nothing went out, and nothing will, is silent for nobody.
             drop(turn);
-            if let Some(hold) = self.brought_hold(&row) {
+            if let Some(hold) = self.hold_ending_with(&row).await? {
                 self.end_hold(by, &hold.id).await?;
             }
         }
@@ -176,15 +177,23 @@ impl Inner {
     /// Tries failed and expired deliveries again, now; never what was stopped, corrected, cleared, superseded or closed.
     pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
         let (_turn, row, rows) = self.named_in_turn(id).await?;
-        if !crate::planted("ended_is_tried_again") {
-            self.may_be_tried_again(&row).await?;
-        }
+        let told_since = match crate::planted("ended_is_tried_again") {
+            true => BTreeMap::new(),
+            false => self.told_since(&row).await?,
+        };
         let config = self.config();
         // Missed by an account while it was closed: of an emergency of the socket, since a file says by itself what is sent.
         let is_missed = |d: &Delivery| d.is_closed() && row.file.is_empty() && d.content == row.content;
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
-        let wanted: Vec<Delivery> =
+        let mut wanted: Vec<Delivery> =
             rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
+        if let Some(new) = wanted.iter().map(|d| told_since.get(&d.account)).reduce(Option::and).flatten() {
+            return Err(ActError::Conflict(words!(
+                "`{id}` 之后又发过 `{new}`；补发：fabu retry {new}",
+                "`{id}` was followed by `{new}`: fabu retry {new}"
+            )));
+        }
+        wanted.retain(|d| !told_since.contains_key(&d.account));
         let mut contents = BTreeMap::new();
         for d in &wanted {
             contents.insert(d.content.clone(), self.content(&d.content).await?);
@@ -232,8 +241,8 @@ impl Inner {
         Ok(Retrying { id: id.to_owned(), retrying })
     }
 
-    /// Refuses to publish again what somebody has ended since.
-    async fn may_be_tried_again(&self, row: &AnnouncementRow) -> Result<(), ActError> {
+    /// Refuses to publish again what somebody has ended since; and the accounts that were told, or are to be, in newer words.
+    async fn told_since(&self, row: &AnnouncementRow) -> Result<BTreeMap<AccountId, AnnouncementId>, ActError> {
         let id = &row.id;
         if let Some(Withdrawal::Person(person)) = &row.withdrawn {
             let said = words!(
@@ -243,7 +252,7 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         if row.priority != Priority::Emergency {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
         if let Some(ended) = &row.ended {
             return Err(ActError::Conflict(match ended.how {
@@ -268,18 +277,15 @@ impl Inner {
         let mut newer: Vec<AnnouncementRow> = since.cloned().collect();
         newer.extend(self.superseding(id).await?);
         // One that was taken back itself is no reason.
+        let mut told = BTreeMap::new();
         for newer in newer.iter().filter(|w| w.withdrawn.is_none()) {
             let said = self.content(&newer.content).await?;
             let have = self.memory.persons(&newer.id, &newer.content).len();
             if have >= self.config().settings.emergency.persons(&said.body) {
-                let new = &newer.id;
-                return Err(ActError::Conflict(words!(
-                    "`{id}` 之后又发过 `{new}`；补发：fabu retry {new}",
-                    "`{id}` was followed by `{new}`: fabu retry {new}"
-                )));
+                told.extend(said.accounts.iter().map(|account| (account.clone(), newer.id.clone())));
             }
         }
-        Ok(())
+        Ok(told)
     }
 
     /// Emergencies that take the place of this one.

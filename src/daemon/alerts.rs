@@ -15,7 +15,7 @@ use super::Inner;
 use super::acts::ActError;
 use super::answers::{Before, CancelPreview, TakenBefore};
 use super::config::Config;
-use super::emergency::{Closed, Key, Urgent};
+use super::emergency::{Closed, Key, Urgent, answered_with};
 use crate::clock::Time;
 use crate::core::accounts::Selector;
 use crate::core::alert::{
@@ -27,8 +27,6 @@ use crate::core::delivery::State;
 use crate::core::template::{Template, spoken};
 use crate::core::words::{Words, shown, words};
 
-/// A message takes no longer from its office to here.
-const ON_ITS_WAY: TimeDelta = TimeDelta::minutes(5);
 /// Clocks of two offices may differ by this much.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
 /// The language the city reads.
@@ -82,6 +80,14 @@ impl Inner {
         }
         match alert.kind {
             MsgType::Alert | MsgType::Update => {
+                if let Some(by) = self.answered_before(by, Some(&cancelled(&id))).await? {
+                    let by = shown(by.as_str().unwrap_or(""));
+                    let said = words!(
+                        "它到达之前已被 `{by}` 取消；仍要发就人工发布",
+                        "it was cancelled by `{by}` before it came; if it should go all the same, send it by hand"
+                    );
+                    return Err(invalid("identifier", said));
+                }
                 let urgent = self.of_alert(&alert, &id, now, dry_run).await?;
                 // Under its own name too: who has it from elsewhere, without the key, gets the same answer.
                 let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
@@ -89,7 +95,15 @@ impl Inner {
             }
             MsgType::Cancel => {
                 self.highest_of(&alert)?;
-                let cancelled = self.referred(&alert).await?;
+                let cancelled = match self.referred(&alert).await {
+                    Ok(cancelled) => cancelled,
+                    Err(unknown) => {
+                        if !dry_run {
+                            self.never_to_be_taken(by, &alert).await?;
+                        }
+                        return Err(unknown);
+                    }
+                };
                 self.is_newer(&alert, &cancelled).await?;
                 let closed = Closed { text: None, dry_run, shown: None };
                 match dry_run {
@@ -144,6 +158,18 @@ impl Inner {
             let said = words!(
                 "有 {alike} 段同语言的 info：一条警报只发一段，请拆开再发",
                 "{alike} of its infos are in the same language: an alert is published with one, send each as an alert of its own"
+            );
+            return Err(invalid("info", said));
+        }
+        // The others are the same in other languages: what they name besides would be left without a warning.
+        let (named, own) = (info.area_codes(), info.level());
+        let is_wider = |other: &Info| other.area_codes().iter().any(|code| !named.contains(code));
+        // Red orders first.
+        let is_higher = |other: &Info| other.level().is_some_and(|level| own.is_none_or(|own| level < own));
+        if alert.infos.iter().any(|other| is_wider(other) || is_higher(other)) {
+            let said = Words::new(
+                "另一种语言的 info 说的是别的区域或更高的级别，而只发中文一段：请拆开再发",
+                "an info in another language names other areas or a higher level, and only one is published: send each as an alert of its own",
             );
             return Err(invalid("info", said));
         }
@@ -222,7 +248,14 @@ impl Inner {
             .collect()
     }
 
-    /// The newest of the alerts it refers to that was taken here.
+    /// What is cancelled before it came is not taken when it comes.
+    async fn never_to_be_taken(&self, by: &Actor, alert: &Alert) -> Result<(), ActError> {
+        let own = alert.references.iter().filter(|reference| reference.sender == alert.sender);
+        let keys: Vec<Key> = own.map(|reference| cancelled(&name(reference))).collect();
+        self.ledger.commit(by, answered_with(by, &keys, &json!(name(&alert.reference())))).await?;
+        Ok(())
+    }
+
     /// Refuses a message that was overtaken on its way: its emergency has gone on, or has ended, since it was sent.
     async fn is_newer(&self, alert: &Alert, about: &str) -> Result<(), ActError> {
         let (row, _) = self.emergency_row(about).await?;
@@ -240,9 +273,14 @@ impl Inner {
             );
             return Err(invalid("sent", said));
         }
-        let came =
-            family.warnings().map(|w| w.first_seen).chain(family.warnings().filter_map(|w| Some(w.ended.as_ref()?.at)));
-        let Some(newest) = came.max().filter(|came| alert.sent + ON_ITS_WAY < *came) else { return Ok(()) };
+        // What was said here, and by whom it was ended, has an instant of its own.
+        let mut came: Vec<Time> = family.warnings().filter_map(|w| Some(w.ended.as_ref()?.at)).collect();
+        for warning in family.warnings() {
+            if self.content(&warning.content).await?.body.alert_sent.is_none() {
+                came.push(warning.first_seen);
+            }
+        }
+        let Some(newest) = came.into_iter().max().filter(|came| alert.sent < *came) else { return Ok(()) };
         let root = &family.root;
         let (sent, newest) = (hour(alert.sent, zone), hour(newest, zone));
         Err(invalid(
@@ -254,6 +292,7 @@ impl Inner {
         ))
     }
 
+    /// The newest of the alerts it refers to that was taken here.
     async fn referred(&self, alert: &Alert) -> Result<String, ActError> {
         let mut references = alert.references.clone();
         references.sort_by_key(|r| r.sent);
@@ -421,6 +460,11 @@ fn whole(at: Time) -> Time {
 /// The key under which an alert's answer is kept.
 fn once(id: &str) -> Key {
     Key { key: format!("cap:{id}"), hash: String::new() }
+}
+
+/// The alert of this name is over, whether it has come or not.
+fn cancelled(id: &str) -> Key {
+    Key { key: format!("cap-cancelled:{id}"), hash: String::new() }
 }
 
 fn invalid(field: &'static str, said: Words) -> ActError {

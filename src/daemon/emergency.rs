@@ -91,7 +91,7 @@ impl Inner {
         }
         let (urgent, wording) = self.worded(urgent)?;
         // A slow disk under the pictures keeps nobody else's emergency waiting.
-        let urgent = Urgent { read: self.pictures(&urgent.images).await?, ..urgent };
+        let urgent = Urgent { read: self.pictures(&urgent.images, urgent.dry_run).await?, ..urgent };
         let accounts = match urgent.to.is_empty() {
             true => {
                 return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
@@ -343,7 +343,7 @@ pub(crate) fn shown_on<'a>(body: &Body, accounts: impl Iterator<Item = &'a Accou
 }
 
 /// What a person's request was answered, under each of its keys.
-fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
+pub(crate) fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
     let Actor::Person { uid, .. } = by else { return Vec::new() };
     let answered = |Key { key, hash }: &Key| Change::Answered {
         uid: *uid,

@@ -83,6 +83,7 @@ pub async fn every_hour(inner: &Inner) {
     {
         tracing::warn!(%error, "what is over was not forgotten; it is tried again in an hour");
     }
+    inner.forget_pictures().await;
     let (seq, head) = inner.ledger.head();
     tracing::info!(seq, head, "audit checkpoint");
 }

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::lock;
+use super::steady::Steady;
 use crate::clock::{Clock, Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, ContentHash};
@@ -29,6 +32,8 @@ pub struct Memory {
     /// When this process began to look at the ledger: a doubt of before counts from here.
     began: Mono,
     gate: Mutex<Gate>,
+    /// The time by which holds last.
+    steady: Mutex<Steady>,
     /// Deliveries whose intent is on disk and whose outcome is not, each with the fence it was armed with. A change of
     /// the row by anybody else makes that permission void.
     sending: Mutex<BTreeMap<DeliveryId, i64>>,
@@ -48,12 +53,15 @@ struct Known {
     claimed: BTreeSet<String>,
     /// When its credential was last seen, and why it was bad if it was.
     credential: Option<(Mono, Option<Words>)>,
+    /// Its timeline was seen to prove nothing, and has not shown a post that is known since.
+    hides: bool,
 }
 
 impl Memory {
     pub fn new(clock: Clock, snapshot: Snapshot) -> Arc<Memory> {
         let memory = Memory {
             began: clock.mono(),
+            steady: Mutex::new(Steady::at(clock.now(), clock.mono())),
             clock,
             gate: Mutex::default(),
             sending: Mutex::default(),
@@ -68,17 +76,20 @@ impl Memory {
     // Questions.
 
     pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
-        lock(&self.gate).verdict(asking, now, emergency)
+        let ahead = self.ahead();
+        lock(&self.gate).verdict(asking, now, ahead, emergency)
     }
 
     /// The holds that stand now.
     pub fn holds(&self, now: Time) -> Vec<Hold> {
-        lock(&self.gate).standing(now).cloned().collect()
+        let ahead = self.ahead();
+        lock(&self.gate).standing(now - ahead).cloned().collect()
     }
 
     /// Holds whose end has come and that nobody has ended yet.
     pub fn past_holds(&self, now: Time) -> Vec<Hold> {
-        let is_past = |hold: &&Hold| hold.ended.is_none() && !hold.stands(now);
+        let by = now - self.ahead();
+        let is_past = |hold: &&Hold| hold.ended.is_none() && !hold.stands(by);
         lock(&self.gate).holds.iter().filter(is_past).cloned().collect()
     }
 
@@ -159,6 +170,15 @@ impl Memory {
         Some(Claimed { memory: self.clone(), account: account.clone(), post_id: post_id.to_owned() })
     }
 
+    /// Whether an account's timeline, which shows these posts that are known to stand there, is still to be doubted for
+    /// what it hid before; `None`: it was seen to hide some just now.
+    pub fn hides(&self, account: &AccountId, standing: Option<&[String]>) -> bool {
+        let mut accounts = lock(&self.accounts);
+        let known = accounts.entry(account.clone()).or_default();
+        known.hides = standing.map_or(true, |standing| known.hides && standing.is_empty());
+        known.hides
+    }
+
     /// New secrets may be good where the old ones were not, and a person may have mended one: they are asked about again.
     pub fn forget_credentials(&self, of: Option<&AccountId>) {
         for (_, known) in lock(&self.accounts).iter_mut().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
@@ -171,6 +191,11 @@ impl Memory {
     /// The wall clock was stepped, perhaps back behind what is on record.
     pub fn clock_was_put(&self, now: Time) {
         lock(&self.gate).clock_is(now);
+    }
+
+    /// By how much the wall clock is ahead of the time by which holds last.
+    fn ahead(&self) -> TimeDelta {
+        lock(&self.steady).ahead(self.clock.now(), self.clock.mono())
     }
 
     // Commits.

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod pauses;
+mod pictures;
 pub mod planner;
 pub mod prepare;
 pub mod prune;
@@ -27,6 +28,7 @@ pub mod resolve;
 pub mod send;
 pub mod settle;
 pub mod status;
+mod steady;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! Accounts and platforms that asked to wait, and until when.
 //!
-//! An emergency asks once by itself, whatever routine was told, and obeys what it is told itself; so does what takes a
-//! post down. Waiting counts the clock that does not step; after a restart everybody asks anew.
+//! An emergency asks once by itself, whatever routine was told, and obeys what it is told itself; so do what takes a
+//! post down and what looks for one. Waiting counts the clock that does not step; after a restart everybody asks anew.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -25,6 +25,8 @@ pub enum Asker {
     Emergency,
     /// Nothing that stands wrongly stands longer because posting was told to wait.
     TakeDown,
+    /// Reading a timeline; what is to be posted does not wait for what that was told.
+    Look,
 }
 
 impl From<Priority> for Asker {
@@ -75,5 +77,8 @@ mod tests {
         pauses.learn("sina", Asker::TakeDown, Duration::from_secs(30), at(31));
         assert_eq!(pauses.left(&account, Asker::TakeDown, at(32)), Some(Duration::from_secs(29)));
         assert_eq!(pauses.left(&account, Asker::Emergency, at(32)), None);
+        pauses.learn("sina", Asker::Look, Duration::from_secs(60), at(32));
+        assert_eq!(pauses.left(&account, Asker::Look, at(33)), Some(Duration::from_secs(59)));
+        assert_eq!(pauses.left(&account, Asker::Emergency, at(33)), None);
     }
 }

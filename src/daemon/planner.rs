@@ -290,6 +290,7 @@ impl Planner {
                     "persons": persons, "awaits_word": true, "text": content.body.text, "source": announcement.file,
                 });
                 changes.push(Note::change("emergency", &announcement.id, body));
+                self.inner.keep_pictures(&content.body.images).await;
             }
         }
         Ok(changes)

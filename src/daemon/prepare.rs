@@ -20,7 +20,6 @@ use crate::core::fit;
 use crate::core::pacing::Use;
 use crate::core::template::DRILL_MARK;
 use crate::core::words::{Words, words};
-use crate::input::images;
 use crate::ledger::LedgerError;
 use crate::platform::{Call, Lane, Picture, Platform, Post, Standing};
 
@@ -287,8 +286,7 @@ pub fn key(row: &Delivery) -> String {
 
 pub fn picture(inner: &Inner, file: &str, sha256: &str, alt: Option<String>) -> Result<Picture, Failure> {
     use crate::core::delivery::Class::Media;
-    let root = inner.config().settings.queue.clone();
-    let (image, bytes) = images::load(&root, file).map_err(|said| Failure::Refused(Media, said))?;
+    let (image, bytes) = inner.signed_picture(file, sha256).map_err(|said| Failure::Refused(Media, said))?;
     if image.sha256 != sha256 {
         let said = words!("图片 {file} 在读入之后被改动", "the picture {file} was changed after it was read");
         return Err(Failure::Refused(Media, said));

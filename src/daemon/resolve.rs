@@ -34,8 +34,9 @@ impl Inner {
     pub async fn resolve(self: &Arc<Self>, by: &Actor, id: DeliveryId, said: Said) -> Result<Resolved, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
-        // A person may find a post that its platform refused as far as anybody knew.
-        let may_be_there = row.state == State::Failed && said.published.is_some();
+        // A person may find a post that was not there as far as anybody knew.
+        let is_given_up = matches!(row.state, State::Failed | State::Expired | State::Cancelled);
+        let may_be_there = is_given_up && said.published.is_some();
         // What its platform would not take down, somebody may have taken down there.
         let may_be_gone = row.state == State::Published && row.needs_person && said.published.is_none();
         if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there && !may_be_gone {

@@ -335,7 +335,7 @@ async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -
 /// What passes a hold for a reason of its own leaves that reason in the trail (`hold_exempt`).
 fn passes_hold(inner: &Inner, row: &Delivery, content: &Content, slot: Time) -> Option<Change> {
     let reason = content.body.hold_exempt.as_ref()?;
-    let hold = inner.memory.holds(slot).into_iter().find(|hold| hold.covers(&row.account, slot))?;
+    let hold = inner.memory.holds(slot).into_iter().find(|hold| hold.concerns(&row.account))?;
     let body = serde_json::json!({ "account": row.account, "hold": hold.id, "reason": reason });
     Some(Note::change("passed_hold", &row.occurrence, body))
 }
@@ -485,6 +485,8 @@ pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure, asker: Ask
             inner.pauses.learn(who, asker, *wait, inner.clock.mono());
             Vec::new()
         }
+        // Somebody else's post, or a right that posting does not need.
+        Failure::Credential(..) if asker == Asker::TakeDown => Vec::new(),
         Failure::Credential(_, said) | Failure::Astray(said) => {
             if inner.memory.credential(&row.account).is_some_and(|(_, bad)| bad.is_some()) {
                 return Vec::new();

@@ -46,7 +46,10 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     if !waited(inner, at, nudged).await {
         return Ok(None);
     }
-    if let Some(left) = inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()) {
+    let askers = [Asker::Look, row.priority.into()];
+    if let Some(left) =
+        askers.into_iter().filter_map(|asker| inner.pauses.left(&row.account, asker, inner.clock.mono())).max()
+    {
         return paused(inner, row, left).await;
     }
     let means = match Means::there(inner, row) {
@@ -94,6 +97,13 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
         inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
         let event = match answer {
             Ok(Look::Found(receipt)) => Event::Found { receipt, waited },
+            Ok(Look::Absent) if inner.memory.hides(&row.account, Some(&wanted.standing)) => {
+                let why = Words::new(
+                    "这条时间线方才藏过帖，现在又没有已知的帖可比，不可作准",
+                    "this timeline was seen to hide posts, and shows none that is known by which to believe it now",
+                );
+                Event::Unseen { why, waited }
+            }
             Ok(Look::Absent) => Event::Absent { waited },
             Ok(Look::SendAgain)
                 if row.desired == Desired::Published && row.expires_at.is_none_or(|e| e > inner.clock.now()) =>
@@ -108,10 +118,13 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
                 );
                 Event::Unseen { why, waited }
             }
-            Ok(Look::Unproven(why)) => Event::Unseen { why, waited },
+            Ok(Look::Unproven(why)) => {
+                inner.memory.hides(&row.account, None);
+                Event::Unseen { why, waited }
+            }
             Ok(Look::TurnedDown(class, why)) => Event::TurnedDown(class, why),
             Err(failure) => {
-                with.extend(note_failure(inner, row, &failure, row.priority.into()));
+                with.extend(note_failure(inner, row, &failure, Asker::Look));
                 Event::Unseen { why: failure.words().clone(), waited }
             }
         };
@@ -193,7 +206,25 @@ async fn wanted_of(
         above: prepared.and_then(|p| p.baseline.clone()),
         taken: receipts.taken,
         standing: receipts.standing,
+        rivals: rivals(inner, row).await.map_err(StepError::Ledger)?,
     })
+}
+
+/// Texts of the account's other deliveries of which nobody knows yet whether they are out.
+async fn rivals(inner: &Inner, row: &Delivery) -> Result<Vec<String>, LedgerError> {
+    let states = vec![State::Sending, State::Unknown, State::Accepted];
+    let filter = Filter { account: Some(row.account.to_string()), states, max: 100, ..Filter::default() };
+    let mut texts = Vec::new();
+    for other in inner.ledger.deliveries(filter).await?.iter().filter(|other| other.id != row.id) {
+        texts.push(match &other.prepared {
+            Some(prepared) => prepared.text.clone(),
+            None => {
+                let content = inner.content(&other.content).await?;
+                fit::full_text(content.body.text_for(row.account.platform()), content.body.link.as_deref())
+            }
+        });
+    }
+    Ok(texts)
 }
 
 /// Whether the platform has named the post of a delivery it has accepted.
@@ -244,7 +275,7 @@ pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) ->
     let mut changes = Vec::new();
     let is_out = after.state == State::Published && before.state != State::Published;
     // A stopped post that turned out to be there stands there like any other.
-    if is_out && after.desired != Desired::Removed || is_correction_of_closed(inner, before, after).await? {
+    if is_out && after.desired != Desired::Removed || is_correction_unsaid(inner, before, after).await? {
         let superseded = superseded(inner, after).await?;
         changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
     }
@@ -288,10 +319,17 @@ fn stands_wrongly(row: &Delivery) -> bool {
     row.state == State::Published && row.desired == Desired::Removed
 }
 
-/// An account that is suspended or closed is told nothing, and what it carries wrongly goes all the same.
-async fn is_correction_of_closed(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<bool, LedgerError> {
+/// An account that is suspended or closed is told nothing, one whose platform refuses the words or makes them wait is told
+/// nothing yet: what it carries wrongly goes all the same.
+async fn is_correction_unsaid(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<bool, LedgerError> {
+    const LONG: TimeDelta = TimeDelta::seconds(60);
     let is_closed = after.state == State::Cancelled && after.cause == Some(Cause::Closed);
-    if !is_closed || before.state == State::Cancelled || after.priority != Priority::Emergency {
+    let waits = |d: &Delivery| {
+        d.state == State::Failed
+            || d.state == State::Retrying && d.next_at.is_some_and(|at| at > inner.clock.now() + LONG)
+    };
+    let is_new = is_closed && before.state != State::Cancelled || waits(after) && !waits(before);
+    if !is_new || after.priority != Priority::Emergency {
         return Ok(false);
     }
     let content = inner.content(&after.content).await?;

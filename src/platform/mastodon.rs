@@ -260,7 +260,12 @@ impl Platform for Mastodon {
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         let ask = Ask::delete(self.url(&format!("v1/statuses/{}", in_path(&receipt.post_id))));
         match self.ask(call, ask, false).await {
-            Ok(_) => Ok(()),
+            Ok((_, json)) if text_of(&json, "id").as_ref() == Some(&receipt.post_id) => Ok(()),
+            // It says something else than that this one was deleted.
+            Ok((reply, _)) => match self.stands(call, &receipt.post_id).await? {
+                false => Ok(()),
+                true => Err(reply.unclear(call)),
+            },
             // So is one that is another account's. No such status at all: it is gone, which is what was wanted.
             Err(refused) if refused.status == Some(404) => match self.stands(call, &receipt.post_id).await? {
                 false => Ok(()),

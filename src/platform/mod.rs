@@ -85,6 +85,8 @@ pub struct Wanted {
     /// Those of them from before it was sent that stand there, as far as is known: a list that shows none of them has
     /// been cut.
     pub standing: Vec<String>,
+    /// Texts of the account's other deliveries of which nobody knows yet whether they are out.
+    pub rivals: Vec<String>,
 }
 
 /// What a look at the timeline came to.

@@ -162,11 +162,26 @@ impl Statuses {
     }
 
     /// Whether an answer shows the post that was just sent, and not the one before it.
-    /// `before` is the newest id known when the request began: two posts of one account may be under way at once.
+    /// `before` is the newest id known when the request began: two posts of one account may be under way at once. A site
+    /// that was set up anew begins its ids again: there its time tells.
     fn is_new(post: &Prepared, shown: &Shown, before: Option<&String>, begun: Time, skew: TimeDelta) -> bool {
-        [post.baseline.as_ref(), before].into_iter().flatten().all(|known| newer(&shown.id, known))
-            && shown.created.is_none_or(|created| created - skew >= begun - BEFORE)
+        const SECOND: TimeDelta = TimeDelta::seconds(1);
+        let mut known = [post.baseline.as_ref(), before].into_iter().flatten();
+        let is_made_since = |slack| shown.created.map(|created| created - skew >= begun - slack);
+        let is_new = known.clone().all(|known| newer(&shown.id, known)) && is_made_since(BEFORE) != Some(false);
+        let is_anew = known.all(|known| *known != shown.id) && is_made_since(SECOND) == Some(true);
+        (is_new || is_anew)
             && (same_text(&post.text, &shown.text, shown.truncated) || silently_cut(&post.text, &shown.text))
+    }
+
+    /// Whether the site shows the post.
+    async fn stands(&self, call: &Call<'_>, id: &str) -> Result<bool, Failure> {
+        let ask = Ask::get(self.url(&format!("statuses/show/{}.json", in_path(id))));
+        match self.ask(call, ask, false).await {
+            Ok((reply, json)) => self.shown(&json).map(|_| true).ok_or_else(|| reply.unclear(call)),
+            Err(refused) if matches!(refused.status, Some(404 | 410)) => Ok(false),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     fn seen(&self, call: &Call<'_>, id: &str) {
@@ -337,11 +352,20 @@ impl Platform for Statuses {
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         let ask = Ask::post(self.url(&format!("statuses/destroy/{}.json", in_path(&receipt.post_id))));
-        match self.ask(call, ask, false).await {
-            Ok(_) => Ok(()),
-            // No such status: it is gone, which is what was wanted.
-            Err(refused) if matches!(refused.status, Some(404 | 410)) => Ok(()),
-            Err(refused) => Err(refused.into()),
+        let reply = match self.ask(call, ask, false).await {
+            Ok((_, json)) if self.shown(&json).is_some_and(|shown| shown.id == receipt.post_id) => return Ok(()),
+            // It says something else than that this one was deleted, or that there is no such thing as was asked for.
+            Ok((reply, _)) => Some(reply),
+            Err(refused) if matches!(refused.status, Some(404 | 410)) => None,
+            Err(refused) => return Err(refused.into()),
+        };
+        match (self.stands(call, &receipt.post_id).await?, reply) {
+            (false, _) => Ok(()),
+            (true, Some(reply)) => Err(reply.unclear(call)),
+            (true, None) => {
+                let why = Words::new("平台说没有，而它还在", "the site knows of no such post to delete, and shows it");
+                Err(Failure::Refused(Class::Platform, why))
+            }
         }
     }
 }

@@ -320,7 +320,10 @@ impl Platform for TencentWeibo {
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         let fields = self.write(call, vec![("id", receipt.post_id.clone())]);
         match self.ask(call, Ask::post(self.url("t/del")).form(fields)).await {
-            Ok(_) => Ok(()),
+            Ok((reply, json)) => match json.get("data").and_then(|data| text_of(data, "id")) {
+                Some(id) if id != receipt.post_id => Err(reply.unclear(call)),
+                _ => Ok(()),
+            },
             // No such post, or deleted before: it is gone, which is what was wanted.
             Err(Refused { code: Some((4, 6 | 20)), .. }) => Ok(()),
             Err(refused) => Err(refused.into()),

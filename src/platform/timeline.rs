@@ -11,7 +11,7 @@ use super::{Look, Wanted};
 use crate::clock::Time;
 use crate::core::delivery::Receipt;
 use crate::core::fit::urls;
-use crate::core::words::Words;
+use crate::core::words::{Words, words};
 
 /// A post as a timeline lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,18 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
             ticket: None,
         });
     }
+    // By its id it was made before the send, and by its time after it: one of the two is wrong.
+    let is_odd = |post: &&Shown| {
+        let is_later = post.created.is_some_and(|created| created - *skew >= wanted.since);
+        is_later && !is_after(post, wanted, *grows, *skew) && is_ours(post, wanted, *skew)
+    };
+    if let Some(odd) = posts.iter().find(is_odd) {
+        let id = &odd.id;
+        return Look::Unproven(words!(
+            "时间线上有一条同样的（{id}），按编号早于发送，按时间晚于发送",
+            "the timeline has one with these words, {id}: older than the send by its id, and newer by its time"
+        ));
+    }
     let rest = if crate::planted("cut_is_believed") { Rest::Nothing } else { page.rest };
     if rest == Rest::Any {
         let why = "时间线说还有而没有列出，不可作准";
@@ -128,7 +140,10 @@ fn is_ours(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     }
     let late = post.created.is_some_and(|c| c - skew > wanted.since + AFTER + TimeDelta::days(1));
     let dated = post.created.is_some() || wanted.above.is_some();
-    !late && (same_text(&wanted.text, &post.text, post.truncated) || dated && silently_cut(&wanted.text, &post.text))
+    // What begins like ours may be the whole of another one.
+    let is_rivals = || wanted.rivals.iter().any(|rival| same_text(rival, &post.text, post.truncated));
+    let is_cut = || dated && silently_cut(&wanted.text, &post.text) && !is_rivals();
+    !late && (same_text(&wanted.text, &post.text, post.truncated) || is_cut())
 }
 
 /// Whether what is shown is the beginning of what was sent, with no mark that it was cut. A post that was
@@ -284,6 +299,7 @@ mod tests {
             since: time("2026-11-24T00:00:00Z"),
             above: above.map(str::to_owned),
             taken: Vec::new(),
+            rivals: Vec::new(),
             standing: Vec::new(),
         }
     }
@@ -365,6 +381,29 @@ mod tests {
         assert!(matches!(look(&page(&others), &known), Look::Unproven(_)), "a list of others alone");
         let whole = [others[0].clone(), post("90", "旧", "2026-11-24T00:00:00Z")];
         assert_eq!(look(&page(&whole), &known), Look::Absent);
+    }
+
+    /// A server that was set up anew, or restored from its backup, begins its ids again below those that are known.
+    #[test]
+    fn r01_a_post_that_is_older_by_its_id_and_newer_by_its_time_is_no_absence() {
+        let listed = [post("12", "早安", "2026-11-24T00:00:01Z"), post("11", "旧", "2026-11-23T00:00:00Z")];
+        assert!(matches!(look(&page(&listed), &wanted("早安", Some("90"))), Look::Unproven(_)));
+        assert_eq!(look(&page(&listed), &wanted("停水", Some("90"))), Look::Absent, "another one's words");
+        let mut taken = wanted("早安", Some("90"));
+        taken.taken.push("12".to_owned());
+        assert_eq!(look(&page(&listed), &taken), Look::Absent, "another delivery's receipt");
+    }
+
+    /// Of two that begin alike the whole of the short one is not the beginning of the long one.
+    #[test]
+    fn r09_the_whole_of_another_delivery_is_not_a_part_of_this_one() {
+        let (short, long) = ("【停水通知】浦东新区今晚停水", "【停水通知】浦东新区今晚停水至明早，请储水");
+        let listed = [post("91", short, "2026-11-24T00:00:01Z")];
+        assert!(matches!(look(&page(&listed), &wanted(long, Some("90"))), Look::Found(_)), "it was cut");
+        let beside = Wanted { rivals: vec![short.to_owned()], ..wanted(long, None) };
+        assert_eq!(look(&page(&listed), &beside), Look::Absent);
+        let own = Wanted { rivals: vec![long.to_owned()], ..wanted(short, Some("90")) };
+        assert!(matches!(look(&page(&listed), &own), Look::Found(_)));
     }
 
     #[test]

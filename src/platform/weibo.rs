@@ -99,6 +99,14 @@ impl Weibo {
         fields
     }
 
+    async fn stands(&self, call: &Call<'_>, id: &str) -> Result<bool, Failure> {
+        match self.ask(call, Ask::get(self.url("statuses/show.json")).query("id", id)).await {
+            Ok((reply, json)) => post_id(&json).map(|_| true).ok_or_else(|| reply.unclear(call)),
+            Err(Refused { code: Some(20101), .. }) => Ok(false),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
     fn status_url(&self, user: Option<&str>, mid: &str) -> Option<String> {
         Some(format!("https://weibo.com/{}/{}", user?, base62(mid)?))
     }
@@ -305,7 +313,12 @@ impl Platform for Weibo {
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         let ask = Ask::post(self.url("statuses/destroy.json")).form(vec![("id".to_owned(), receipt.post_id.clone())]);
         match self.ask(call, ask).await {
-            Ok(_) => Ok(()),
+            Ok((_, json)) if post_id(&json).as_ref() == Some(&receipt.post_id) => Ok(()),
+            // It says something else than that this one was deleted.
+            Ok((reply, _)) => match self.stands(call, &receipt.post_id).await? {
+                true => Err(reply.unclear(call)),
+                false => Ok(()),
+            },
             // No such post: it is gone, which is what was wanted.
             Err(Refused { code: Some(20101), .. }) => Ok(()),
             Err(refused) => Err(refused.into()),

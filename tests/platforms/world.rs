@@ -288,6 +288,7 @@ impl World {
             above: prepared.baseline.clone(),
             taken: Vec::new(),
             standing: Vec::new(),
+            rivals: Vec::new(),
         }
     }
 

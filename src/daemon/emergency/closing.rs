@@ -132,7 +132,7 @@ impl Inner {
             // Nothing of it stands: stopping what is on its way is all there is to correct.
             let hold = match row.follows {
                 None => self.standing_hold(&family.hold()),
-                Some(_) => self.brought_hold(&row),
+                Some(_) => self.hold_ending_with(&row).await?,
             };
             with.push(note(None));
             with.extend(hold.as_ref().map(Change::end_of));
@@ -268,16 +268,22 @@ impl Inner {
             closed.is_as_shown(None)?;
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
-        // Its words are quoted that people have read: the newest that stand.
-        let stands = |post: &&AnnouncementRow| whereabouts.posts.contains(&post.id);
-        let about = posts.iter().rev().find(stands).unwrap_or(named);
-        let content = self.content(&about.content).await?;
+        // The newest words are quoted that all have read who are told; where there are none, nothing is quoted.
+        let (told, read) = (whereabouts.told(), whereabouts.read());
+        let has_read = |post: &AnnouncementRow, account| read.get(account).is_some_and(|on| on.contains(&post.id));
+        let quoted = posts.iter().rev().find(|post| told.iter().all(|account| has_read(post, *account)));
+        let newest = posts.iter().rev().find(|post| whereabouts.posts.contains(&post.id));
+        let content = self.content(&quoted.or(newest).unwrap_or(named).content).await?;
         let (accounts, what) =
             (whereabouts.accounts(), if part == Part::Correction { "correction" } else { "all-clear" });
         let follows =
             Follows { emergency: family.root.clone(), part, posts: posts.iter().map(|post| post.id.clone()).collect() };
         let urgent = Urgent {
-            text: own.map_or_else(|| standard(&content, part), str::to_owned),
+            text: match (own, quoted) {
+                (Some(own), _) => own.to_owned(),
+                (None, Some(_)) => standard(&content, part),
+                (None, None) => unquoted(part).to_owned(),
+            },
             level: content.body.level(),
             to: accounts.iter().map(ToString::to_string).collect(),
             id: Some(self.derived(&named.id, what).await?),
@@ -386,6 +392,14 @@ fn stop(posts: &[AnnouncementRow], desired: Desired, cause: Cause, why: Words) -
 /// Not out, and not given up.
 fn is_open(row: &Delivery) -> bool {
     !row.state.is_settled() && row.state != State::Published
+}
+
+/// Where the accounts have read different words.
+fn unquoted(part: Part) -> &'static str {
+    match part {
+        Part::Correction => "【更正】此前发布的预警信息有误，现予撤回，请勿转发，以本条为准。",
+        _ => "【解除】此前发布的预警信息现已解除。",
+    }
 }
 
 /// The words of its template, or the program's.

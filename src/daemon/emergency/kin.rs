@@ -89,6 +89,23 @@ impl Whereabouts {
         found
     }
 
+    /// Accounts that carry some of them, or may: those that are told of it.
+    pub fn told(&self) -> BTreeSet<&AccountId> {
+        self.carry.keys().chain(self.uncertain.keys()).collect()
+    }
+
+    /// The posts that people have read on each account, or may have, also those that are gone from there.
+    pub fn read(&self) -> PostsOn {
+        let mut found = PostsOn::new();
+        let was_there = |d: &&Delivery| {
+            matches!(d.state, State::Published | State::Accepted | State::Deleted | State::Sending | State::Unknown)
+        };
+        for row in self.rows.iter().filter(was_there) {
+            found.entry(row.account.clone()).or_default().insert(row.announcement.clone());
+        }
+        found
+    }
+
     /// Leaves out accounts that were told of each post they carry or may carry.
     pub fn without(&mut self, told: &PostsOn) {
         let on_each = self.on_each();
@@ -200,9 +217,14 @@ impl Inner {
         self.holds().into_iter().find(|hold| hold.id == name)
     }
 
-    /// The hold that this post brought and that still stands; one that was there before it stays when it goes.
-    pub(crate) fn brought_hold(&self, row: &AnnouncementRow) -> Option<Hold> {
-        self.holds().into_iter().find(|hold| hold.post.as_ref() == Some(&row.id))
+    /// The hold that ends with this post when nothing of it goes out: the one it brought, unless another warning of its
+    /// emergency stands somewhere or is on its way. One that was there before it stays.
+    pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, ActError> {
+        let brought = self.holds().into_iter().find(|hold| hold.post.as_ref() == Some(&row.id));
+        let Some(hold) = brought else { return Ok(None) };
+        let family = self.family(row).await?;
+        let others = family.warnings().filter(|other| other.id != row.id && other.ended.is_none());
+        Ok(self.whereabouts(others).await?.is_empty().then_some(hold))
     }
 }
 

@@ -15,8 +15,7 @@ use crate::core::gate::Hold;
 use crate::core::template::{DRILL_MARK, stamped};
 use crate::core::words::{Words, hidden_in, is_hidden, nearest, shown, words};
 use crate::daemon::acts::ActError;
-use crate::daemon::{Inner, holds};
-use crate::input::images;
+use crate::daemon::{Inner, holds, pictures};
 
 /// So many characters of a post are quoted by its correction and its all-clear.
 const QUOTED: usize = 24;
@@ -216,8 +215,12 @@ impl Inner {
         Ok((newest, content, family))
     }
 
-    /// Read now, so that what is signed is what is sent.
-    pub(super) async fn pictures(&self, files: &[(String, Option<String>)]) -> Result<Vec<Image>, ActError> {
+    /// Read now, so that what is signed is what is sent; of what is no mere look copies are kept.
+    pub(super) async fn pictures(
+        &self,
+        files: &[(String, Option<String>)],
+        is_look: bool,
+    ) -> Result<Vec<Image>, ActError> {
         /// No platform takes more than twenty.
         const MOST: usize = 20;
         if files.len() > MOST {
@@ -226,10 +229,10 @@ impl Inner {
         if files.is_empty() {
             return Ok(Vec::new());
         }
-        let (root, files) = (self.config().settings.queue.clone(), files.to_vec());
-        let read = move || -> Result<Vec<Image>, Words> {
-            let one = |(file, alt): (String, Option<String>)| Ok(Image { alt, ..images::load(&root, &file)?.0 });
-            files.into_iter().map(one).collect()
+        let (config, files) = (self.config(), files.to_vec());
+        let read = move || {
+            let settings = &config.settings;
+            pictures::read(&settings.queue, (!is_look).then_some(settings.ledger.as_path()), files)
         };
         let read = self.clock.aside(read).await;
         let gone = |_| Words::new("图片没有读完", "the pictures were not read");

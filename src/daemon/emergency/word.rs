@@ -272,7 +272,13 @@ impl Inner {
             changes.push(Change::Step(Box::new(self.computed(row, Event::Expired)?)));
         }
         let row = self.announced(id.as_str()).await.map_err(StepError::Ledger)?;
-        let hold = row.as_ref().and_then(|row| self.brought_hold(row));
+        let hold = match &row {
+            Some(row) => self.hold_ending_with(row).await.map_err(|error| match error {
+                ActError::Ledger(error) => StepError::Ledger(error),
+                other => StepError::Ledger(LedgerError::Unavailable(other.words().en)),
+            })?,
+            None => None,
+        };
         changes.push(Note::change("not_confirmed", id, json!({ "accounts": changes.len() })));
         changes.extend(hold.as_ref().map(Change::end_of));
         let hold = hold.map(|hold| hold.id);

@@ -1,0 +1,322 @@
+//! How an emergency ends: what is quoted of it, what stands until then, how long it is silent, and what a person who finds
+//! more can still do.
+
+mod support;
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use fabu::core::announcement::Level;
+use fabu::core::delivery::{Delivery, Desired, State};
+use fabu::daemon::Daemon;
+use fabu::daemon::acts::ActError;
+use fabu::daemon::emergency::{Closed, Urgent};
+use fabu::daemon::resolve::Said;
+use serde_json::{Value, json};
+use support::duty::{ALL, asked, confirmed, everywhere, hold, person, standing, text};
+use support::{City, all, in_state, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+
+/// A red one that two persons sent.
+async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
+    let answer = asked(daemon, 1000, urgent).await;
+    if answer["state"] == "awaiting_confirm" {
+        confirmed(daemon, 1001, &answer).await.unwrap();
+    }
+    text(&answer, "id")
+}
+
+fn to(whom: &str, urgent: Urgent) -> Urgent {
+    Urgent { to: vec![whom.to_owned()], ..urgent }
+}
+
+fn update(of: &str, words: &str, level: Level) -> Urgent {
+    Urgent { update: Some(of.to_owned()), ..everywhere(words, level) }
+}
+
+async fn closed(daemon: &Daemon, id: &str, with: &str) -> Value {
+    match with {
+        "correct" => daemon.inner.correct(&person(1000), id, Closed::default()).await.unwrap(),
+        _ => daemon.inner.all_clear(&person(1000), id, Closed::default(), &[]).await.unwrap(),
+    }
+}
+
+fn faults(city: &City, rules: Value) {
+    city.sandbox.set_faults(serde_json::from_value(rules).unwrap());
+}
+
+/// Texts that stand and contain these words, each with the number of its accounts.
+fn said(city: &City, words: &str) -> Vec<(String, usize)> {
+    let mut found = std::collections::BTreeMap::<String, usize>::new();
+    for ((_, text), n) in city.posts().into_iter().filter(|((_, text), _)| text.contains(words)) {
+        *found.entry(text).or_default() += n as usize;
+    }
+    found.into_iter().collect()
+}
+
+async fn row_of(daemon: &Daemon, account: &str, announcement: &str) -> Delivery {
+    let of = |d: &Delivery| d.account.as_str() == account && d.announcement.as_str() == announcement;
+    all(daemon).await.into_iter().find(of).unwrap()
+}
+
+/// One unit had an update that the others never carried: what is said to all quotes what all have read.
+#[test]
+fn r52_last_words_quote_what_everybody_has_read_who_is_told() {
+    for (with, mark) in [("all-clear", "【解除】"), ("correct", "【更正】")] {
+        simulate(async {
+            let city = City::new(START, 1, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(5).await;
+            sent(&daemon, to("shanghai/pudong", update(&first, "【洪水】水位上涨。", Level::Yellow))).await;
+            city.sleep(5).await;
+            closed(&daemon, &first, with).await;
+            city.sleep(30).await;
+            let words = said(&city, mark);
+            let [(text, accounts)] = words.as_slice() else { panic!("{words:?}") };
+            assert!(text.contains("请撤离") && !text.contains("水位上涨") && *accounts == ALL, "{words:?}");
+        });
+        // Two units have read nothing in common: nothing is quoted.
+        simulate(async {
+            let city = City::new(START, 2, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, to("shanghai/pudong", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+            city.sleep(5).await;
+            sent(&daemon, to("shanghai/metro", update(&first, "【洪水】水位上涨。", Level::Yellow))).await;
+            city.sleep(5).await;
+            closed(&daemon, &first, with).await;
+            city.sleep(30).await;
+            let words = said(&city, mark);
+            let [(text, _)] = words.as_slice() else { panic!("{words:?}") };
+            assert!(!text.contains("请撤离") && !text.contains("水位上涨"), "{words:?}");
+        });
+        // An update that is on its way, and is stopped, was read by nobody.
+        simulate(async {
+            let city = City::new(START, 3, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(5).await;
+            faults(&city, json!([{ "behaviour": "unreachable", "params": { "kind": "refused" } }]));
+            sent(&daemon, update(&first, "【洪水】水位上涨。", Level::Yellow)).await;
+            city.sleep(3).await;
+            city.sandbox.clear();
+            closed(&daemon, &first, with).await;
+            city.sleep(600).await;
+            let words = said(&city, mark);
+            let [(text, accounts)] = words.as_slice() else { panic!("{words:?}") };
+            assert!(text.contains("请撤离") && *accounts == ALL, "{words:?}");
+        });
+    }
+}
+
+/// What is wrong does not stand for as long as a platform makes its correction wait, or because it refuses its words.
+#[test]
+fn a_wrong_post_goes_also_where_its_correction_cannot_be_said_yet() {
+    for how in [json!({ "behaviour": "limit" }), json!({ "behaviour": "error", "params": { "code": 20012 } })] {
+        simulate(async {
+            let city = City::new(START, 4, "");
+            let daemon = city.start().await;
+            let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(5).await;
+            let mut rule = how.clone();
+            (rule["platform"], rule["operation"]) = (json!("sina"), json!("post"));
+            faults(&city, json!([rule]));
+            closed(&daemon, &id, "correct").await;
+            city.sleep(30).await;
+            assert_eq!(said(&city, "请撤离").iter().filter(|(text, _)| !text.contains("【更正】")).count(), 0, "{how}");
+            let left = all(&daemon).await;
+            assert_eq!(left.iter().filter(|d| d.announcement.as_str() == id && d.state == State::Deleted).count(), ALL);
+        });
+    }
+}
+
+/// The hold is the emergency's: what stands of it is silent though its first post was given up.
+#[test]
+fn r05_a_hold_does_not_end_with_a_post_while_another_warning_of_its_emergency_stands() {
+    for is_cancelled in [true, false] {
+        simulate(async {
+            let city = City::new(START, 5, "emergency: {confirm_within: 10m}\n");
+            let daemon = city.start().await;
+            let first = asked(&daemon, 1000, everywhere("【洪水】请撤离。", Level::Red)).await;
+            let first = text(&first, "id");
+            assert_eq!(daemon.inner.holds().len(), 1);
+            let later = to("shanghai/pudong", update(&first, "【洪水】水位上涨。", Level::Red));
+            sent(&daemon, Urgent { hold: Some(Duration::from_secs(3 * 3600)), ..later }).await;
+            city.sleep(5).await;
+            assert!(standing(&city, "水位上涨") > 0);
+            if is_cancelled {
+                daemon.inner.withdraw(&person(1000), &first, Desired::Stopped).await.unwrap();
+            } else {
+                city.sleep(1200).await;
+            }
+            assert_eq!(standing(&city, "请撤离"), 0, "nobody has agreed to it");
+            assert_eq!(daemon.inner.holds().len(), 1, "the silence is over while the update stands");
+        });
+    }
+}
+
+/// A clock that runs hours ahead for a moment ends no hold, and one that stays there does after a while.
+#[test]
+fn r05_a_clock_that_runs_ahead_for_a_moment_ends_no_hold() {
+    simulate(async {
+        let city = City::new(START, 6, "");
+        let daemon = city.start().await;
+        hold(&daemon, Duration::from_secs(2 * 3600)).await;
+        let at = "announcements:\n  - {id: a, text: 早安, at: 2026-11-24 08:30, to: [shanghai], catch_up: 4h, expires: 2026-11-24 23:00}\n";
+        city.save("a.yaml", at);
+        city.sleep(60).await;
+        city.clock.step(TimeDelta::hours(3));
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        city.clock.sleep(Duration::from_millis(3500)).await;
+        city.clock.step(TimeDelta::hours(-3));
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        assert_eq!(daemon.inner.holds().len(), 1);
+        city.sleep(3600).await;
+        assert!(city.sandbox.posts().is_empty(), "routine goes out into the silence");
+        city.clock.step(TimeDelta::hours(3));
+        for _ in 0..13 {
+            fabu::daemon::jobs::every_minute(&daemon.inner).await;
+            city.sleep(60).await;
+        }
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        assert!(daemon.inner.holds().is_empty(), "it is hours later");
+    });
+}
+
+/// A post that turns up after absence was believed, and its delivery given up, can be said to be there, and is taken down.
+#[test]
+fn r52_a_post_that_turns_up_after_it_was_given_up_has_a_way_out() {
+    simulate(async {
+        let city = City::new(START, 7, "");
+        let daemon = city.start().await;
+        // Its answer is lost, and the platform does not show it for an hour.
+        faults(
+            &city,
+            json!([
+                { "behaviour": "reset_after", "operation": "post", "times": 1 },
+                { "behaviour": "gap", "operation": "timeline", "params": { "kind": "lie" } },
+            ]),
+        );
+        let id = sent(&daemon, to("sina:shanghai", everywhere("【洪水】请撤离。", Level::Red))).await;
+        city.sleep(5).await;
+        daemon.inner.correct(&person(1000), &id, Closed::default()).await.unwrap();
+        city.sleep(3600).await;
+        let given_up = row_of(&daemon, "sina:shanghai", &id).await;
+        assert_eq!(given_up.state, State::Cancelled, "{given_up:?}");
+        city.sandbox.clear();
+        let post = city.sandbox.posts().into_iter().find(|p| !p.deleted && p.text.contains("请撤离")).unwrap();
+        let url = support::addresses::addresses(&post, "100000").remove(0);
+        let found = Said { published: Some(url), ..Said::default() };
+        daemon.inner.resolve(&person(1000), given_up.id, found).await.unwrap();
+        city.sleep(60).await;
+        let after = row_of(&daemon, "sina:shanghai", &id).await;
+        if after.state == State::Published {
+            daemon.inner.withdraw(&person(1000), &id, Desired::Removed).await.unwrap();
+            city.sleep(60).await;
+        }
+        assert_eq!(standing(&city, "请撤离"), 0);
+    });
+}
+
+/// A reading that was told to wait keeps no new emergency waiting, and a take-down that is not allowed is no bad token.
+#[test]
+fn r29_what_one_kind_of_request_was_told_is_not_what_another_obeys() {
+    simulate(async {
+        let city = City::new(START, 8, "");
+        let daemon = city.start().await;
+        faults(
+            &city,
+            json!([
+                { "behaviour": "reset_after", "operation": "post", "times": 15 },
+                { "behaviour": "limit", "operation": "timeline" },
+            ]),
+        );
+        sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        sent(&daemon, everywhere("【大风】关窗。", Level::Yellow)).await;
+        city.sleep(5).await;
+        assert_eq!(standing(&city, "关窗"), ALL);
+    });
+    simulate(async {
+        let city = City::new(START, 9, "");
+        let daemon = city.start().await;
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 早安, at: 2026-11-24 08:02, to: [\"eastday:**\"]}\n  - {id: b, text: 停水, at: 2026-11-24 08:20, to: [\"eastday:**\"]}\n");
+        city.sleep(300).await;
+        faults(
+            &city,
+            json!([{ "behaviour": "error", "operation": "delete", "params": { "status": 403, "message": "not yours" } }]),
+        );
+        daemon.inner.withdraw(&person(1000), "a", Desired::Removed).await.unwrap();
+        city.sleep(1200).await;
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Failed), 0, "{rows:?}");
+        assert_eq!(standing(&city, "停水"), rows.len() / 2);
+    });
+}
+
+/// Where the update was not for an account, its older words may still be tried there.
+#[test]
+fn an_emergency_that_failed_is_tried_again_where_nothing_newer_was_said() {
+    simulate(async {
+        let city = City::new(START, 10, "");
+        let daemon = city.start().await;
+        let refused = json!([{ "behaviour": "error", "operation": "post", "account": "sina:shanghai/metro", "params": { "code": 20012 } },
+            { "behaviour": "error", "operation": "post", "account": "sina:shanghai/pudong", "params": { "code": 20012 } }]);
+        faults(&city, refused);
+        let first = sent(&daemon, to("sina:**", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+        city.sleep(5).await;
+        city.sandbox.clear();
+        sent(&daemon, to("sina:shanghai/pudong", update(&first, "【洪水】水位上涨。", Level::Yellow))).await;
+        city.sleep(5).await;
+        let again = daemon.inner.retry(&person(1000), &first, None).await.unwrap();
+        assert_eq!(again.retrying, 1);
+        city.sleep(5).await;
+        let there = |account: &str| {
+            city.posts().keys().filter(|(a, _)| a == account).map(|(_, t)| t.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(there("sina:shanghai/metro"), ["【洪水】请撤离。"]);
+        assert_eq!(there("sina:shanghai/pudong"), ["【洪水】水位上涨。"]);
+        let over = daemon.inner.retry(&person(1000), &first, Some("sina:shanghai/pudong")).await;
+        assert!(
+            matches!(&over, Err(ActError::Conflict(said)) if said.en.contains("followed by")),
+            "it was told in newer words"
+        );
+    });
+}
+
+/// What was signed off is sent, whatever an editor does to the picture meanwhile.
+#[test]
+fn r12_an_emergency_has_its_picture_whatever_becomes_of_the_file() {
+    simulate(async {
+        let city = City::new(START, 11, "");
+        let picture = include_bytes!("../src/cli/demo_weather.png");
+        for name in ["a.png", "b.png"] {
+            std::fs::write(city.queue(name), picture).unwrap();
+        }
+        city.save(
+            "q.yaml",
+            "announcements:\n  - {id: q, priority: emergency, level: yellow, text: 【大风】关窗。, at: 2026-11-24 08:20, to: [\"sina:**\"], images: [b.png]}\n",
+        );
+        let daemon = city.start().await;
+        let images = vec![("a.png".to_owned(), None)];
+        let answer =
+            asked(&daemon, 1000, Urgent { images, ..to("sina:**", everywhere("【洪水】见图。", Level::Red)) }).await;
+        let filter = fabu::ledger::Filter { announcement: Some("q".to_owned()), max: 1, ..Default::default() };
+        let queued = daemon.inner.ledger.announcements(filter).await.unwrap().pop().unwrap();
+        confirmed(&daemon, 1000, &json!({ "id": "q", "content_hash": queued.row.content })).await.unwrap();
+        city.sleep(5).await;
+        // One is overwritten with another picture, the other is gone.
+        let mut other = picture.to_vec();
+        other.extend_from_slice(b"other");
+        std::fs::write(city.queue("a.png"), &other[..]).unwrap();
+        std::fs::remove_file(city.queue("b.png")).unwrap();
+        confirmed(&daemon, 1001, &answer).await.unwrap();
+        city.sleep(1500).await;
+        let rows = all(&daemon).await;
+        assert_eq!(in_state(&rows, State::Failed), 0, "{rows:?}");
+        let with_picture =
+            |words: &str| city.sandbox.posts().iter().filter(|p| p.text.contains(words) && p.pictures == 1).count();
+        assert_eq!((with_picture("见图"), with_picture("关窗")), (5, 5), "all accounts of sina");
+    });
+}
