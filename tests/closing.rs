@@ -5,7 +5,10 @@ mod support;
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use chrono::TimeDelta;
+use fabu::api::peer::Peer;
 use fabu::core::announcement::Level;
 use fabu::core::delivery::{Delivery, Desired, State};
 use fabu::daemon::Daemon;
@@ -15,6 +18,7 @@ use fabu::daemon::resolve::Said;
 use serde_json::{Value, json};
 use support::duty::{ALL, asked, confirmed, everywhere, hold, person, standing, text};
 use support::{City, all, in_state, simulate};
+use tower::ServiceExt as _;
 
 const START: &str = "2026-11-24T00:00:00Z";
 
@@ -318,5 +322,33 @@ fn r12_an_emergency_has_its_picture_whatever_becomes_of_the_file() {
         let with_picture =
             |words: &str| city.sandbox.posts().iter().filter(|p| p.text.contains(words) && p.pictures == 1).count();
         assert_eq!((with_picture("见图"), with_picture("关窗")), (5, 5), "all accounts of sina");
+    });
+}
+
+/// What a hold without an end keeps back is counted also once its hour has come.
+#[test]
+fn r52_a_hold_says_how_many_it_keeps_back() {
+    simulate(async {
+        let city = City::new(START, 12, "");
+        let daemon = city.start().await;
+        let lines = [
+            "a, text: 早安, at: 2026-11-24 08:05",
+            "b, text: 晚安, at: 2026-11-24 18:00",
+            "c, text: 年末, at: 2026-11-28 18:00",
+        ];
+        let entries: Vec<String> =
+            lines.iter().map(|line| format!("  - {{id: {line}, to: [shanghai], expires_after: 30d}}\n")).collect();
+        city.save("a.yaml", &format!("announcements:\n{}", entries.concat()));
+        daemon.rescan().await;
+        let begun = support::duty::holding_until(&daemon, None).await;
+        assert_eq!(begun.held, 8, "those of the coming day");
+        city.sleep(1800).await;
+        let held = in_state(&all(&daemon).await, State::Held);
+        let mut asked = Request::get("/v1/holds").body(Body::empty()).unwrap();
+        asked.extensions_mut().insert(Peer::new(0));
+        let answer = fabu::api::router(daemon.inner.clone()).oneshot(asked).await.unwrap();
+        let listed = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let listed: Value = serde_json::from_slice(&listed).unwrap();
+        assert_eq!((held, &listed["items"][0]["held"]), (4, &json!(8)));
     });
 }

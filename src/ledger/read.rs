@@ -380,6 +380,16 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
             }
         }
     }
+    // What no end of a hold or of its own brings up.
+    let kept_back = "SELECT account, content FROM deliveries
+                     WHERE state = 'held' AND next_at IS NULL AND cause = 'hold' AND priority > 0";
+    let found: Vec<(String, Arc<str>)> = list(db, kept_back, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    for (_, content) in found.into_iter().filter(|(account, _)| covers(account)) {
+        if !exempt.contains_key(&content) {
+            exempt.insert(content.clone(), is_exempt(db, &content)?);
+        }
+        kept.held += u64::from(!exempt[&content]);
+    }
     let sending = "SELECT id, account, content FROM deliveries WHERE state = 'sending' AND priority > 0";
     let found: Vec<(i64, String, String)> = list(db, sending, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     for (id, _, content) in found.into_iter().filter(|(_, account, _)| covers(account)) {

@@ -49,8 +49,12 @@ pub async fn hold(daemon: &Daemon, lasts: std::time::Duration) -> String {
 
 /// The same, and all that it says.
 pub async fn holding(daemon: &Daemon, lasts: std::time::Duration) -> Holding {
+    holding_until(daemon, fabu::daemon::holds::until(daemon.inner.clock.now(), lasts)).await
+}
+
+/// With `None` it lasts until somebody ends it.
+pub async fn holding_until(daemon: &Daemon, until: Option<fabu::clock::Time>) -> Holding {
     let now = daemon.inner.clock.now();
-    let until = fabu::daemon::holds::until(now, lasts);
     let (id, reason, owner) = ("h".to_owned(), "静默".to_owned(), "duty".to_owned());
     let hold = fabu::core::gate::Hold {
         id,
