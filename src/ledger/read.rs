@@ -380,10 +380,10 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
             }
         }
     }
-    // What no end of a hold or of its own brings up.
-    let kept_back = "SELECT account, content FROM deliveries
-                     WHERE state = 'held' AND next_at IS NULL AND cause = 'hold' AND priority > 0";
-    let found: Vec<(String, Arc<str>)> = list(db, kept_back, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    // What is kept back by now comes up when it expires, or never.
+    let by_now = "SELECT account, content FROM deliveries WHERE state = 'held' AND cause = 'hold' AND priority > 0
+                  AND (next_at IS NULL OR next_at > $1)";
+    let found: Vec<(String, Arc<str>)> = list(db, by_now, [micros(until)], |r| Ok((r.get(0)?, r.get(1)?)))?;
     for (_, content) in found.into_iter().filter(|(account, _)| covers(account)) {
         if !exempt.contains_key(&content) {
             exempt.insert(content.clone(), is_exempt(db, &content)?);
