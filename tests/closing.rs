@@ -352,3 +352,94 @@ fn r52_a_hold_says_how_many_it_keeps_back() {
         assert_eq!((held, &listed["items"][0]["held"]), (4, &json!(8)));
     });
 }
+
+/// A warning that was to be deleted and stands there all the same can be corrected and cleared.
+#[test]
+fn r52_what_a_platform_would_not_take_down_stands_there_like_any_other() {
+    for (with, mark) in [("correct", "【更正】"), ("all-clear", "【解除】")] {
+        simulate(async {
+            let city = City::new(START, 13, "");
+            let daemon = city.start().await;
+            let id = sent(&daemon, to("sina:**", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+            city.sleep(5).await;
+            faults(&city, json!([{ "behaviour": "error", "operation": "delete", "params": { "code": 20102 } }]));
+            daemon.inner.withdraw(&person(1000), &id, Desired::Removed).await.unwrap();
+            city.sleep(10).await;
+            closed(&daemon, &id, with).await;
+            city.sleep(30).await;
+            assert_eq!(standing(&city, mark), 5);
+        });
+    }
+}
+
+/// An update that waits for a word keeps the silence that both were sent with; when nothing of the emergency is left, it ends.
+#[test]
+fn r05_the_hold_of_an_emergency_lasts_while_any_of_it_waits_for_a_word_and_ends_with_the_last() {
+    for is_given in [true, false] {
+        simulate(async {
+            let city = City::new(START, 14, "emergency: {confirm_within: 10m}\n");
+            let daemon = city.start().await;
+            let first = asked(&daemon, 1000, everywhere("【洪水】请撤离。", Level::Red)).await;
+            let first = text(&first, "id");
+            city.sleep(60).await;
+            let later = to("shanghai/pudong", update(&first, "【洪水】水位上涨。", Level::Red));
+            let later = asked(&daemon, 1000, Urgent { hold: Some(Duration::from_secs(3 * 3600)), ..later }).await;
+            daemon.inner.withdraw(&person(1000), &first, Desired::Stopped).await.unwrap();
+            assert_eq!(daemon.inner.holds().len(), 1, "the update waits");
+            if is_given {
+                confirmed(&daemon, 1001, &later).await.unwrap();
+                city.sleep(5).await;
+                let until = daemon.inner.holds()[0].until.unwrap();
+                assert!(until > daemon.inner.clock.now() + TimeDelta::hours(2), "{until}");
+            } else {
+                city.sleep(1200).await;
+                assert!(daemon.inner.holds().is_empty(), "silent for nobody");
+            }
+        });
+    }
+}
+
+/// A routine take-down, or reading, that was told to wait keeps no correction of a false alert waiting; nor does a correction
+/// that has to wait itself, or whose answer was lost, keep what is wrong standing.
+#[test]
+fn a_wrong_post_goes_whatever_keeps_its_correction_waiting() {
+    for how in ["paused", "lost"] {
+        simulate(async {
+            let city = City::new(START, 15, "");
+            let daemon = city.start().await;
+            let id = sent(&daemon, to("sina:**", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+            city.sleep(5).await;
+            match how {
+                "paused" => {
+                    faults(&city, json!([{ "behaviour": "limit", "operation": "post" }]));
+                    sent(&daemon, to("sina:**", everywhere("【大风】关窗。", Level::Yellow))).await;
+                }
+                _ => faults(
+                    &city,
+                    json!([
+                        { "behaviour": "reset_before", "operation": "post" }, { "behaviour": "proxy_page", "operation": "timeline" },
+                    ]),
+                ),
+            }
+            city.sleep(5).await;
+            closed(&daemon, &id, "correct").await;
+            city.sleep(20).await;
+            let wrong = said(&city, "请撤离").into_iter().filter(|(text, _)| !text.contains("【更正】")).count();
+            assert_eq!(wrong, 0, "{how}");
+        });
+    }
+    simulate(async {
+        let city = City::new(START, 16, "");
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 早安, at: 2026-11-24 08:02, to: [\"sina:shanghai\"]}\n");
+        let daemon = city.start().await;
+        let id = sent(&daemon, to("sina:**", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+        city.sleep(300).await;
+        let limited = json!({ "behaviour": "error", "operation": "delete", "times": 1, "params": { "code": 10022 } });
+        faults(&city, json!([limited]));
+        daemon.inner.withdraw(&person(1000), "a", Desired::Removed).await.unwrap();
+        city.sleep(5).await;
+        closed(&daemon, &id, "correct").await;
+        city.sleep(10).await;
+        assert_eq!(said(&city, "请撤离").into_iter().filter(|(text, _)| !text.contains("【更正】")).count(), 0);
+    });
+}

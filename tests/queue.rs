@@ -317,6 +317,11 @@ fn r06_a_take_down_that_is_refused_is_told_of_and_goes_on() {
             fabu::core::delivery::DeliveryId(all.unwrap().id.parse().unwrap())
         };
         let gone = fabu::daemon::resolve::Said::default();
+        let early = daemon.inner.resolve(&by, of("sina:shanghai"), gone.clone()).await;
+        assert!(early.is_err(), "the platform shows it still");
+        let unseen =
+            json!({ "behaviour": "error", "operation": "show", "platform": "sina", "params": { "code": 20101 } });
+        city.sandbox.set_faults(vec![support::fault(unseen)]);
         daemon.inner.resolve(&by, of("sina:shanghai"), gone.clone()).await.unwrap();
         assert!(daemon.inner.resolve(&by, of("sina:shanghai"), gone).await.is_err(), "that was settled");
         city.sandbox.clear();

@@ -1,6 +1,6 @@
 //! How far an urgent post is: live, by platform, until every delivery rests or waits for a person, and the old is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ fn tell(row: &Value, how: &str, voice: Voice) {
 }
 
 /// The posts that a correction, an all-clear or an update takes down, and those of `supersedes`.
-async fn replaced(client: &Client, id: &str) -> Result<Vec<String>, ClientError> {
+async fn replaced(client: &Client, id: &str) -> Result<BTreeSet<String>, ClientError> {
     let found = client.get(&format!("/v1/announcements/{}", in_path(id))).await?;
     let follows = found["content"]["follows"]["posts"].as_array().into_iter().flatten();
     let posts = follows.chain([&found["supersedes"]]).filter_map(Value::as_str);

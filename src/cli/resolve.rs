@@ -159,7 +159,7 @@ async fn said(client: &Client, resolve: &Resolve) -> Result<Vec<Said>, Unsaid> {
 
 const UNKNOWN: &str = "&state=unknown&state=accepted";
 /// Deliveries whose post a person may have found all the same.
-const GIVEN_UP: &str = "&state=failed&state=expired&state=cancelled";
+const GIVEN_UP: &str = "&state=failed&state=expired&state=cancelled&state=deleted";
 
 /// Those that are to be gone, and would not be taken down.
 async fn standing(client: &Client, id: &str, account: Option<&str>) -> Result<Vec<Value>, ClientError> {

@@ -125,8 +125,8 @@ fn tell_needs_person(value: &Value, voice: Voice) {
         let (account, why) =
             (text(first, "account"), shown(first["reason"][voice.pick("zh", "en")].as_str().unwrap_or("")));
         let said = words!(
-            "撤不下来：{id} 在 {count} 个账号上（如 {account}）还挂着：{why}。仍在重试；在平台上手工删掉之后：fabu resolve {account} {id} --not-published",
-            "not taken down: {id} still stands on {count} accounts, like {account}: {why}. fabu goes on trying; once it is deleted there by hand: fabu resolve {account} {id} --not-published"
+            "撤不下来：{id} 在 {count} 个账号上（如 {account}：{why}）还挂着，仍在重试；在平台上手工删掉之后：fabu resolve {account} {id} --not-published",
+            "not taken down: {id} still stands on {count} accounts, like {account} ({why}). fabu goes on trying; once it is deleted there by hand: fabu resolve {account} {id} --not-published"
         );
         voice.out(voice.paint(BAD, voice.say(&said)));
     }

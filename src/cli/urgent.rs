@@ -181,7 +181,15 @@ async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wai
     };
     let tried = match client.post_alert("/v1/urgent?dry_run=true", bytes.clone(), None).await {
         Ok(tried) => tried,
-        Err(error) => return refused(&error, voice),
+        Err(error) => {
+            // Nothing of it is published; that a cancel has come before its alert the daemon has to know.
+            if !urgent.dry_run
+                && matches!(&error, ClientError::Refused { field: Some(field), .. } if field == "references")
+            {
+                drop(client.post_alert("/v1/urgent", bytes, None).await);
+            }
+            return refused(&error, voice);
+        }
     };
     if urgent.dry_run && voice.json {
         voice.data(&tried);

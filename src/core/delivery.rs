@@ -443,7 +443,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             }
         }
         // A post that was given up after an answer was lost may be there all the same.
-        (Unknown | Accepted | Failed | Expired | Cancelled, Event::SettledPublished(receipt)) => {
+        (Unknown | Accepted | Failed | Expired | Cancelled | Deleted, Event::SettledPublished(receipt)) => {
             row.published(receipt, now);
         }
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),

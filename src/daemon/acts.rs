@@ -133,7 +133,7 @@ impl Inner {
                 State::Cancelled => cancelled += 1,
                 State::Published => {
                     taking_down += 1;
-                    out_of_reach += usize::from(Means::of(self, after).is_err());
+                    out_of_reach += usize::from(Means::there(self, after).is_err());
                 }
                 State::Sending | State::Unknown | State::Accepted => in_flight += 1,
                 _ => {}

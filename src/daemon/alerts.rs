@@ -15,20 +15,23 @@ use super::Inner;
 use super::acts::ActError;
 use super::answers::{Before, CancelPreview, TakenBefore};
 use super::config::Config;
-use super::emergency::{Closed, Key, Urgent, answered_with};
+use super::emergency::kin::root_of;
+use super::emergency::{Closed, Key, Urgent};
 use crate::clock::Time;
 use crate::core::accounts::Selector;
 use crate::core::alert::{
     Alert, Area, Category, Certainty, Info, MsgType, Reference, Response, Scope, Severity, Status, Urgency,
 };
 use crate::core::announcement::{Content, Level, Part};
-use crate::core::change::Actor;
+use crate::core::change::{Actor, Change};
 use crate::core::delivery::State;
 use crate::core::template::{Template, spoken};
 use crate::core::words::{Words, shown, words};
 
 /// Clocks of two offices may differ by this much.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
+/// What is so whoever asks is kept as an answer to this user, whom no machine has.
+const NOBODY: u32 = u32::MAX;
 /// The language the city reads.
 const LANGUAGE: &str = "zh-CN";
 
@@ -80,8 +83,8 @@ impl Inner {
         }
         match alert.kind {
             MsgType::Alert | MsgType::Update => {
-                if let Some(by) = self.answered_before(by, Some(&cancelled(&id))).await? {
-                    let by = shown(by.as_str().unwrap_or(""));
+                if let Some((_, by)) = self.ledger.answered(NOBODY, &cancelled(&id), Time::MIN_UTC).await? {
+                    let by = shown(by.trim_matches('"'));
                     let said = words!(
                         "它到达之前已被 `{by}` 取消；仍要发就人工发布",
                         "it was cancelled by `{by}` before it came; if it should go all the same, send it by hand"
@@ -105,6 +108,7 @@ impl Inner {
                     }
                 };
                 self.is_newer(&alert, &cancelled).await?;
+                self.is_of_one(&alert).await?;
                 let closed = Closed { text: None, dry_run, shown: None };
                 match dry_run {
                     true => {
@@ -251,8 +255,14 @@ impl Inner {
     /// What is cancelled before it came is not taken when it comes.
     async fn never_to_be_taken(&self, by: &Actor, alert: &Alert) -> Result<(), ActError> {
         let own = alert.references.iter().filter(|reference| reference.sender == alert.sender);
-        let keys: Vec<Key> = own.map(|reference| cancelled(&name(reference))).collect();
-        self.ledger.commit(by, answered_with(by, &keys, &json!(name(&alert.reference())))).await?;
+        let answer = json!(name(&alert.reference())).to_string();
+        let void = |reference| Change::Answered {
+            uid: NOBODY,
+            key: cancelled(&name(reference)),
+            hash: String::new(),
+            answer: answer.clone(),
+        };
+        self.ledger.commit(by, own.map(void).collect()).await?;
         Ok(())
     }
 
@@ -288,6 +298,28 @@ impl Inner {
             words!(
                 "发送于 {sent}，而 `{root}` 在 {newest} 又有变化：请看 fabu status {root}，需要就人工处理",
                 "it was sent at {sent}, and `{root}` has changed at {newest}: see `fabu status {root}`, and do by hand what is right now"
+            ),
+        ))
+    }
+
+    /// Refuses a cancel of several emergencies: one all-clear would leave the others standing without a word.
+    async fn is_of_one(&self, alert: &Alert) -> Result<(), ActError> {
+        let mut open = BTreeSet::new();
+        for reference in alert.references.iter().filter(|reference| reference.sender == alert.sender) {
+            if let Some(row) = self.announced(&name(reference)).await?.filter(|row| row.ended.is_none()) {
+                open.insert(root_of(&row).to_string());
+            }
+        }
+        if open.len() < 2 {
+            return Ok(());
+        }
+        let each: Vec<String> = open.iter().map(|id| format!("fabu all-clear {id}")).collect();
+        let each = each.join("; ");
+        Err(invalid(
+            "references",
+            words!(
+                "它取消的是几次紧急发布，请逐个解除：{each}",
+                "it cancels several emergencies, end each by itself: {each}"
             ),
         ))
     }
@@ -463,8 +495,8 @@ fn once(id: &str) -> Key {
 }
 
 /// The alert of this name is over, whether it has come or not.
-fn cancelled(id: &str) -> Key {
-    Key { key: format!("cap-cancelled:{id}"), hash: String::new() }
+fn cancelled(id: &str) -> String {
+    format!("cap-cancelled:{id}")
 }
 
 fn invalid(field: &'static str, said: Words) -> ActError {

@@ -343,7 +343,7 @@ pub(crate) fn shown_on<'a>(body: &Body, accounts: impl Iterator<Item = &'a Accou
 }
 
 /// What a person's request was answered, under each of its keys.
-pub(crate) fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
+fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
     let Actor::Person { uid, .. } = by else { return Vec::new() };
     let answered = |Key { key, hash }: &Key| Change::Answered {
         uid: *uid,

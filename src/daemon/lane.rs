@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::hands::{Driving, Hand, finished, spawn};
 use super::memory::Reserved;
+use super::pauses::What;
 use super::prepare::{self, Means, use_of};
 use super::{Inner, lock, send};
 use crate::clock::Time;
@@ -136,7 +137,7 @@ impl Inner {
         now: Time,
         reserved: &mut Vec<Reserved>,
     ) -> Option<Step> {
-        if self.pauses.left(&row.account, row.priority.into(), self.clock.mono()).is_some() {
+        if self.pauses.left(&row.account, What::Post.of(row), self.clock.mono()).is_some() {
             return None;
         }
         let reserve = self.config().settings.emergency.reserve;

@@ -175,7 +175,7 @@ impl Memory {
     pub fn hides(&self, account: &AccountId, standing: Option<&[String]>) -> bool {
         let mut accounts = lock(&self.accounts);
         let known = accounts.entry(account.clone()).or_default();
-        known.hides = standing.map_or(true, |standing| known.hides && standing.is_empty());
+        known.hides = standing.is_none_or(|standing| known.hides && standing.is_empty());
         known.hides
     }
 

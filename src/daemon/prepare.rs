@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::pauses::What;
 use super::send::{Driven, is_expired, note_failure, outcome_name, paused, publish, stepped, waited};
 use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
@@ -40,7 +41,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if !waited(inner, begin, nudged).await {
         return Ok(None);
     }
-    if let Some(left) = inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()) {
+    if let Some(left) = inner.pauses.left(&row.account, What::Post.of(row), inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
     match prepared(inner, row).await {
@@ -51,7 +52,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         }
         Ok(prepared) => stepped(inner, row, Event::Prepared(prepared)).await,
         Err(failure) => {
-            let with = note_failure(inner, row, &failure, row.priority.into());
+            let with = note_failure(inner, row, &failure, What::Post.of(row));
             inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
         }
     }

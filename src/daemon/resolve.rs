@@ -35,7 +35,7 @@ impl Inner {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
         let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
         // A person may find a post that was not there as far as anybody knew.
-        let is_given_up = matches!(row.state, State::Failed | State::Expired | State::Cancelled);
+        let is_given_up = matches!(row.state, State::Failed | State::Expired | State::Cancelled | State::Deleted);
         let may_be_there = is_given_up && said.published.is_some();
         // What its platform would not take down, somebody may have taken down there.
         let may_be_gone = row.state == State::Published && row.needs_person && said.published.is_none();
@@ -56,6 +56,9 @@ impl Inner {
                         "它的请求可能还在路上，{seconds} 秒后再看",
                         "its request may still be under way: look again in {seconds} s"
                     )));
+                }
+                if may_be_gone {
+                    self.is_not_seen(&row).await?;
                 }
                 (Event::SettledNotPublished, None)
             }
@@ -87,6 +90,21 @@ impl Inner {
         drop(claimed);
         self.wake(&[id]);
         Ok(Resolved { delivery: answers::Delivery::of(&after), post, dry_run: false })
+    }
+
+    /// Refuses a word that a post is gone which its platform still shows.
+    async fn is_not_seen(self: &Arc<Self>, row: &Delivery) -> Result<(), ActError> {
+        let receipt = row.receipt.as_ref();
+        let Some((url, means)) = receipt.and_then(|r| r.url.as_deref()).zip(Means::there(self, row).ok()) else {
+            return Ok(());
+        };
+        // One that cannot be asked leaves the person's word.
+        match means.platform.locate(&means.call(self, row), url).await {
+            Ok(Some(shown)) if receipt.is_some_and(|r| r.post_id == shown.id) => {
+                Err(ActError::Conflict(words!("平台上它还在：{url}", "the platform shows it still: {url}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// In one commit with the correction or the all-clear that waits to know.

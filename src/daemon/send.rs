@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::barrier::{self, Barrier, Passed};
 use super::lane::{self, Leaving};
 use super::memory::Claimed;
-use super::pauses::Asker;
+use super::pauses::{Asker, What};
 use super::prepare::{Means, bad_credential, picture, prepare, use_of};
 use super::{Inner, StepError, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Illegal, Receipt, Scope, State};
+use crate::core::delivery::{Cause, Class, Delivery, Desired, Event, Failure, Illegal, Receipt, Scope, State};
 use crate::core::gate::{Asking, Verdict};
 use crate::core::words::Words;
 use crate::ledger::LedgerError;
@@ -123,7 +123,11 @@ pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> b
 
 pub type Driven = Result<Option<Delivery>, StepError>;
 
-pub async fn stepped(inner: &Inner, row: &Delivery, event: Event) -> Driven {
+pub async fn stepped(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
+    // What becomes of a correction has consequences for the wrong post, also that it has to wait.
+    if row.priority == Priority::Emergency {
+        return written_once(inner, &Actor::Daemon, row, event, Vec::new()).await.map(Some);
+    }
     inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
@@ -132,13 +136,13 @@ pub fn is_expired(row: &Delivery, now: Time) -> bool {
 }
 
 /// Its account, or its platform, has to wait for so long.
-pub async fn paused(inner: &Inner, row: &Delivery, left: Duration) -> Driven {
+pub async fn paused(inner: &Arc<Inner>, row: &Delivery, left: Duration) -> Driven {
     // Times are kept in whole microseconds: so that then it is over.
     let until = inner.clock.now() + left + Duration::from_millis(1);
     postponed(inner, row, until, Words::new("平台让等一等", "the platform asked to wait")).await
 }
 
-async fn postponed(inner: &Inner, row: &Delivery, until: Time, why: Words) -> Driven {
+async fn postponed(inner: &Arc<Inner>, row: &Delivery, until: Time, why: Words) -> Driven {
     stepped(inner, row, Event::Postponed { until, why }).await
 }
 
@@ -258,7 +262,7 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     // What is over by its instant does not stand in its way.
     let ahead = (slot - inner.clock.now()).to_std().unwrap_or_default();
     if let Some(left) =
-        inner.pauses.left(&row.account, row.priority.into(), inner.clock.mono()).filter(|left| *left > ahead)
+        inner.pauses.left(&row.account, What::Post.of(row), inner.clock.mono()).filter(|left| *left > ahead)
     {
         return paused(inner, row, left).await;
     }
@@ -324,10 +328,12 @@ async fn launched(inner: &Arc<Inner>, row: Delivery, leaving: Option<Leaving>) -
         Ok(content) => content,
         Err(error) => return written(inner, &row, not_sent(Failure::NotSent(Words::same(error.to_string())))).await,
     };
-    let means = Means::of(inner, &row).and_then(|means| Ok((means, attached(inner, &row)?)));
+    let means = Means::there(inner, &row).and_then(|means| Ok((means, attached(inner, &row)?)));
     match means {
         Ok((means, pictures)) => fire(inner, row, &means, &content, &pictures, slot, leaving).await,
-        // The configuration was read again in between, and has no such account any more.
+        // The configuration was read again in between: it has another server, for which this is prepared anew.
+        Err(Failure::Refused(Class::Platform, why)) => written(inner, &row, not_sent(Failure::NotSent(why))).await,
+        // Or no such account any more.
         Err(failure) => written(inner, &row, not_sent(failure)).await,
     }
 }
@@ -390,7 +396,7 @@ async fn fire(
     inner.metrics.request(row.account.platform(), "publish", outcome_name(answer.as_ref().err()));
     let mut with = Vec::new();
     if let Err(failure) = &answer {
-        with = note_failure(inner, &row, failure, row.priority.into());
+        with = note_failure(inner, &row, failure, What::Post.of(&row));
         tracing::warn!(
             account = %row.account, occurrence = %row.occurrence, attempt = row.attempt,
             outcome = outcome_name(Some(failure)), reason = failure.words().en, "not published"
@@ -486,7 +492,7 @@ pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure, asker: Ask
             Vec::new()
         }
         // Somebody else's post, or a right that posting does not need.
-        Failure::Credential(..) if asker == Asker::TakeDown => Vec::new(),
+        Failure::Credential(..) if asker.what == What::TakeDown => Vec::new(),
         Failure::Credential(_, said) | Failure::Astray(said) => {
             if inner.memory.credential(&row.account).is_some_and(|(_, bad)| bad.is_some()) {
                 return Vec::new();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::emergency::overtaken;
 use super::memory::Claimed;
-use super::pauses::Asker;
+use super::pauses::What;
 use super::prepare::{Means, key};
 use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
 use super::{Inner, StepError};
@@ -26,7 +26,7 @@ use crate::ledger::{Filter, LedgerError};
 use crate::platform::{Look, Wanted};
 
 /// Takes a call out of the share that is kept for settling; when there is none, the row waits.
-async fn paid(inner: &Inner, row: &Delivery, means: &Means) -> Option<Driven> {
+async fn paid(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Option<Driven> {
     let now = inner.clock.now();
     let reserve = inner.config().settings.emergency.reserve;
     let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
@@ -46,7 +46,7 @@ pub async fn look(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken
     if !waited(inner, at, nudged).await {
         return Ok(None);
     }
-    let askers = [Asker::Look, row.priority.into()];
+    let askers = [What::Look.of(row), What::Post.of(row)];
     if let Some(left) =
         askers.into_iter().filter_map(|asker| inner.pauses.left(&row.account, asker, inner.clock.mono())).max()
     {
@@ -124,7 +124,7 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
             }
             Ok(Look::TurnedDown(class, why)) => Event::TurnedDown(class, why),
             Err(failure) => {
-                with.extend(note_failure(inner, row, &failure, Asker::Look));
+                with.extend(note_failure(inner, row, &failure, What::Look.of(row)));
                 Event::Unseen { why: failure.words().clone(), waited }
             }
         };
@@ -239,7 +239,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
         return Ok(None);
     }
     let Some(receipt) = row.receipt.as_ref() else { return Ok(None) };
-    if let Some(left) = inner.pauses.left(&row.account, Asker::TakeDown, inner.clock.mono()) {
+    if let Some(left) = inner.pauses.left(&row.account, What::TakeDown.of(row), inner.clock.mono()) {
         return paused(inner, row, left).await;
     }
     let outcome = match Means::there(inner, row) {
@@ -256,7 +256,7 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
     let (event, with) = match outcome {
         Ok(()) => (Event::TakenDown, Vec::new()),
         Err(failure) => {
-            let with = note_failure(inner, row, &failure, Asker::TakeDown);
+            let with = note_failure(inner, row, &failure, What::TakeDown.of(row));
             tracing::warn!(account = %row.account, occurrence = %row.occurrence, reason = failure.words().en, "not taken down yet");
             let failure = match failure {
                 // An answer that says nothing is asked for again like one that never came.
@@ -319,14 +319,15 @@ fn stands_wrongly(row: &Delivery) -> bool {
     row.state == State::Published && row.desired == Desired::Removed
 }
 
-/// An account that is suspended or closed is told nothing, one whose platform refuses the words or makes them wait is told
-/// nothing yet: what it carries wrongly goes all the same.
+/// An account that is suspended or closed is told nothing; one whose platform refuses the words, makes them wait or has lost
+/// its answer is told nothing as far as is known: what it carries wrongly goes all the same.
 async fn is_correction_unsaid(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<bool, LedgerError> {
     const LONG: TimeDelta = TimeDelta::seconds(60);
     let is_closed = after.state == State::Cancelled && after.cause == Some(Cause::Closed);
     let waits = |d: &Delivery| {
-        d.state == State::Failed
-            || d.state == State::Retrying && d.next_at.is_some_and(|at| at > inner.clock.now() + LONG)
+        let is_to_go = matches!(d.state, State::Scheduled | State::Ready | State::Retrying);
+        matches!(d.state, State::Failed | State::Unknown | State::Accepted)
+            || is_to_go && d.next_at.is_some_and(|next| next > (d.at + LONG).max(inner.clock.now()))
     };
     let is_new = is_closed && before.state != State::Cancelled || waits(after) && !waits(before);
     if !is_new || after.priority != Priority::Emergency {

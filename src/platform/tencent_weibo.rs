@@ -21,7 +21,7 @@ use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
 use crate::core::policy::PlatformSettings;
-use crate::core::words::Words;
+use crate::core::words::{Words, words};
 
 /// How many records a look at the timeline asks for, of 70 it may.
 const PAGE: usize = 20;
@@ -82,6 +82,18 @@ impl TencentWeibo {
             _ => ask.query(&key, value),
         });
         more.iter().fold(ask, |ask, (key, value)| ask.query(key, value))
+    }
+
+    /// Whether the platform shows the post.
+    async fn stands(&self, call: &Call<'_>, id: &str) -> Result<bool, Failure> {
+        match self.ask(call, self.read(call, "t/show", &[("id", id.to_owned())])).await {
+            Ok((reply, json)) => {
+                let (_, fate) = json.get("data").and_then(record).ok_or_else(|| reply.unclear(call))?;
+                Ok(matches!(fate, Fate::Normal | Fate::Review))
+            }
+            Err(Refused { code: Some((4, 6 | 20)), .. }) => Ok(false),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     fn write(&self, call: &Call<'_>, more: Vec<(&str, String)>) -> Vec<(String, String)> {
@@ -202,7 +214,10 @@ impl Platform for TencentWeibo {
     async fn check(&self, call: &Call<'_>) -> Result<Standing, Failure> {
         let (reply, json) = self.ask(call, self.read(call, "user/info", &[])).await?;
         let data = json.get("data").filter(|d| d.is_object()).ok_or_else(|| reply.unclear(call))?;
-        Ok(Standing { uid: text_of(data, "openid"), expires: None })
+        match is_accounts(call, data) {
+            true => Ok(Standing { uid: text_of(data, "openid"), expires: None }),
+            false => Err(Failure::Credential(Scope::Account, of_another_user(call))),
+        }
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
@@ -265,12 +280,10 @@ impl Platform for TencentWeibo {
         let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
         let listed = records(&json).ok_or_else(|| reply.unclear(call))?;
         // Each says whether it is the account's own.
-        let own = |record: &Value| code_of(record, "self") != Some(0);
+        let own = |record: &Value| code_of(record, "self") != Some(0) && is_accounts(call, record);
         let infos = json.get("data").and_then(|data| data.get("info")).and_then(Value::as_array);
         if !infos.into_iter().flatten().all(own) {
-            let why =
-                Words::new("时间线是别的账号的，不可作准", "the timeline is another account's and proves nothing");
-            return Ok(Look::Unproven(why));
+            return Ok(Look::Unproven(of_another_user(call)));
         }
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // `hasnext` is 0 where there is more, and 1 at the end.
@@ -320,15 +333,40 @@ impl Platform for TencentWeibo {
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {
         let fields = self.write(call, vec![("id", receipt.post_id.clone())]);
         match self.ask(call, Ask::post(self.url("t/del")).form(fields)).await {
-            Ok((reply, json)) => match json.get("data").and_then(|data| text_of(data, "id")) {
-                Some(id) if id != receipt.post_id => Err(reply.unclear(call)),
-                _ => Ok(()),
+            Ok((_, json))
+                if json.get("data").and_then(|data| text_of(data, "id")).as_ref() == Some(&receipt.post_id) =>
+            {
+                Ok(())
+            }
+            // It says something else than that this one was deleted.
+            Ok((reply, _)) => match self.stands(call, &receipt.post_id).await? {
+                true => Err(reply.unclear(call)),
+                false => Ok(()),
             },
-            // No such post, or deleted before: it is gone, which is what was wanted.
-            Err(Refused { code: Some((4, 6 | 20)), .. }) => Ok(()),
+            // No such post of this account, or deleted before. Where nobody sees it, it is gone, which is what was wanted.
+            Err(Refused { code: Some((4, 6 | 20)), failure }) => match self.stands(call, &receipt.post_id).await? {
+                true => Err(Failure::Credential(Scope::Account, failure.words().clone())),
+                false => Ok(()),
+            },
             Err(refused) => Err(refused.into()),
         }
     }
+}
+
+/// Whether what the platform says of a user, or of a post's author, is this account, as far as that is configured.
+fn is_accounts(call: &Call<'_>, said: &Value) -> bool {
+    ["openid", "name"].iter().all(|key| {
+        let own = call.account.further.get(*key);
+        text_of(said, key).is_none_or(|said| own.is_none_or(|own| *own == said))
+    })
+}
+
+fn of_another_user(call: &Call<'_>) -> Words {
+    let id = &call.account.id;
+    words!(
+        "{id} 的密钥是别的用户的，与它的 openid 或 name 不符：核对密钥与 accounts.yaml",
+        "the credential of {id} is another user's than its `openid` or `name` say: look at the secret and at accounts.yaml"
+    )
 }
 
 fn taken_away(by_system: bool) -> Look {

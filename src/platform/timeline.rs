@@ -76,6 +76,15 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
         posts.iter().filter(|p| is_after(p, wanted, *grows, *skew)).filter(|p| is_ours(p, wanted, *skew));
     // Of two the earliest after the send: a later one is another occurrence's.
     if let Some(found) = candidates.next_back() {
+        // Two deliveries that differ in a link or in blanks alone look the same here, unless one is shown as it was sent.
+        let is_alike = |rival: &String| same_text(rival, &found.text, found.truncated) && *rival != wanted.text;
+        if wanted.text != found.text && wanted.rivals.iter().any(is_alike) {
+            let id = &found.id;
+            return Look::Unproven(words!(
+                "{id} 可能是另一条相似的投递",
+                "{id} may be that of another delivery whose words look the same"
+            ));
+        }
         return Look::Found(Receipt {
             post_id: found.id.clone(),
             url: found.url.clone(),
@@ -87,8 +96,12 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
     }
     // By its id it was made before the send, and by its time after it: one of the two is wrong.
     let is_odd = |post: &&Shown| {
-        let is_later = post.created.is_some_and(|created| created - *skew >= wanted.since);
-        is_later && !is_after(post, wanted, *grows, *skew) && is_ours(post, wanted, *skew)
+        // Platforms tell whole seconds.
+        let is_later = post.created.is_some_and(|created| created - *skew + TimeDelta::seconds(2) > wanted.since);
+        // One that has the id of an older post: the platform gives its ids anew.
+        let is_reused = wanted.standing.contains(&post.id);
+        let is_older = !is_after(post, wanted, *grows, *skew) && !wanted.taken.contains(&post.id);
+        is_later && (is_reused || is_older) && has_its_words(post, wanted, *skew)
     };
     if let Some(odd) = posts.iter().find(is_odd) {
         let id = &odd.id;
@@ -132,9 +145,10 @@ fn is_after(post: &Shown, wanted: &Wanted, grows: bool, skew: TimeDelta) -> bool
 }
 
 fn is_ours(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
-    if wanted.taken.contains(&post.id) {
-        return false;
-    }
+    !wanted.taken.contains(&post.id) && has_its_words(post, wanted, skew)
+}
+
+fn has_its_words(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     if let Some(key) = &post.key {
         return *key == wanted.key;
     }
@@ -389,9 +403,27 @@ mod tests {
         let listed = [post("12", "早安", "2026-11-24T00:00:01Z"), post("11", "旧", "2026-11-23T00:00:00Z")];
         assert!(matches!(look(&page(&listed), &wanted("早安", Some("90"))), Look::Unproven(_)));
         assert_eq!(look(&page(&listed), &wanted("停水", Some("90"))), Look::Absent, "another one's words");
+        let within = Wanted { since: time("2026-11-24T00:00:01.730Z"), ..wanted("早安", Some("90")) };
+        assert!(matches!(look(&page(&listed), &within), Look::Unproven(_)), "its time has no parts of a second");
         let mut taken = wanted("早安", Some("90"));
         taken.taken.push("12".to_owned());
         assert_eq!(look(&page(&listed), &taken), Look::Absent, "another delivery's receipt");
+        // Unless that was of a post from long before: then the id is used again.
+        taken.standing.push("12".to_owned());
+        assert!(matches!(look(&page(&listed), &taken), Look::Unproven(_)));
+    }
+
+    #[test]
+    fn r09_of_two_that_differ_in_their_links_alone_neither_takes_the_others_post() {
+        let (one, two) = ("【停水】详见 https://a.cn/aa", "【停水】详见 https://a.cn/bb");
+        let of = |text: &str, rival: &str| Wanted { rivals: vec![rival.to_owned()], ..wanted(text, Some("90")) };
+        let shortened = [post("91", "【停水】详见 http://t.cn/x", "2026-11-24T00:00:01Z")];
+        for (text, rival) in [(one, two), (two, one)] {
+            assert!(matches!(look(&page(&shortened), &of(text, rival)), Look::Unproven(_)));
+        }
+        let as_sent = [post("91", two, "2026-11-24T00:00:01Z")];
+        assert!(matches!(look(&page(&as_sent), &of(two, one)), Look::Found(_)));
+        assert!(matches!(look(&page(&as_sent), &of(one, two)), Look::Unproven(_)));
     }
 
     /// Of two that begin alike the whole of the short one is not the beginning of the long one.

@@ -12,6 +12,9 @@ use super::{Cause, Class, Delivery, Desired, Edit, Failure, Outcome, Policy, Rec
 use crate::core::announcement::Priority;
 use crate::core::policy::MOST_MISSES;
 
+/// What is to be gone and has to stand for longer than this is a person's matter.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
 fn too_late() -> Words {
     Words::new("过了有效期", "it expired before it could go out")
 }
@@ -311,7 +314,7 @@ impl Delivery {
             Failure::Refused(..) => policy.read_back.later(self.misses),
             _ => policy.backoff(self.misses),
         };
-        let is_refused = matches!(failure, Failure::Refused(..) | Failure::Credential(..));
+        let is_refused = matches!(failure, Failure::Refused(..) | Failure::Credential(..)) || wait > A_MINUTE;
         self.needs_person |= is_refused || self.misses > policy.retry.tries;
         self.reason = Some(failure.words().clone());
         self.next_at = Some(now + wait);

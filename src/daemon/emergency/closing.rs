@@ -148,8 +148,14 @@ impl Inner {
 
     /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
     async fn nothing_to_correct(&self, id: &str, family: &Family) -> Result<Words, ActError> {
-        let corrections: Vec<String> = family.later(Part::Correction).map(|row| row.id.to_string()).collect();
-        Ok(match corrections.last() {
+        let mut said = None;
+        for row in family.later(Part::Correction) {
+            let rows = self.rows_of([&row.id].into_iter()).await?;
+            if rows.iter().any(|d| !matches!(d.state, State::Cancelled | State::Expired | State::Failed)) {
+                said = Some(&row.id);
+            }
+        }
+        Ok(match said {
             Some(by) => words!(
                 "`{id}` 已由 `{by}` 更正；要改口：fabu correct {by} “…”",
                 "`{id}` was corrected by `{by}`; to say something else: fabu correct {by} TEXT"

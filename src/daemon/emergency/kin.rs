@@ -58,7 +58,9 @@ pub type PostsOn = BTreeMap<AccountId, BTreeSet<AnnouncementId>>;
 impl Whereabouts {
     pub fn of(rows: Vec<Delivery>) -> Whereabouts {
         let mut found = Whereabouts::default();
-        for row in rows.iter().filter(|d| d.desired != Desired::Removed) {
+        // What was to be taken down, and its platform would not, stands there like any other.
+        let stands = |d: &&Delivery| d.desired != Desired::Removed || d.state == State::Published && d.needs_person;
+        for row in rows.iter().filter(stands) {
             let there = match row.state {
                 State::Published | State::Accepted => &mut found.carry,
                 State::Sending | State::Unknown => &mut found.uncertain,
@@ -217,14 +219,16 @@ impl Inner {
         self.holds().into_iter().find(|hold| hold.id == name)
     }
 
-    /// The hold that ends with this post when nothing of it goes out: the one it brought, unless another warning of its
-    /// emergency stands somewhere or is on its way. One that was there before it stays.
+    /// The hold that ends with this post when nothing of it goes out: that of its emergency, unless another warning of
+    /// it stands somewhere, is on its way or waits for a word. One that was there before stays.
     pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, ActError> {
-        let brought = self.holds().into_iter().find(|hold| hold.post.as_ref() == Some(&row.id));
-        let Some(hold) = brought else { return Ok(None) };
         let family = self.family(row).await?;
+        let is_its = |hold: &Hold| hold.post.as_ref().is_some_and(|post| family.warnings().any(|w| w.id == *post));
+        let Some(hold) = self.holds().into_iter().find(is_its) else { return Ok(None) };
         let others = family.warnings().filter(|other| other.id != row.id && other.ended.is_none());
-        Ok(self.whereabouts(others).await?.is_empty().then_some(hold))
+        let others = self.whereabouts(others).await?;
+        let is_over = others.is_empty() && !others.rows.iter().any(super::word::awaits_word);
+        Ok(is_over.then_some(hold))
     }
 }
 

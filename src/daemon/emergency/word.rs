@@ -174,7 +174,7 @@ impl Inner {
             // commits the intent.
             let expires_at = row.expires_at;
             let ready = Delivery { at: now, reason: None, ..row.clone() };
-            let means = ready.prepared.is_some().then(|| Means::of(self, &ready).ok()).flatten();
+            let means = ready.prepared.is_some().then(|| Means::there(self, &ready).ok()).flatten();
             let step = match means.and_then(|means| self.intent(&ready, &means, now, reserved)) {
                 Some(step) => {
                     armed.push(step.row.clone());
