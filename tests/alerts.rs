@@ -277,7 +277,11 @@ fn an_alert_that_was_cancelled_before_it_came_is_not_published() {
             ),
             ("<sent>2026-11-24T07:59:00+08:00", "<sent>2026-11-24T07:59:40+08:00"),
         ];
-        assert!(matches!(sent(&daemon, &cancel).await, Err(ActError::Invalid(field, _)) if field == "references"));
+        // A look takes note of nothing, and who has it does not matter.
+        assert!(daemon.inner.alert(&person(1000), alert(&cancel), true, None).await.is_err());
+        daemon.inner.alert(&person(1000), alert(&[]), true, None).await.unwrap();
+        let refused = daemon.inner.alert(&person(1001), alert(&cancel), false, None).await;
+        assert!(matches!(refused, Err(ActError::Invalid(field, _)) if field == "references"));
         city.sleep(20).await;
         assert!(matches!(sent(&daemon, &[]).await, Err(ActError::Invalid(field, _)) if field == "identifier"));
         city.sleep(20).await;
@@ -302,5 +306,27 @@ fn an_alert_that_names_more_in_another_language_is_refused() {
                 "{more:?}"
             );
         }
+    });
+}
+
+#[test]
+fn a_cancel_of_several_emergencies_is_refused_and_says_what_to_do() {
+    simulate(async {
+        let city = city(9);
+        let daemon = city.start().await;
+        sent(&daemon, &[]).await.unwrap();
+        sent(&daemon, &[("<identifier>a-1", "<identifier>a-2")]).await.unwrap();
+        city.sleep(20).await;
+        let both = "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00 weather@sh.example,a-2,2026-11-24T07:59:00+08:00</references>";
+        let cancel = [
+            ("<identifier>a-1", "<identifier>a-3"),
+            ("<msgType>Alert", "<msgType>Cancel"),
+            ("<sent>2026-11-24T07:59:00+08:00", "<sent>2026-11-24T08:01:00+08:00"),
+            ("<scope>Public</scope>", both),
+        ];
+        let refused = sent(&daemon, &cancel).await;
+        let Err(ActError::Invalid(field, said)) = refused else { panic!("{refused:?}") };
+        assert!(field == "references" && said.en.matches("fabu all-clear cap-a-").count() == 2, "{said:?}");
+        assert_eq!(standing(&city, "【解除】"), 0);
     });
 }
