@@ -16,27 +16,14 @@ use fabu::daemon::acts::ActError;
 use fabu::daemon::emergency::{Closed, Urgent};
 use fabu::daemon::resolve::Said;
 use serde_json::{Value, json};
-use support::duty::{ALL, asked, confirmed, everywhere, hold, person, standing, text};
+use support::duty::{ALL, asked, confirmed, everywhere, faults, hold, person, sent, standing, text, update};
 use support::{City, all, in_state, simulate};
 use tower::ServiceExt as _;
 
 const START: &str = "2026-11-24T00:00:00Z";
 
-/// A red one that two persons sent.
-async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
-    let answer = asked(daemon, 1000, urgent).await;
-    if answer["state"] == "awaiting_confirm" {
-        confirmed(daemon, 1001, &answer).await.unwrap();
-    }
-    text(&answer, "id")
-}
-
 fn to(whom: &str, urgent: Urgent) -> Urgent {
     Urgent { to: vec![whom.to_owned()], ..urgent }
-}
-
-fn update(of: &str, words: &str, level: Level) -> Urgent {
-    Urgent { update: Some(of.to_owned()), ..everywhere(words, level) }
 }
 
 async fn closed(daemon: &Daemon, id: &str, with: &str) -> Value {
@@ -44,10 +31,6 @@ async fn closed(daemon: &Daemon, id: &str, with: &str) -> Value {
         "correct" => daemon.inner.correct(&person(1000), id, Closed::default()).await.unwrap(),
         _ => daemon.inner.all_clear(&person(1000), id, Closed::default(), &[]).await.unwrap(),
     }
-}
-
-fn faults(city: &City, rules: Value) {
-    city.sandbox.set_faults(serde_json::from_value(rules).unwrap());
 }
 
 /// Texts that stand and contain these words, each with the number of its accounts.

@@ -10,7 +10,7 @@ use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
 use fabu::daemon::emergency::{Closed, Urgent};
 use serde_json::{Value, json};
-use support::duty::{ALL, asked, confirmed, everywhere, person, standing, text};
+use support::duty::{ALL, asked, confirmed, everywhere, faults, person, sent, standing, text, update};
 use support::{City, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -19,29 +19,12 @@ const OWN: Closed<'_> =
     Closed { text: Some("【解除】警报解除，感谢配合。"), dry_run: false, shown: None };
 const LOOK: Closed<'_> = Closed { text: None, dry_run: true, shown: None };
 
-/// A red one that two persons sent.
-async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
-    let answer = asked(daemon, 1000, urgent).await;
-    if answer["state"] == "awaiting_confirm" {
-        confirmed(daemon, 1001, &answer).await.unwrap();
-    }
-    text(&answer, "id")
-}
-
-fn update(of: &str, words: &str, level: Level) -> Urgent {
-    Urgent { update: Some(of.to_owned()), ..everywhere(words, level) }
-}
-
 async fn all_clear(daemon: &Daemon, id: &str) -> Result<Value, ActError> {
     daemon.inner.all_clear(&person(1000), id, Closed::default(), &[]).await
 }
 
 async fn correct(daemon: &Daemon, id: &str) -> Result<Value, ActError> {
     daemon.inner.correct(&person(1000), id, Closed::default()).await
-}
-
-fn faults(city: &City, rules: Value) {
-    city.sandbox.set_faults(serde_json::from_value(rules).unwrap());
 }
 
 #[test]

@@ -52,7 +52,7 @@ async fn follow(client: &Client, id: &str, voice: Voice) -> Result<Exit, ClientE
             )
             .collect();
         let mut line = line.join("  ");
-        // What it takes the place of goes once it is there.
+        // The old posts go once it is there.
         let mut standing = Vec::new();
         for old in replaced.iter().filter(|_| open == 0) {
             standing.extend(all(client, old).await?.into_iter().filter(stands_wrongly));
@@ -88,7 +88,7 @@ async fn follow(client: &Client, id: &str, voice: Voice) -> Result<Exit, ClientE
     }
 }
 
-/// One that is not as it should be: on what account, how, and why.
+/// A line for a delivery that is not as it should be.
 fn tell(row: &Value, how: &str, voice: Voice) {
     let why = shown(row["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
     voice.note(format!("{} {}: {how} {why}", voice.paint(BAD, "✗"), text(row, "account")));

@@ -161,7 +161,7 @@ const UNKNOWN: &str = "&state=unknown&state=accepted";
 /// Deliveries whose post a person may have found all the same.
 const GIVEN_UP: &str = "&state=failed&state=expired&state=cancelled&state=deleted";
 
-/// Those that are to be gone, and would not be taken down.
+/// Deliveries that are to be gone, and would not be taken down.
 async fn standing(client: &Client, id: &str, account: Option<&str>) -> Result<Vec<Value>, ClientError> {
     let mut rows = open(client, id, account, "&state=published").await?;
     rows.retain(|row| stands_wrongly(row) && row["needs_person"] == true);

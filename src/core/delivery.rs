@@ -448,7 +448,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         (Unknown, Event::SettledNotPublished) => row.not_published(now, policy),
         // Its platform would not take it down, and somebody has done it by hand.
-        (Published, Event::SettledNotPublished) if before.needs_person => row.rest_until(Deleted, None),
+        (Published, Event::SettledNotPublished) if before.stands_wrongly() => row.rest_until(Deleted, None),
         (Accepted, Event::SettledNotPublished) => {
             // Taken and not shown: sent again it could be there twice, if its review passes after all.
             row.end(

@@ -84,7 +84,7 @@ impl PlatformSettings {
         self.further.get(key).and_then(serde_json::Value::as_str)
     }
 
-    /// Where its requests go, however they get there.
+    /// The server its requests go to: `base_url` without its scheme.
     pub fn site(&self) -> &str {
         self.base_url.split_once("://").map_or(&self.base_url, |(_, site)| site)
     }

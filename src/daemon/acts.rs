@@ -77,12 +77,17 @@ const MOST: usize = 100_000;
 impl Inner {
     /// Every delivery of an announcement, or of one of its occurrences.
     pub(crate) async fn all_of(&self, id: &str) -> Result<Vec<Delivery>, ActError> {
-        let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
-        let found = self.ledger.deliveries(filter).await?;
+        let found = self.deliveries_named(id).await?;
         if found.is_empty() {
             return Err(ActError::NotFound(no_announcement(id)));
         }
         Ok(found)
+    }
+
+    /// The same; an emergency of the queue whose hour is far has none yet.
+    pub(crate) async fn deliveries_named(&self, id: &str) -> Result<Vec<Delivery>, LedgerError> {
+        let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
+        self.ledger.deliveries(filter).await
     }
 
     /// That of the announcement as it is now, and of anything of it that is an emergency's.
@@ -153,8 +158,7 @@ impl Inner {
 
     /// The announcement that this name means, by its own name or that of one of its occurrences, and its deliveries.
     async fn named(&self, id: &str) -> Result<(AnnouncementRow, Vec<Delivery>), ActError> {
-        let filter = Filter { announcement: Some(id.to_owned()), max: MOST, ..Filter::default() };
-        let rows = self.ledger.deliveries(filter).await?;
+        let rows = self.deliveries_named(id).await?;
         let name = rows.first().map_or(id, |d| d.announcement.as_str());
         Ok((self.announced(name).await?.ok_or_else(|| ActError::NotFound(no_announcement(id)))?, rows))
     }
@@ -276,7 +280,7 @@ impl Inner {
         let since = since.filter(|w| !is_warning(row) || is_warning(w) && w.ended.is_none());
         let mut newer: Vec<AnnouncementRow> = since.cloned().collect();
         newer.extend(self.superseding(id).await?);
-        // One that was taken back itself is no reason.
+        // Words that were taken back themselves are no reason.
         let mut told = BTreeMap::new();
         for newer in newer.iter().filter(|w| w.withdrawn.is_none()) {
             let said = self.content(&newer.content).await?;

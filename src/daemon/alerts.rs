@@ -30,7 +30,7 @@ use crate::core::words::{Words, shown, words};
 
 /// Clocks of two offices may differ by this much.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
-/// What is so whoever asks is kept as an answer to this user, whom no machine has.
+/// A user whom no machine has: answers to it are the same whoever asks.
 const NOBODY: u32 = u32::MAX;
 /// The language the city reads.
 const LANGUAGE: &str = "zh-CN";
@@ -84,7 +84,7 @@ impl Inner {
         match alert.kind {
             MsgType::Alert | MsgType::Update => {
                 if let Some((_, by)) = self.ledger.answered(NOBODY, &cancelled(&id), Time::MIN_UTC).await? {
-                    let by = shown(by.trim_matches('"'));
+                    let by = shown(&by);
                     let said = words!(
                         "它到达之前已被 `{by}` 取消；仍要发就人工发布",
                         "it was cancelled by `{by}` before it came; if it should go all the same, send it by hand"
@@ -252,10 +252,10 @@ impl Inner {
             .collect()
     }
 
-    /// What is cancelled before it came is not taken when it comes.
+    /// Notes that alerts which have not come are not to be taken when they come.
     async fn never_to_be_taken(&self, by: &Actor, alert: &Alert) -> Result<(), ActError> {
         let own = alert.references.iter().filter(|reference| reference.sender == alert.sender);
-        let answer = json!(name(&alert.reference())).to_string();
+        let answer = name(&alert.reference());
         let void = |reference| Change::Answered {
             uid: NOBODY,
             key: cancelled(&name(reference)),
@@ -283,7 +283,7 @@ impl Inner {
             );
             return Err(invalid("sent", said));
         }
-        // What was said here, and by whom it was ended, has an instant of its own.
+        // Words of people here, and an end, have an instant of their own.
         let mut came: Vec<Time> = family.warnings().filter_map(|w| Some(w.ended.as_ref()?.at)).collect();
         for warning in family.warnings() {
             if self.content(&warning.content).await?.body.alert_sent.is_none() {

@@ -91,7 +91,7 @@ pub struct Delivery {
     pub state: State,
     /// Why it is held, or stopped.
     pub cause: Option<Cause>,
-    /// What it is to be in the end; one that is published and to be `removed` is being taken down.
+    /// Its aim; one that is published and to be `removed` is being taken down.
     pub desired: Desired,
     /// A person has to look: nobody can tell whether it is out, or it is to be taken down and stands there still.
     pub needs_person: bool,

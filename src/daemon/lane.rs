@@ -123,7 +123,7 @@ impl Inner {
             return None;
         }
         let post = prepare::post(self, row, content).ok()?;
-        let prepared = means.platform.prepare(&means.call(self, row), &post).now_or_never()?.ok()?;
+        let prepared = means.prepare(self, row, &post).now_or_never()?.ok()?;
         row.prepared = Some(Arc::new(prepared));
         Some(means)
     }

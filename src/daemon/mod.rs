@@ -374,10 +374,8 @@ impl Inner {
 
     /// How far the wall clock was stepped since it was last compared.
     pub(crate) fn jump(&self) -> TimeDelta {
-        let (wall, mono) = *lock(&self.compared);
-        let passed = TimeDelta::from_std(self.clock.mono().0.saturating_sub(mono.0)).unwrap_or_default();
-        let jump = (self.clock.now() - wall) - passed;
-        if jump.abs() > TimeDelta::seconds(5) { jump } else { TimeDelta::zero() }
+        let jump = steady::stepped(*lock(&self.compared), (self.clock.now(), self.clock.mono()));
+        if jump.abs() > steady::SLACK { jump } else { TimeDelta::zero() }
     }
 
     /// The loop takes emergencies at once, whatever else it has in hand.

@@ -16,7 +16,7 @@ use crate::input::images;
 /// No emergency waits as long as this.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
-/// Where the copies of this ledger's emergencies are, each under its hash.
+/// The folder of this ledger's copies, each under its hash.
 fn folder(ledger: &Path) -> PathBuf {
     let mut name = ledger.as_os_str().to_owned();
     name.push(".pictures");
@@ -71,7 +71,7 @@ impl Inner {
         }
         let settings = self.config().settings.clone();
         let files = body_images.iter().map(|image| (image.file.clone(), None)).collect();
-        // What cannot be read was a fault of the file a moment ago, or is one now.
+        // A file that cannot be read by now is a fault of its own.
         drop(self.clock.aside(move || read(&settings.queue, Some(&settings.ledger), files)).await);
     }
 

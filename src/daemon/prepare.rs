@@ -16,7 +16,7 @@ use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Class, Delivery, Event, Failure, Scope, State};
+use crate::core::delivery::{Class, Delivery, Event, Failure, Prepared, Scope, State};
 use crate::core::fit;
 use crate::core::pacing::Use;
 use crate::core::template::DRILL_MARK;
@@ -132,6 +132,12 @@ impl Means {
         }
     }
 
+    /// Prepares for the server that the configuration names now.
+    pub async fn prepare(&self, inner: &Inner, row: &Delivery, post: &Post) -> Result<Prepared, Failure> {
+        let prepared = self.platform.prepare(&self.call(inner, row), post).await?;
+        Ok(Prepared { site: Some(self.platform.settings().site().to_owned()), ..prepared })
+    }
+
     pub fn call<'a>(&'a self, inner: &'a Inner, row: &Delivery) -> Call<'a> {
         let lane = if row.priority == Priority::Emergency { Lane::Emergency } else { Lane::Routine };
         Call {
@@ -146,7 +152,7 @@ impl Means {
     }
 }
 
-async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<crate::core::delivery::Prepared, Failure> {
+async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<Prepared, Failure> {
     let means = Means::of(inner, row)?;
     let content = content(inner, row).await?;
     let platform = row.account.platform();
@@ -162,7 +168,7 @@ async fn prepared(inner: &Arc<Inner>, row: &Delivery) -> Result<crate::core::del
     for _ in 0..calls {
         spend(inner, row, &means, false).await?;
     }
-    let answer = means.platform.prepare(&means.call(inner, row), &post).await;
+    let answer = means.prepare(inner, row, &post).await;
     inner.metrics.request(platform, "prepare", outcome_name(answer.as_ref().err()));
     answer
 }

@@ -10,11 +10,10 @@ use super::acts::ActError;
 use super::answers::{self, LocatedPost, Resolved};
 use super::prepare::Means;
 use super::send::written_once;
-use super::{Inner, StepError};
+use super::{Inner, StepError, settle};
 use crate::core::announcement::Priority;
 use crate::core::change::Actor;
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, Receipt, State};
-use crate::core::fit;
 use crate::core::pacing::Use;
 use crate::core::words::{Words, words};
 use crate::ledger::LedgerError;
@@ -37,8 +36,8 @@ impl Inner {
         // A person may find a post that was not there as far as anybody knew.
         let is_given_up = matches!(row.state, State::Failed | State::Expired | State::Cancelled | State::Deleted);
         let may_be_there = is_given_up && said.published.is_some();
-        // What its platform would not take down, somebody may have taken down there.
-        let may_be_gone = row.state == State::Published && row.needs_person && said.published.is_none();
+        // Somebody may have taken it down by hand.
+        let may_be_gone = row.stands_wrongly() && said.published.is_none();
         if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there && !may_be_gone {
             let state = row.state.as_str();
             let said = words!(
@@ -98,12 +97,13 @@ impl Inner {
         let Some((url, means)) = receipt.and_then(|r| r.url.as_deref()).zip(Means::there(self, row).ok()) else {
             return Ok(());
         };
-        // One that cannot be asked leaves the person's word.
-        match means.platform.locate(&means.call(self, row), url).await {
-            Ok(Some(shown)) if receipt.is_some_and(|r| r.post_id == shown.id) => {
+        // The person's word counts where the platform cannot be asked.
+        match self.shown_at(row, &means, url).await {
+            Ok(Ok(Some(shown))) if receipt.is_some_and(|r| r.post_id == shown.id) => {
                 Err(ActError::Conflict(words!("平台上它还在：{url}", "the platform shows it still: {url}")))
             }
-            _ => Ok(()),
+            Ok(_) | Err(ActError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -125,9 +125,13 @@ impl Inner {
         }
     }
 
-    /// The post that an address means, as a receipt, and as a person is shown it.
-    async fn located(self: &Arc<Self>, row: &Delivery, url: &str) -> Result<(Receipt, LocatedPost), ActError> {
-        let means = Means::of(self, row).map_err(|failure| cannot_ask(&failure))?;
+    /// The post at an address, as the platform shows it; a call of the account's.
+    async fn shown_at(
+        self: &Arc<Self>,
+        row: &Delivery,
+        means: &Means,
+        url: &str,
+    ) -> Result<Result<Option<Shown>, Failure>, ActError> {
         let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
         let (reserve, now) = (self.config().settings.emergency.reserve, self.clock.now());
         let calls = self.memory.reserve(means.platform.settings(), &row.account, use_, false, reserve, now);
@@ -138,7 +142,13 @@ impl Inner {
             ))
         })?;
         self.count(calls).await?;
-        let shown = match means.platform.locate(&means.call(self, row), url).await {
+        Ok(means.platform.locate(&means.call(self, row), url).await)
+    }
+
+    /// The post that an address means, as a receipt, and as a person is shown it.
+    async fn located(self: &Arc<Self>, row: &Delivery, url: &str) -> Result<(Receipt, LocatedPost), ActError> {
+        let means = Means::of(self, row).map_err(|failure| cannot_ask(&failure))?;
+        let shown = match self.shown_at(row, &means, url).await? {
             Ok(Some(shown)) => shown,
             Ok(None) => {
                 let said = Words::new("平台上没有这一条", "the platform has no such post");
@@ -168,7 +178,7 @@ impl Inner {
                 false => shown.id,
             },
             url: shown.url.or_else(|| Some(url.trim().to_owned())),
-            accepted_at: shown.created.unwrap_or(now),
+            accepted_at: shown.created.unwrap_or_else(|| self.clock.now()),
             shown: true,
             read_back: true,
             ticket: None,
@@ -177,12 +187,7 @@ impl Inner {
     }
 
     async fn is_text_of(&self, row: &Delivery, shown: &Shown) -> Result<bool, ActError> {
-        let content = self.content(&row.content).await?;
-        let platform = row.account.platform();
-        let sent = match &row.prepared {
-            Some(prepared) => prepared.text.clone(),
-            None => fit::full_text(content.body.text_for(platform), content.body.link.as_deref()),
-        };
+        let sent = settle::text_of(self, row).await?;
         Ok(timeline::same_text(&sent, &shown.text, shown.truncated) || timeline::silently_cut(&sent, &shown.text))
     }
 }

@@ -124,11 +124,7 @@ pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> b
 pub type Driven = Result<Option<Delivery>, StepError>;
 
 pub async fn stepped(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
-    // What becomes of a correction has consequences for the wrong post, also that it has to wait.
-    if row.priority == Priority::Emergency {
-        return written_once(inner, &Actor::Daemon, row, event, Vec::new()).await.map(Some);
-    }
-    inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
+    written_once(inner, &Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
 pub fn is_expired(row: &Delivery, now: Time) -> bool {

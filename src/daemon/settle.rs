@@ -216,15 +216,18 @@ async fn rivals(inner: &Inner, row: &Delivery) -> Result<Vec<String>, LedgerErro
     let filter = Filter { account: Some(row.account.to_string()), states, max: 100, ..Filter::default() };
     let mut texts = Vec::new();
     for other in inner.ledger.deliveries(filter).await?.iter().filter(|other| other.id != row.id) {
-        texts.push(match &other.prepared {
-            Some(prepared) => prepared.text.clone(),
-            None => {
-                let content = inner.content(&other.content).await?;
-                fit::full_text(content.body.text_for(row.account.platform()), content.body.link.as_deref())
-            }
-        });
+        texts.push(text_of(inner, other).await?);
     }
     Ok(texts)
+}
+
+/// The text of a delivery, as it was sent or will be.
+pub async fn text_of(inner: &Inner, row: &Delivery) -> Result<String, LedgerError> {
+    if let Some(prepared) = &row.prepared {
+        return Ok(prepared.text.clone());
+    }
+    let content = inner.content(&row.content).await?;
+    Ok(fit::full_text(content.body.text_for(row.account.platform()), content.body.link.as_deref()))
 }
 
 /// Whether the platform has named the post of a delivery it has accepted.
@@ -285,7 +288,7 @@ pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) ->
     }
     if after.needs_person && !before.needs_person {
         let (account, announcement) = (&after.account, &after.announcement);
-        let standing = after.reason.as_ref().filter(|_| stands_wrongly(after));
+        let standing = after.reason.as_ref().filter(|_| after.stands_wrongly());
         let body = serde_json::json!({
             "delivery": after.id, "account": account, "announcement": announcement, "standing": standing,
         });
@@ -299,7 +302,7 @@ pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
     if after.needs_person && !before.needs_person {
         inner.metrics.needs_person();
         let (account, announcement) = (&after.account, &after.announcement);
-        if stands_wrongly(after) {
+        if after.stands_wrongly() {
             let reason = after.reason.as_ref().map_or("", |reason| &reason.en);
             tracing::error!(
                 %account, %announcement, reason,
@@ -312,11 +315,6 @@ pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
             "it is not known whether it was published; fabu goes on looking, and a person can settle it with `fabu resolve`"
         );
     }
-}
-
-/// It is to be taken down, and its platform does not do it.
-fn stands_wrongly(row: &Delivery) -> bool {
-    row.state == State::Published && row.desired == Desired::Removed
 }
 
 /// An account that is suspended or closed is told nothing; one whose platform refuses the words, makes them wait or has lost

@@ -272,7 +272,7 @@ impl Inner {
         let mut person: Vec<&Delivery> =
             waiting.iter().filter(|d| d.needs_person || d.next_at.is_none()).take(1000).collect();
         let standing = self.ledger.standing().await?;
-        person.extend(standing.iter().filter(|d| d.needs_person).take(1000));
+        person.extend(standing.iter().filter(|d| d.stands_wrongly()).take(1000));
         let accounts = self.ledger.accounts().await?;
         let bad = accounts
             .into_iter()

@@ -9,6 +9,15 @@ use chrono::TimeDelta;
 
 use crate::clock::{Mono, Time};
 
+/// The most that a clock which is put right by and by moves between two looks.
+pub const SLACK: TimeDelta = TimeDelta::seconds(5);
+
+/// How far a wall clock was stepped between two moments, each by it and by the clock that does not step.
+pub fn stepped(from: (Time, Mono), to: (Time, Mono)) -> TimeDelta {
+    let passed = TimeDelta::from_std(to.1.0.saturating_sub(from.1.0)).unwrap_or_default();
+    to.0 - from.0 - passed
+}
+
 /// The wall clock without what it was put forward by of late.
 #[derive(Debug)]
 pub struct Steady {
@@ -19,8 +28,6 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// What a clock that is put right by and by may move between two looks.
-    const SLACK: TimeDelta = TimeDelta::seconds(5);
     const BELIEVED: Duration = Duration::from_secs(600);
 
     pub fn at(wall: Time, mono: Mono) -> Steady {
@@ -29,13 +36,12 @@ impl Steady {
 
     /// By how much the wall clock is ahead of it now.
     pub fn ahead(&mut self, wall: Time, mono: Mono) -> TimeDelta {
-        let passed = TimeDelta::from_std(mono.0.saturating_sub(self.mono.0)).unwrap_or_default();
-        let by = wall - self.wall - passed;
-        if by <= Steady::SLACK {
+        let by = stepped((self.wall, self.mono), (wall, mono));
+        if by <= SLACK {
             *self = Steady::at(wall, mono);
             return TimeDelta::zero();
         }
-        match self.ahead.filter(|(_, was)| (by - *was).abs() <= Steady::SLACK) {
+        match self.ahead.filter(|(_, was)| (by - *was).abs() <= SLACK) {
             Some((since, _)) if mono.0.saturating_sub(since.0) >= Steady::BELIEVED => {
                 *self = Steady::at(wall, mono);
                 TimeDelta::zero()

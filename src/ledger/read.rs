@@ -363,6 +363,14 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
     let covers = |account: &str| accounts.is_none_or(|all| all.contains(account));
     let mut kept = KeptBack::default();
     let mut exempt: BTreeMap<Arc<str>, bool> = BTreeMap::new();
+    let exempted = |seen: &mut BTreeMap<Arc<str>, bool>, content: Arc<str>| -> Sql<bool> {
+        if let Some(is_exempt) = seen.get(&content) {
+            return Ok(*is_exempt);
+        }
+        let found = is_exempt(db, &content)?;
+        seen.insert(content, found);
+        Ok(found)
+    };
     let due = "SELECT state, account, content, count(*) FROM deliveries WHERE priority = $1 AND next_at <= $2
                GROUP BY state, account, content";
     for priority in [Priority::Important, Priority::Routine] {
@@ -370,25 +378,20 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
         let one = |r: &Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
         let found: Vec<(String, String, Arc<str>, i64)> = list(db, due, values, one)?;
         for (state, _, content, n) in found.into_iter().filter(|(_, account, ..)| covers(account)) {
-            if !exempt.contains_key(&content) {
-                exempt.insert(content.clone(), is_exempt(db, &content)?);
-            }
+            let is_exempt = exempted(&mut exempt, content)?;
             let waits =
                 matches!(State::parse(&state), Some(State::Scheduled | State::Ready | State::Retrying | State::Held));
-            if waits && !exempt[&content] {
+            if waits && !is_exempt {
                 kept.held += n as u64;
             }
         }
     }
-    // What is kept back by now comes up when it expires, or never.
+    // Deliveries that are kept back by now come up when they expire, or never.
     let by_now = "SELECT account, content FROM deliveries WHERE state = 'held' AND cause = 'hold' AND priority > 0
                   AND (next_at IS NULL OR next_at > $1)";
     let found: Vec<(String, Arc<str>)> = list(db, by_now, [micros(until)], |r| Ok((r.get(0)?, r.get(1)?)))?;
     for (_, content) in found.into_iter().filter(|(account, _)| covers(account)) {
-        if !exempt.contains_key(&content) {
-            exempt.insert(content.clone(), is_exempt(db, &content)?);
-        }
-        kept.held += u64::from(!exempt[&content]);
+        kept.held += u64::from(!exempted(&mut exempt, content)?);
     }
     let sending = "SELECT id, account, content FROM deliveries WHERE state = 'sending' AND priority > 0";
     let found: Vec<(i64, String, String)> = list(db, sending, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;

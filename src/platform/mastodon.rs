@@ -184,8 +184,7 @@ impl Platform for Mastodon {
         for picture in &post.pictures {
             media.push(self.upload(call, picture).await?);
         }
-        let (text, key, site) = (post.text.clone(), post.key.clone(), Some(self.settings.site().to_owned()));
-        Ok(Prepared { text, title: None, media, attached: Vec::new(), key, site, baseline: None })
+        Ok(Prepared { media, ..Prepared::new(post.text.clone(), post.key.clone()) })
     }
 
     async fn publish(&self, call: &Call<'_>, post: &Prepared, _: &[Picture]) -> Result<Receipt, Failure> {

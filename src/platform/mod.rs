@@ -129,7 +129,7 @@ pub fn of_others(call: &Call<'_>, posts: &[Shown]) -> Option<Words> {
     posts.iter().find_map(|post| of_other(call, post.author.as_deref()))
 }
 
-/// What a check of the credential came to.
+/// The standing of a credential that was checked; one of another user is bad.
 pub fn standing(call: &Call<'_>, uid: Option<String>, expires: Option<Time>) -> Result<Standing, Failure> {
     match of_other(call, uid.as_deref()) {
         Some(why) => Err(Failure::Credential(Scope::Account, why)),

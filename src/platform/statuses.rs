@@ -241,15 +241,7 @@ impl Platform for Statuses {
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
-        let mut prepared = Prepared {
-            text: post.text.clone(),
-            title: None,
-            media: Vec::new(),
-            attached: Vec::new(),
-            key: post.key.clone(),
-            site: Some(self.settings.site().to_owned()),
-            baseline: None,
-        };
+        let mut prepared = Prepared::new(post.text.clone(), post.key.clone());
         let Some(picture) = post.pictures.first() else { return Ok(prepared) };
         let travels = (picture.file.clone(), picture.sha256.clone());
         if self.travels() {

@@ -221,15 +221,7 @@ impl Platform for TencentWeibo {
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
-        let mut prepared = Prepared {
-            text: post.text.clone(),
-            title: None,
-            media: Vec::new(),
-            attached: Vec::new(),
-            key: post.key.clone(),
-            site: Some(self.settings.site().to_owned()),
-            baseline: None,
-        };
+        let mut prepared = Prepared::new(post.text.clone(), post.key.clone());
         if let Some(picture) = post.pictures.first() {
             let fields = self.write(call, vec![("pic_type", "2".to_owned())]);
             let ask = Ask::post(self.url("t/upload_pic")).parts(fields, vec![("pic".to_owned(), picture.clone())]);

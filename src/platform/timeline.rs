@@ -98,7 +98,7 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
     let is_odd = |post: &&Shown| {
         // Platforms tell whole seconds.
         let is_later = post.created.is_some_and(|created| created - *skew + TimeDelta::seconds(2) > wanted.since);
-        // One that has the id of an older post: the platform gives its ids anew.
+        // The id of an older post: the platform gives its ids anew.
         let is_reused = wanted.standing.contains(&post.id);
         let is_older = !is_after(post, wanted, *grows, *skew) && !wanted.taken.contains(&post.id);
         is_later && (is_reused || is_older) && has_its_words(post, wanted, *skew)
@@ -154,7 +154,7 @@ fn has_its_words(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     }
     let late = post.created.is_some_and(|c| c - skew > wanted.since + AFTER + TimeDelta::days(1));
     let dated = post.created.is_some() || wanted.above.is_some();
-    // What begins like ours may be the whole of another one.
+    // A post that begins like ours may be the whole of another one.
     let is_rivals = || wanted.rivals.iter().any(|rival| same_text(rival, &post.text, post.truncated));
     let is_cut = || dated && silently_cut(&wanted.text, &post.text) && !is_rivals();
     !late && (same_text(&wanted.text, &post.text, post.truncated) || is_cut())

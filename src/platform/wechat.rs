@@ -323,15 +323,7 @@ impl Platform for WeChat {
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
-        let mut prepared = Prepared {
-            text: post.text.clone(),
-            title: None,
-            media: Vec::new(),
-            attached: Vec::new(),
-            key: post.key.clone(),
-            site: Some(self.settings.site().to_owned()),
-            baseline: None,
-        };
+        let mut prepared = Prepared::new(post.text.clone(), post.key.clone());
         let plain = post.title.is_none() && post.pictures.is_empty() && !call.account.further.contains_key("cover");
         if self.mass && plain {
             return Ok(prepared);

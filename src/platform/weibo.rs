@@ -187,15 +187,7 @@ impl Platform for Weibo {
     }
 
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure> {
-        let mut prepared = Prepared {
-            text: post.text.clone(),
-            title: None,
-            media: Vec::new(),
-            attached: Vec::new(),
-            key: post.key.clone(),
-            site: Some(self.settings.site().to_owned()),
-            baseline: None,
-        };
+        let mut prepared = Prepared::new(post.text.clone(), post.key.clone());
         match post.pictures.as_slice() {
             [] => {}
             // One picture travels with the post: `upload_pic` is for apps with more rights.

@@ -27,6 +27,23 @@ pub async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
     daemon.inner.urgent(&person(uid), urgent, &[]).await.unwrap()
 }
 
+/// One that two persons sent, where it needs them; its id.
+pub async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
+    let answer = asked(daemon, 1000, urgent).await;
+    if answer["state"] == "awaiting_confirm" {
+        confirmed(daemon, 1001, &answer).await.unwrap();
+    }
+    text(&answer, "id")
+}
+
+pub fn update(of: &str, words: &str, level: Level) -> Urgent {
+    Urgent { update: Some(of.to_owned()), ..everywhere(words, level) }
+}
+
+pub fn faults(city: &City, rules: Value) {
+    city.sandbox.set_faults(serde_json::from_value(rules).unwrap());
+}
+
 /// The word of this person to what was answered.
 pub async fn confirmed(daemon: &Daemon, uid: u32, answer: &Value) -> Result<Value, ActError> {
     let inner = Arc::clone(&daemon.inner);

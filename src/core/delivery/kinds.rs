@@ -189,6 +189,14 @@ pub struct Prepared {
     pub baseline: Option<String>,
 }
 
+impl Prepared {
+    /// A text that goes with nothing besides, for no server yet.
+    pub fn new(text: String, key: String) -> Prepared {
+        let (media, attached) = (Vec::new(), Vec::new());
+        Prepared { text, title: None, media, attached, key, site: None, baseline: None }
+    }
+}
+
 /// What a post is to be in the end; it only ever goes down this list, but for a queue that changes its mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -12,7 +12,7 @@ use super::{Cause, Class, Delivery, Desired, Edit, Failure, Outcome, Policy, Rec
 use crate::core::announcement::Priority;
 use crate::core::policy::MOST_MISSES;
 
-/// What is to be gone and has to stand for longer than this is a person's matter.
+/// A person is told of a post that is to be gone and has to stand for longer than this.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 fn too_late() -> Words {
@@ -20,6 +20,11 @@ fn too_late() -> Words {
 }
 
 impl Delivery {
+    /// It was to be taken down, and its platform would not.
+    pub fn stands_wrongly(&self) -> bool {
+        self.state == State::Published && self.needs_person
+    }
+
     pub(super) fn rest_until(&mut self, state: State, next_at: Option<Time>) {
         self.state = state;
         self.next_at = next_at;

@@ -400,7 +400,7 @@ fn is_open(row: &Delivery) -> bool {
     !row.state.is_settled() && row.state != State::Published
 }
 
-/// Where the accounts have read different words.
+/// Closing words for accounts that have read different ones.
 fn unquoted(part: Part) -> &'static str {
     match part {
         Part::Correction => "【更正】此前发布的预警信息有误，现予撤回，请勿转发，以本条为准。",

@@ -58,8 +58,7 @@ pub type PostsOn = BTreeMap<AccountId, BTreeSet<AnnouncementId>>;
 impl Whereabouts {
     pub fn of(rows: Vec<Delivery>) -> Whereabouts {
         let mut found = Whereabouts::default();
-        // What was to be taken down, and its platform would not, stands there like any other.
-        let stands = |d: &&Delivery| d.desired != Desired::Removed || d.state == State::Published && d.needs_person;
+        let stands = |d: &&Delivery| d.desired != Desired::Removed || d.stands_wrongly();
         for row in rows.iter().filter(stands) {
             let there = match row.state {
                 State::Published | State::Accepted => &mut found.carry,
@@ -162,15 +161,10 @@ impl Inner {
     pub(super) async fn rows_of(
         &self,
         posts: impl Iterator<Item = &AnnouncementId>,
-    ) -> Result<Vec<Delivery>, ActError> {
+    ) -> Result<Vec<Delivery>, LedgerError> {
         let mut rows = Vec::new();
         for post in posts {
-            match self.all_of(post.as_str()).await {
-                Ok(found) => rows.extend(found),
-                // An emergency of the queue whose hour is far has none yet.
-                Err(ActError::NotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
+            rows.extend(self.deliveries_named(post.as_str()).await?);
         }
         Ok(rows)
     }
@@ -179,13 +173,13 @@ impl Inner {
     pub(super) async fn whereabouts(
         &self,
         posts: impl Iterator<Item = &AnnouncementRow>,
-    ) -> Result<Whereabouts, ActError> {
+    ) -> Result<Whereabouts, LedgerError> {
         let rows = self.rows_of(posts.map(|post| &post.id)).await?;
         Ok(Whereabouts::of(rows))
     }
 
     /// Accounts that the later words of one kind spoke to, or will, and the posts they told them of.
-    pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<PostsOn, ActError> {
+    pub(super) async fn spoken(&self, family: &Family, part: Part) -> Result<PostsOn, LedgerError> {
         let mut spoken = PostsOn::new();
         for row in family.later(part) {
             // What waits for a second person's word is not said, and what was taken down is not said any more.
@@ -221,7 +215,7 @@ impl Inner {
 
     /// The hold that ends with this post when nothing of it goes out: that of its emergency, unless another warning of
     /// it stands somewhere, is on its way or waits for a word. One that was there before stays.
-    pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, ActError> {
+    pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, LedgerError> {
         let family = self.family(row).await?;
         let is_its = |hold: &Hold| hold.post.as_ref().is_some_and(|post| family.warnings().any(|w| w.id == *post));
         let Some(hold) = self.holds().into_iter().find(is_its) else { return Ok(None) };

@@ -273,10 +273,7 @@ impl Inner {
         }
         let row = self.announced(id.as_str()).await.map_err(StepError::Ledger)?;
         let hold = match &row {
-            Some(row) => self.hold_ending_with(row).await.map_err(|error| match error {
-                ActError::Ledger(error) => StepError::Ledger(error),
-                other => StepError::Ledger(LedgerError::Unavailable(other.words().en)),
-            })?,
+            Some(row) => self.hold_ending_with(row).await.map_err(StepError::Ledger)?,
             None => None,
         };
         changes.push(Note::change("not_confirmed", id, json!({ "accounts": changes.len() })));
