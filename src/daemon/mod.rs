@@ -282,12 +282,20 @@ impl Inner {
         event: Event,
         with: Vec<Change>,
     ) -> Result<Delivery, StepError> {
-        let stepped = self.computed(row, event)?;
-        let after = stepped.row.clone();
-        let mut changes = vec![Change::Step(Box::new(stepped))];
-        changes.extend(with);
-        self.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
-        Ok(after)
+        self.committed(by, Box::new(self.computed(row, event)?), with).await
+    }
+
+    /// Commits a step with what belongs to it; its row, as it is written.
+    pub(crate) async fn committed(
+        &self,
+        by: &Actor,
+        step: Box<Step>,
+        with: Vec<Change>,
+    ) -> Result<Delivery, StepError> {
+        let id = step.row.id;
+        let changes = std::iter::once(Change::Step(step)).chain(with).collect();
+        let committed = self.commit_own(by, changes, &[id]).await.map_err(StepError::Ledger)?;
+        Ok(committed.into_first().expect("a commit gives back what it wrote"))
     }
 
     /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another

@@ -18,10 +18,8 @@ use crate::core::announcement::{ContentHash, Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
-use crate::ledger::{Filter, LedgerError, Trust};
+use crate::ledger::{LedgerError, Trust};
 
-/// Emergencies' deliveries that wait for a word at most.
-const MOST_WAITING: usize = 100_000;
 /// Deliveries a commit of the recovery holds at most.
 const AT_ONCE: usize = 1000;
 
@@ -60,25 +58,13 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     due.retain(|_| !crate::planted("start_without_doubt"));
     write(inner, due, |_| Event::Doubted { why: why(), one_look: is_whole }).await?;
     // An emergency over the socket was asked for before now, whatever the clock shows: it was put back meanwhile.
-    let filter = Filter {
-        priority: Some(Priority::Emergency),
-        states: vec![State::Scheduled, State::Ready, State::Held, State::Retrying],
-        max: MOST_WAITING,
-        ..Filter::default()
-    };
-    let mut ahead = inner.ledger.deliveries(filter).await?;
+    let mut ahead = inner.ledger.emergencies_waiting().await?;
     ahead.retain(|d| d.at > now);
     let contents = inner.contents_of(&ahead).await?;
     ahead.retain(|d| contents[&d.content].body.timing == Timing::Now);
     write(inner, ahead, |d| Event::ClockStepped { by: now - d.at, is_at_once: true }).await?;
     // What waits for a word goes on being prepared for it.
-    let filter = Filter {
-        priority: Some(Priority::Emergency),
-        states: vec![State::Held],
-        max: MOST_WAITING,
-        ..Filter::default()
-    };
-    let mut waiting = inner.ledger.deliveries(filter).await?;
+    let mut waiting = inner.ledger.emergencies_waiting().await?;
     waiting.retain(|d| d.cause == Some(Cause::Confirmation) && d.next_at.is_some_and(|until| until > now));
     if let Some(until) = waiting.iter().filter_map(|d| d.next_at).max() {
         inner.expect(waiting, until);

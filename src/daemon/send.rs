@@ -433,15 +433,16 @@ pub async fn written(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven
 }
 
 pub async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Vec<Change>) -> Driven {
-    let mut row = row.clone();
+    let mut newer: Option<Delivery> = None;
     loop {
-        match written_once(inner, &Actor::Daemon, &row, event.clone(), with.clone()).await {
+        let row = newer.as_ref().unwrap_or(row);
+        match written_once(inner, &Actor::Daemon, row, event.clone(), with.clone()).await {
             Ok(after) => return Ok(Some(after)),
             Err(StepError::Illegal(illegal)) => return Err(illegal.into()),
             Err(StepError::Ledger(LedgerError::Conflict)) => match inner.reload(row.id).await {
                 // What was seen is still so, and what follows from it is decided on the row as it is now: unless
                 // another attempt has begun meanwhile, of which this says nothing.
-                Ok(found) if found.attempt == row.attempt && found.state == row.state => row = found,
+                Ok(found) if found.attempt == row.attempt && found.state == row.state => newer = Some(found),
                 Ok(found) => return Err(Illegal { state: found.state, event: event.name() }.into()),
                 Err(error) => tracing::error!(%error, "the ledger cannot be read"),
             },
@@ -462,13 +463,11 @@ pub async fn written_once(
     event: Event,
     with: Vec<Change>,
 ) -> Result<Delivery, StepError> {
-    let step = inner.computed(row, event)?;
-    let after = step.row.clone();
-    let mut changes = vec![Change::Step(Box::new(step))];
-    changes.extend(seen(&after));
-    changes.extend(settle::consequences(inner, row, &after).await.map_err(StepError::Ledger)?);
-    changes.extend(with);
-    inner.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
+    let step = Box::new(inner.computed(row, event)?);
+    let mut with_it: Vec<Change> = seen(&step.row).into_iter().collect();
+    with_it.extend(settle::consequences(inner, row, &step.row).await.map_err(StepError::Ledger)?);
+    with_it.extend(with);
+    let after = inner.committed(by, step, with_it).await?;
     settle::told(inner, row, &after);
     Ok(after)
 }

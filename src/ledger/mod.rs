@@ -178,6 +178,14 @@ impl Committed {
         })
     }
 
+    /// The first delivery it stepped, as it is now.
+    pub fn into_first(self) -> Option<Delivery> {
+        self.changes.into_iter().find_map(|change| match change {
+            Change::Step(step) => Some(step.row),
+            _ => None,
+        })
+    }
+
     /// The deliveries it added.
     pub fn added(&self) -> impl Iterator<Item = &Delivery> {
         self.changes.iter().filter_map(|change| match change {
@@ -236,7 +244,10 @@ pub trait Ledger: Send + Sync {
     async fn waiting(&self, came: Time) -> Result<Vec<Delivery>, LedgerError>;
     /// Deliveries that are to be sent and whose instant is over.
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError>;
+    /// Deliveries that are `sending`, `unknown`, `accepted` or `retrying`, and whose instant had come by `before`.
     async fn in_state(&self, state: State, before: Time) -> Result<Vec<Delivery>, LedgerError>;
+    /// Emergencies' deliveries that wait: to be sent, or for a word that is still to come.
+    async fn emergencies_waiting(&self) -> Result<Vec<Delivery>, LedgerError>;
     /// Deliveries whose post is being taken down.
     async fn standing(&self) -> Result<Vec<Delivery>, LedgerError>;
     async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError>;

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (7, include_str!("migrations/0007_causes.sql")),
     (8, include_str!("migrations/0008_named_holds.sql")),
     (9, include_str!("migrations/0009_standing.sql")),
+    (10, include_str!("migrations/0010_hours.sql")),
 ];
 /// Marks the file as ours, so that another program's database is refused ("fabu" in ASCII).
 const APPLICATION: i64 = 0x6661_6275;

@@ -65,12 +65,21 @@ pub fn next_due(db: &Connection, after: Time) -> Sql<Option<Time>> {
 
 /// The statement for whole deliveries, oldest first.
 pub fn deliveries_where(condition: &str) -> String {
-    let columns = &*rows::DELIVERY;
-    format!("SELECT id, {columns} FROM deliveries WHERE {condition} ORDER BY id")
+    deliveries_from("deliveries", condition)
 }
 
-fn delivery_list(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
-    list(db, &deliveries_where(condition), params_from_iter(values), rows::delivery)
+/// The same by a named index: a statement that could not use it is refused, instead of reading a year of rows.
+fn deliveries_by(index: &str, condition: &str) -> String {
+    deliveries_from(&format!("deliveries INDEXED BY {index}"), condition)
+}
+
+fn deliveries_from(table: &str, condition: &str) -> String {
+    let columns = &*rows::DELIVERY;
+    format!("SELECT id, {columns} FROM {table} WHERE {condition} ORDER BY id")
+}
+
+fn delivery_list(db: &Connection, sql: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
+    list(db, sql, params_from_iter(values), rows::delivery)
 }
 
 pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
@@ -84,37 +93,56 @@ pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
 }
 
 pub fn of_occurrence(db: &Connection, id: &OccurrenceId) -> Sql<Vec<Delivery>> {
-    delivery_list(db, "occurrence = $1", &[Box::new(id.0.clone())])
+    delivery_list(db, &deliveries_where("occurrence = $1"), &[Box::new(id.0.clone())])
 }
 
 pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery>> {
-    // The state is part of the text: only so does SQLite know that the index of the unsettled serves.
-    let condition = format!("state = '{}' AND at <= $1", state.as_str());
-    delivery_list(db, &condition, &[Box::new(micros(before))])
+    let sql = deliveries_by("deliveries_unsettled", &format!("state = '{}' AND at <= $1", state.as_str()));
+    delivery_list(db, &sql, &[Box::new(micros(before))])
 }
 
 pub fn standing(db: &Connection) -> Sql<Vec<Delivery>> {
-    delivery_list(db, "state = 'published' AND next_at IS NOT NULL", &[])
+    delivery_list(db, &deliveries_by("deliveries_taken_down", "state = 'published' AND next_at IS NOT NULL"), &[])
+}
+
+/// Found by the index of what comes up: of routine there may be a hundred thousand rows beside them.
+pub fn emergencies_waiting(db: &Connection) -> Sql<Vec<Delivery>> {
+    let states = "state IN ('scheduled', 'ready', 'held', 'retrying')";
+    let sql = deliveries_by("deliveries_due", &format!("priority = $1 AND next_at IS NOT NULL AND {states}"));
+    delivery_list(db, &sql, &[Box::new(rows::priority_number(Priority::Emergency))])
 }
 
 /// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent, or on
 /// their way, whose instant had come by `came`.
 pub fn waiting(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
-    let states = "state IN ('retrying', 'unknown', 'accepted', 'published')";
-    let mut found = delivery_list(db, &format!("next_at IS NOT NULL AND {states}"), &[])?;
-    found.extend(delivery_list(db, PENDING, &[Box::new(micros(came))])?);
+    let mut found = standing(db)?;
+    for state in [State::Retrying, State::Unknown, State::Accepted] {
+        found.extend(in_state(db, state, Time::MAX_UTC)?.into_iter().filter(|d| d.next_at.is_some()));
+    }
+    found.extend(pending(db, came)?);
     found.extend(in_state(db, State::Sending, came)?);
     Ok(found)
 }
 
-/// Found by their occurrences: of those that are pending there may be a hundred thousand whose hour is far.
-const PENDING: &str = "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN
-     (SELECT DISTINCT occurrence FROM deliveries WHERE state IN ('scheduled', 'ready', 'held')))
-     AND state IN ('scheduled', 'ready', 'held') AND at <= $1";
+/// Occurrences that have something pending, each found by a step over the one before it: of such deliveries there may be
+/// a hundred thousand.
+pub const PENDING: &str = "WITH RECURSIVE pending (id) AS (
+    SELECT min(occurrence) FROM deliveries INDEXED BY deliveries_pending WHERE state IN ('scheduled', 'ready', 'held')
+    UNION ALL SELECT (SELECT min(occurrence) FROM deliveries INDEXED BY deliveries_pending
+        WHERE state IN ('scheduled', 'ready', 'held') AND occurrence > pending.id) FROM pending WHERE id IS NOT NULL
+    ) SELECT id FROM pending WHERE id IS NOT NULL";
+
+fn pending(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
+    let condition = format!(
+        "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN ({PENDING}))
+         AND state IN ('scheduled', 'ready', 'held') AND at <= $1"
+    );
+    delivery_list(db, &deliveries_by("deliveries_state", &condition), &[Box::new(micros(came))])
+}
 
 /// Deliveries that are to be sent and whose instant is over.
 pub fn overdue(db: &Connection, now: Time) -> Sql<Vec<Delivery>> {
-    let mut found = delivery_list(db, PENDING, &[Box::new(micros(now))])?;
+    let mut found = pending(db, now)?;
     found.extend(in_state(db, State::Retrying, now)?);
     Ok(found)
 }
@@ -301,11 +329,13 @@ pub fn events(db: &Connection, after: Seq, max: usize) -> Sql<Vec<Recorded>> {
     )
 }
 
+fn sending_where(columns: &str, condition: &str) -> String {
+    format!("SELECT {columns} FROM deliveries INDEXED BY deliveries_unsettled WHERE state = 'sending' AND {condition}")
+}
+
 /// The daemon's memory of the ledger.
 pub fn snapshot(db: &Connection, now: Time) -> Sql<Snapshot> {
-    let sending = list(db, "SELECT id, fence FROM deliveries WHERE state = 'sending'", [], |r| {
-        Ok((DeliveryId(r.get(0)?), r.get(1)?))
-    })?;
+    let sending = list(db, &sending_where("id, fence", "true"), [], |r| Ok((DeliveryId(r.get(0)?), r.get(1)?)))?;
     let newest = accounts(db)?.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
     Ok(Snapshot { gate: gate(db, now)?, budgets: budgets(db)?, newest, sending })
 }
@@ -387,14 +417,14 @@ pub fn kept_back(db: &Connection, now: Time, until: Time, accounts: Option<&BTre
         }
     }
     // Deliveries that are kept back by now come up when they expire, or never.
-    let by_now = "SELECT account, content FROM deliveries WHERE state = 'held' AND cause = 'hold' AND priority > 0
-                  AND (next_at IS NULL OR next_at > $1)";
+    let by_now = "SELECT account, content FROM deliveries INDEXED BY deliveries_kept_back
+                  WHERE state = 'held' AND cause = 'hold' AND priority > 0 AND (next_at IS NULL OR next_at > $1)";
     let found: Vec<(String, Arc<str>)> = list(db, by_now, [micros(until)], |r| Ok((r.get(0)?, r.get(1)?)))?;
     for (_, content) in found.into_iter().filter(|(account, _)| covers(account)) {
         kept.held += u64::from(!exempted(&mut exempt, content)?);
     }
-    let sending = "SELECT id, account, content FROM deliveries WHERE state = 'sending' AND priority > 0";
-    let found: Vec<(i64, String, String)> = list(db, sending, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let sending = sending_where("id, account, content", "priority > 0");
+    let found: Vec<(i64, String, String)> = list(db, &sending, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     for (id, _, content) in found.into_iter().filter(|(_, account, _)| covers(account)) {
         kept.sending.push((DeliveryId(id), is_exempt(db, &content)?));
     }

@@ -287,6 +287,10 @@ impl Ledger for Sqlite {
         self.read(move |db| read::in_state(db, state, before)).await
     }
 
+    async fn emergencies_waiting(&self) -> Result<Vec<Delivery>, LedgerError> {
+        self.read(read::emergencies_waiting).await
+    }
+
     async fn standing(&self) -> Result<Vec<Delivery>, LedgerError> {
         self.read(read::standing).await
     }

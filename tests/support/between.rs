@@ -76,6 +76,7 @@ passed_on! {
     load(ids: Vec<DeliveryId>) -> Got<Vec<Delivery>>;
     of_occurrence(id: OccurrenceId) -> Got<Vec<Delivery>>;
     in_state(state: State, before: Time) -> Got<Vec<Delivery>>;
+    emergencies_waiting() -> Got<Vec<Delivery>>;
     standing() -> Got<Vec<Delivery>>;
     content(hash: ContentHash) -> Got<Option<Content>>;
     announcements(filter: Filter) -> Got<Vec<Announced>>;
