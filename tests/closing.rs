@@ -426,3 +426,70 @@ fn a_wrong_post_goes_whatever_keeps_its_correction_waiting() {
         assert_eq!(said(&city, "请撤离").into_iter().filter(|(text, _)| !text.contains("【更正】")).count(), 0);
     });
 }
+
+/// A correction is corrected while it waits, on one account, to know whether the false post is there.
+#[test]
+fn r52_the_second_correction_goes_where_the_first_waited() {
+    simulate(async {
+        let city = City::new(START, 21, "");
+        let daemon = city.start().await;
+        faults(
+            &city,
+            json!([
+                { "behaviour": "reset_after", "operation": "post", "platform": "sina", "account": "sina:shanghai", "times": 1 },
+                { "behaviour": "proxy_page", "operation": "timeline", "platform": "sina", "account": "sina:shanghai" },
+            ]),
+        );
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(5).await;
+        assert_eq!(row_of(&daemon, "sina:shanghai", &id).await.state, State::Unknown);
+        let first = closed(&daemon, &id, "correct").await;
+        city.sleep(2).await;
+        let again = Closed { text: Some("【更正】没有洪水，请安心。"), ..Closed::default() };
+        daemon.inner.correct(&person(1000), &text(&first, "id"), again).await.unwrap();
+        city.sleep(2).await;
+        faults(&city, json!([]));
+        city.sleep(3600).await;
+        assert_eq!(standing(&city, "请撤离"), 0, "{:?}", city.posts());
+        assert_eq!(said(&city, "请安心"), [("【更正】没有洪水，请安心。".to_owned(), ALL)]);
+    });
+}
+
+/// One officer corrects, another clears while the correction is still on its way: each account hears one of them.
+#[test]
+fn r52_after_a_correction_that_is_on_its_way_there_is_nothing_to_clear() {
+    simulate(async {
+        let city = City::new(START, 22, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(5).await;
+        city.sandbox.set_latency(fabu::sandbox::Latency::Fixed(Duration::from_millis(1500)));
+        closed(&daemon, &id, "correct").await;
+        daemon.inner.clock.sleep(Duration::from_millis(300)).await;
+        let cleared = daemon.inner.all_clear(&person(1001), &id, Closed::default(), &[]).await;
+        city.sleep(600).await;
+        assert_eq!((standing(&city, "【更正】"), standing(&city, "【解除】")), (ALL, 0), "{cleared:?}");
+    });
+}
+
+/// Whoever asks to correct what is gone, and whose correction is gone, is not sent round in a circle.
+#[test]
+fn r52_a_correction_that_was_taken_down_is_not_named_as_the_word_that_stands() {
+    simulate(async {
+        let city = City::new(START, 23, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(5).await;
+        let correction = text(&closed(&daemon, &id, "correct").await, "id");
+        city.sleep(60).await;
+        daemon.inner.withdraw(&person(1000), &correction, Desired::Removed).await.unwrap();
+        city.sleep(60).await;
+        for named in [&id, &correction] {
+            let again = Closed { text: Some("【更正】没有洪水。"), ..Closed::default() };
+            let Err(ActError::Conflict(why)) = daemon.inner.correct(&person(1000), named, again).await else {
+                panic!("there is nobody to tell")
+            };
+            assert!(why.en.contains("taken down too") && why.en.contains("fabu urgent"), "{why:?}");
+        }
+    });
+}

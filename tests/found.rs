@@ -624,3 +624,40 @@ fn what_was_cancelled_and_is_out_all_the_same_takes_its_place() {
         assert_eq!((standing(&city, "新通知"), standing(&city, "旧通知")), (4, 0));
     });
 }
+
+/// The secret of one account is put in the place of another's after a post was prepared.
+#[test]
+fn what_is_ready_does_not_go_with_a_secret_that_is_another_accounts() {
+    for restarts in [false, true] {
+        simulate(async {
+            let city = City::new(START, 31, "");
+            city.save(
+                "a.yaml",
+                "announcements:\n  - {id: a, text: 浦东通知, at: 2026-11-24 08:10, to: [\"sina:shanghai/pudong\"]}\n",
+            );
+            let mut daemon = city.start().await;
+            city.sleep(575).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Ready), 1);
+            let file = city.path().join("accounts.yaml");
+            let good = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, good.replace("T_SINA_SHANGHAI_PUDONG\"", "T_SINA_SHANGHAI_METRO\"")).unwrap();
+            if restarts {
+                daemon.stop().await;
+                daemon = city.start().await;
+            } else {
+                daemon.inner.reload_config().await;
+            }
+            city.sleep(60).await;
+            assert!(city.sandbox.posts().is_empty(), "{:?}", city.posts());
+            std::fs::write(&file, good).unwrap();
+            daemon.inner.reload_config().await;
+            // Where it was given up by then, a person tries it again.
+            drop(daemon.inner.retry(&person(1000), "a", None).await);
+            city.sleep(1200).await;
+            let rows = all(&daemon).await;
+            assert_eq!(in_state(&rows, State::Published), 1, "{rows:?}");
+            let posts: Vec<String> = city.posts().into_keys().map(|(account, _)| account).collect();
+            assert_eq!(posts, ["sina:shanghai/pudong"]);
+        });
+    }
+}

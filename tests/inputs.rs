@@ -356,6 +356,8 @@ fn inputs_55_to_57_and_60_what_lies_in_the_folder() {
     let reading = read(&city);
     assert!(reading.desired.announcements.contains_key("good"), "neighbours stand");
     assert_eq!(reading.faults.iter().filter(|f| f.code == "not_a_file").count(), 4, "55");
+    // A file that was moved behind a link is not gone: what it said stands.
+    assert!(reading.desired.unread_files.contains("dangling.yaml"), "{:?}", reading.desired.unread_files);
     let voice = fabu::cli::text::Voice { lang: Default::default(), json: false, colour: false, terminal: false };
     assert!(reading.faults.iter().all(|f| !voice.fault(f).contains('\u{1b}')), "57: shown escaped");
     std::fs::set_permissions(city.path().join("queue"), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -419,5 +421,18 @@ fn inputs_61_to_64_accounts_and_addresses() {
         write("fabu.yaml", &format!("platforms: {{sina: {{base_url: \"{url}\"}}}}\n"));
         let (settings, faults) = fabu::input::settings::read(&folder.path().join("fabu.yaml"));
         assert!(settings.is_none() && faults[0].code == "base_url", "64: {url}");
+    }
+}
+
+/// An entry whose id was damaged is a fault, and what the file said before stands: nobody can tell which entry it was.
+#[test]
+fn r03_a_damaged_id_withdraws_nothing_of_its_file() {
+    for id in ["id:", "id: ~", "idd: a", "id: a x", "id: [a]", "id: \"\"", "# id: a"] {
+        let city = city();
+        city.save("a.yaml", &format!("announcements:\n  - {id}\n    text: x\n    to: [shanghai]\n"));
+        let reading = read(&city);
+        assert!(reading.faults.iter().any(|f| f.is_error()), "{id}: {:?}", codes(&reading));
+        assert!(reading.desired.announcements.is_empty(), "{id}");
+        assert!(reading.desired.unread_files.contains("a.yaml"), "{id}");
     }
 }

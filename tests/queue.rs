@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use fabu::core::delivery::State;
+use fabu::core::delivery::{Delivery, State};
 use fabu::daemon::answers::Trouble;
 use serde_json::json;
 use support::{City, all, in_state, settled, simulate};
@@ -182,6 +182,61 @@ fn r11_what_was_missed_goes_within_catch_up_and_not_later() {
         assert!(city.sandbox.posts().iter().all(|p| p.text == "赶上"));
         let rows = all(&daemon).await;
         assert_eq!((in_state(&rows, State::Published), in_state(&rows, State::Expired)), (4, 4));
+    });
+}
+
+/// How many deliveries of each occurrence are in which state.
+fn counted(rows: &[Delivery]) -> std::collections::BTreeMap<(String, &'static str), usize> {
+    let mut found = std::collections::BTreeMap::new();
+    for row in rows {
+        *found.entry((row.occurrence.to_string(), row.state.as_str())).or_default() += 1;
+    }
+    found
+}
+
+#[test]
+fn r11_of_what_a_repeat_missed_only_the_newest_goes() {
+    simulate(async {
+        let city = City::new(START, 15, "");
+        city.save(
+            "a.yaml",
+            "announcements:\n  - {id: rep, text: 每十秒, repeat: \"*/10 * * * * *\", until: 2026-11-24 08:05, to: [\"eastday:shanghai\", \"xinmin:shanghai\"]}\n",
+        );
+        let daemon = city.start().await;
+        city.sleep(60).await;
+        daemon.stop().await;
+        let before = city.sandbox.posts().len();
+        city.sleep(95).await;
+        let daemon = city.start().await;
+        city.sleep(5).await;
+        let texts = city.sandbox.posts().len() - before;
+        // Of the eleven hours that came meanwhile the newest three are within the grace of thirty seconds.
+        assert!((2..=3 * 2).contains(&texts), "{texts} posts in five seconds");
+        assert!(settled(&city, &daemon, Duration::from_secs(1200)).await);
+        let rows = all(&daemon).await;
+        let missed: Vec<_> = rows.iter().filter(|d| d.state == State::Expired).collect();
+        assert!(missed.len() >= 6 * 2, "{:?}", counted(&rows));
+        assert!(missed.iter().all(|d| d.reason.as_ref().unwrap().en.contains("newer occurrence")), "{missed:?}");
+        let out = city.sandbox.posts().len();
+        assert_eq!(in_state(&rows, State::Published), out, "what is said to be left out is not there");
+    });
+}
+
+#[test]
+fn r11_while_a_platform_is_down_the_hours_of_a_repeat_do_not_pile_up() {
+    simulate(async {
+        let city = City::new(START, 16, "");
+        let text = "announcements:\n  - {id: rep, text: 每分, repeat: \"* * * * *\", until: 2026-11-24 08:09, to: [\"sina:shanghai\"]}\n";
+        city.save("a.yaml", text);
+        city.sandbox.set_faults(vec![support::fault(json!({ "behaviour": "unreachable", "platform": "sina" }))]);
+        let daemon = city.start().await;
+        city.sleep(7 * 60).await;
+        city.sandbox.set_faults(Vec::new());
+        assert!(settled(&city, &daemon, Duration::from_secs(3600)).await);
+        let rows = all(&daemon).await;
+        let published = in_state(&rows, State::Published);
+        assert!((3..=4).contains(&published), "the newest that was missed, and the rest: {:?}", counted(&rows));
+        assert_eq!(in_state(&rows, State::Expired), rows.len() - published, "{:?}", counted(&rows));
     });
 }
 

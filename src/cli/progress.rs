@@ -32,15 +32,12 @@ async fn follow(client: &Client, id: &str, voice: Voice) -> Result<Exit, ClientE
         let mut platforms: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
         let mut open = 0;
         for row in &rows {
-            let state = row["state"].as_str().unwrap_or("");
             let at = platforms.entry(row["platform"].as_str().unwrap_or("").to_owned()).or_default();
             at.1 += 1;
-            match state {
-                "published" => at.0 += 1,
-                "failed" | "expired" | "cancelled" | "deleted" => at.2 += 1,
-                // These wait for a person, or for what a person has to settle first.
-                "unknown" | "held" if row["next_at"].is_null() => at.2 += 1,
-                _ => open += 1,
+            match Far::of(row) {
+                Far::There => at.0 += 1,
+                Far::Cannot => at.2 += 1,
+                Far::Under => open += 1,
             }
         }
         let line: Vec<String> = platforms
@@ -88,6 +85,27 @@ async fn follow(client: &Client, id: &str, voice: Voice) -> Result<Exit, ClientE
     }
 }
 
+/// How far a delivery is.
+#[derive(Debug, PartialEq, Eq)]
+enum Far {
+    There,
+    /// It is given up, or waits for a person, or for what a person has to settle first: waiting on is of no use.
+    Cannot,
+    Under,
+}
+
+impl Far {
+    fn of(row: &Value) -> Far {
+        match row["state"].as_str().unwrap_or("") {
+            "published" => Far::There,
+            "failed" | "expired" | "cancelled" | "deleted" => Far::Cannot,
+            "unknown" | "held" if row["next_at"].is_null() => Far::Cannot,
+            _ if row["needs_person"] == true => Far::Cannot,
+            _ => Far::Under,
+        }
+    }
+}
+
 /// A line for a delivery that is not as it should be.
 fn tell(row: &Value, how: &str, voice: Voice) {
     let why = shown(row["reason"][voice.pick("zh", "en")].as_str().unwrap_or(""));
@@ -111,5 +129,22 @@ async fn all(client: &Client, id: &str) -> Result<Vec<Value>, ClientError> {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return Ok(rows),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_told_when_only_a_person_can_go_on() {
+        let looked_for = json!({ "state": "unknown", "next_at": "2026-11-24T01:00:00Z", "needs_person": false });
+        assert_eq!(Far::of(&looked_for), Far::Under);
+        for state in ["unknown", "accepted", "retrying"] {
+            let row = json!({ "state": state, "next_at": "2026-11-24T01:00:00Z", "needs_person": true });
+            assert_eq!(Far::of(&row), Far::Cannot, "{state}");
+        }
+        // What is out is out, also where something else of it is a person's to do.
+        assert_eq!(Far::of(&json!({ "state": "published", "needs_person": true })), Far::There);
     }
 }

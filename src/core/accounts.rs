@@ -122,6 +122,14 @@ pub struct Account {
     pub secret_fault: Option<Words>,
 }
 
+impl Account {
+    /// Whether a platform that knows this account would take the other for it too.
+    pub fn is_known_as(&self, other: &Account) -> bool {
+        let secret = |account: &Account| account.secret.as_ref().map(|secret| secret.expose().to_owned());
+        secret(self) == secret(other) && self.uid == other.uid && self.further == other.further
+    }
+}
+
 /// All units and accounts of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct City {

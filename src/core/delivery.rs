@@ -93,6 +93,8 @@ pub enum Event {
         why: Words,
     },
     Expired,
+    /// It is late, and a newer occurrence of its repeat has come.
+    Overtaken,
     Armed {
         slot: Time,
         baseline: Option<String>,
@@ -212,6 +214,7 @@ impl Event {
             Event::Edited(_) => "edited",
             Event::Withdrawn { .. } => "withdrawn",
             Event::Expired => "expired",
+            Event::Overtaken => "overtaken",
             Event::Armed { .. } => "armed",
             Event::Postponed { .. } => "postponed",
             Event::GateClosed { .. } => "gate_closed",
@@ -349,6 +352,10 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.reason = Some(why);
         }
         (Scheduled | Ready | Held | Retrying, Event::Expired) => row.expire(),
+        (Scheduled | Ready | Retrying, Event::Overtaken) => {
+            let why = Words::new("错过了，更新的一次已到时刻", "missed, and a newer occurrence has come");
+            row.end(Expired, None, why);
+        }
 
         (Scheduled | Ready | Retrying | Held, Event::Armed { slot, baseline })
             if before.prepared.is_some() && before.doubted.is_none() && before.desired == Desired::Published =>

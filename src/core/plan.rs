@@ -14,7 +14,6 @@ use super::Time;
 use super::accounts::AccountId;
 use super::announcement::{Announcement, AnnouncementId, ContentHash, OccurrenceId, Timing};
 use super::change::{AnnouncementRow, Withdrawal};
-use super::delivery::Delivery;
 use super::policy::Publish;
 use super::repeat;
 
@@ -45,13 +44,6 @@ pub struct Known {
     pub announcements: BTreeMap<AnnouncementId, KnownAnnouncement>,
 }
 
-impl Known {
-    /// The occurrence that a delivery is of.
-    pub fn occurrence_of(&self, row: &Delivery) -> Option<&KnownOccurrence> {
-        self.announcements.get(&row.announcement)?.occurrences.get(&row.occurrence)
-    }
-}
-
 #[derive(Clone, Debug)]
 pub struct KnownAnnouncement {
     pub row: AnnouncementRow,
@@ -67,8 +59,6 @@ pub struct KnownOccurrence {
     pub is_stopped: bool,
     /// Deliveries of which nothing has reached a platform, as far as this ledger knows.
     pub pending: u32,
-    /// Of those, the ones that are a person's: held, or let go at another instant than its own.
-    pub persons: u32,
     /// Deliveries that ended without being tried.
     pub ended: u32,
     /// Deliveries that were sent, or tried.
@@ -103,8 +93,6 @@ pub enum Action {
     Withdraw(AnnouncementId),
     /// Its repeat no longer has these hours.
     Reschedule(AnnouncementId, Vec<OccurrenceId>),
-    /// Missed, and a newer occurrence of the same repeat goes instead.
-    Missed(Vec<OccurrenceId>),
 }
 
 /// A withdrawal that waits for a person.
@@ -136,11 +124,6 @@ pub fn plan(desired: &Desired, known: &Known, now: Time, rules: &Rules<'_>) -> P
         match known.announcements.get(id) {
             None => plan.actions.push(first_seen(announcement, now, rules)),
             Some(known) => plan.actions.extend(compared(announcement, known, now, rules)),
-        }
-    }
-    for known in known.announcements.values() {
-        if let Some(missed) = older_missed(known, now, rules) {
-            plan.actions.push(missed);
         }
     }
     withdraw(&mut plan, desired, known, rules);
@@ -266,18 +249,6 @@ fn changed(
     let planned_to = is_repeat(announcement).then_some(now + AHEAD);
     actions.push(Action::Put { id: id.clone(), occurrences, is_new: false, planned_to });
     actions
-}
-
-/// Occurrences of a repeat that were missed while a newer one was missed too.
-fn older_missed(known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
-    known.row.planned_to?;
-    // Held ones are a person's to decide, and those that a person let go are to go.
-    let missed = |k: &KnownOccurrence| k.pending > k.persons && k.out == 0 && k.release + rules.publish.grace < now;
-    let mut overdue: Vec<_> =
-        known.occurrences.iter().filter(|(_, k)| missed(k)).map(|(o, k)| (k.release, o.clone())).collect();
-    overdue.sort();
-    overdue.pop();
-    (!overdue.is_empty()).then(|| Action::Missed(overdue.into_iter().map(|(_, o)| o).collect()))
 }
 
 fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {

@@ -202,7 +202,7 @@ impl Inner {
         for d in &wanted {
             contents.insert(d.content.clone(), self.content(&d.content).await?);
             // A person asks because something was mended: the credential is asked about again.
-            self.memory.forget_credentials(Some(&d.account));
+            self.memory.forget_credentials(|account, _| *account == d.account);
             lock(&self.panics).remove(&d.id);
         }
         // Words are for the time for which they were given: who asks now has one, and it took more.

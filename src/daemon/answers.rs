@@ -385,9 +385,6 @@ pub enum Planned {
         announcement: AnnouncementId,
         occurrences: Vec<OccurrenceId>,
     },
-    Missed {
-        occurrences: Vec<OccurrenceId>,
-    },
 }
 
 #[derive(Serialize, ToSchema)]
@@ -471,7 +468,6 @@ impl Planned {
             plan::Action::Reschedule(id, occurrences) => {
                 Planned::Cancel { announcement: id.clone(), occurrences: occurrences.clone() }
             }
-            plan::Action::Missed(occurrences) => Planned::Missed { occurrences: occurrences.clone() },
         }
     }
 }

@@ -179,10 +179,13 @@ impl Memory {
         known.hides
     }
 
-    /// New secrets may be good where the old ones were not, and a person may have mended one: they are asked about again.
-    pub fn forget_credentials(&self, of: Option<&AccountId>) {
-        for (_, known) in lock(&self.accounts).iter_mut().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
-            known.credential = None;
+    /// Credentials of these accounts are asked about again; what decides is also told which were bad.
+    pub fn forget_credentials(&self, of: impl Fn(&AccountId, bool) -> bool) {
+        for (id, known) in lock(&self.accounts).iter_mut() {
+            let is_bad = known.credential.as_ref().is_some_and(|(_, bad)| bad.is_some());
+            if of(id, is_bad) {
+                known.credential = None;
+            }
         }
     }
 

@@ -226,8 +226,15 @@ impl Inner {
 
     pub(crate) fn replace_config(&self, config: Config) {
         self.http.limit(&config.connections());
+        let before = self.config();
+        let is_as_before = |account: &AccountId| {
+            let (old, new) = (before.account(account), config.account(account));
+            let site = |config: &config::Config| config.settings_of(account).map(|s| s.site().to_owned());
+            old.zip(new).is_some_and(|(old, new)| old.is_known_as(new)) && site(&before) == site(&config)
+        };
+        // New secrets may be good where the old ones were not, or be another account's; and a person may have mended one.
+        self.memory.forget_credentials(|account, is_bad| is_bad || !is_as_before(account));
         *self.config.write().expect("nothing panics while it holds the configuration") = Arc::new(config);
-        self.memory.forget_credentials(None);
         lock(&self.preparing).clear();
     }
 

@@ -19,7 +19,7 @@ use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash,
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
 use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
-use crate::core::words::{Words, words};
+use crate::core::words::Words;
 use crate::input::folder::{self, Named, Reading};
 use crate::input::queue::Context;
 use crate::ledger::LedgerError;
@@ -222,7 +222,6 @@ impl Planner {
                     };
                     occurrences.iter().map(of).collect()
                 }
-                Action::Missed(occurrences) => self.missed(occurrences, known).await?,
             };
             if changes.is_empty() {
                 continue;
@@ -381,26 +380,6 @@ impl Planner {
         !is_sure
             && (release <= started
                 || goes_at_once && (self.is_first || announcement.saved.is_none_or(|at| at <= started)))
-    }
-
-    async fn missed(&self, occurrences: &[OccurrenceId], known: &Known) -> Result<Vec<Change>, LedgerError> {
-        let mut changes = Vec::new();
-        for occurrence in occurrences {
-            for d in self.inner.ledger.of_occurrence(occurrence.clone()).await? {
-                // One that a person let go is at another instant, and its own is no matter any more.
-                let is_its_own = known.occurrence_of(&d).is_none_or(|k| d.at <= k.release);
-                if d.state != State::Held
-                    && is_its_own
-                    && let Ok(step) = self.inner.computed(&d, Event::Expired)
-                {
-                    changes.push(Change::Step(Box::new(step)));
-                    self.inner.metrics.missed();
-                }
-            }
-            let body = json!({ "why": words!("停机时错过，只补最新的一次", "missed while away; only the newest is caught up").en });
-            changes.push(Note::change("missed", occurrence, body));
-        }
-        Ok(changes)
     }
 }
 

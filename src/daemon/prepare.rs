@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::pauses::What;
-use super::send::{Driven, is_expired, note_failure, outcome_name, paused, publish, stepped, waited};
+use super::send::{Driven, is_expired, note_failure, outcome_name, overtaken, paused, publish, stepped, waited};
 use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
@@ -40,6 +40,10 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     let begin = row.next_at.map_or(now, |at| if at == row.at { row.at - lead } else { at });
     if !waited(inner, begin, nudged).await {
         return Ok(None);
+    }
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    if let Some(overtaken) = overtaken(inner, row, &content).await? {
+        return stepped(inner, row, overtaken).await;
     }
     if let Some(left) = inner.pauses.left(&row.account, What::Post.of(row), inner.clock.mono()) {
         return paused(inner, row, left).await;
@@ -213,8 +217,8 @@ pub fn bad_credential(account: &crate::core::accounts::AccountId, said: &Words) 
     ]
 }
 
-/// Asks whether the credential works, unless that was seen within the hour.
-async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
+/// Asks whether the credential works, and is this account's, unless that was seen within the hour.
+pub async fn good_credential(inner: &Inner, row: &Delivery, means: &Means) -> Result<(), Failure> {
     if let Some(seen) = seen_credential(inner, row) {
         return seen;
     }

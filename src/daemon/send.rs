@@ -15,7 +15,7 @@ use super::barrier::{self, Barrier, Passed};
 use super::lane::{self, Leaving};
 use super::memory::Claimed;
 use super::pauses::{Asker, What};
-use super::prepare::{Means, bad_credential, picture, prepare, use_of};
+use super::prepare::{Means, bad_credential, good_credential, picture, prepare, use_of};
 use super::{Inner, StepError, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Priority, Timing};
@@ -131,6 +131,20 @@ pub fn is_expired(row: &Delivery, now: Time) -> bool {
     row.expires_at.is_some_and(|e| e <= now)
 }
 
+/// Of what a repeat missed only the newest goes: one that is late, and a later one has come, is left out.
+pub async fn overtaken(inner: &Arc<Inner>, row: &Delivery, content: &Content) -> Result<Option<Event>, StepError> {
+    let now = inner.clock.now();
+    let is_late = row.at + inner.config().settings.publish.grace < now;
+    if !matches!(content.body.timing, Timing::Repeat(_)) || !is_late {
+        return Ok(None);
+    }
+    let is_overtaken = inner.ledger.is_overtaken(row, now).await.map_err(StepError::Ledger)?;
+    if is_overtaken {
+        inner.metrics.missed();
+    }
+    Ok(is_overtaken.then_some(Event::Overtaken))
+}
+
 /// Its account, or its platform, has to wait for so long.
 pub async fn paused(inner: &Arc<Inner>, row: &Delivery, left: Duration) -> Driven {
     // Times are kept in whole microseconds: so that then it is over.
@@ -226,6 +240,9 @@ pub fn hour_of(row: &Delivery, content: &Content) -> Option<Time> {
 
 pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    if let Some(why) = unproved(inner, row).await {
+        return stepped(inner, row, Event::Unprepared(why)).await;
+    }
     let slot = row.next_at.unwrap_or(row.at);
     let slot = hour_of(row, &content).map_or(slot, |hour| slot.max(hour));
     // Five seconds ahead, or later by whole seconds for what was claimed late: all of a release meet at one of these.
@@ -246,6 +263,12 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     if is_expired(row, slot) {
         inner.metrics.missed();
         return stepped(inner, row, Event::Expired).await;
+    }
+    if let Some(overtaken) = overtaken(inner, row, &content).await? {
+        return stepped(inner, row, overtaken).await;
+    }
+    if let Some(why) = unproved(inner, row).await {
+        return stepped(inner, row, Event::Unprepared(why)).await;
     }
     match verdict_of(inner, row, &content, slot) {
         Verdict::Go => {}
@@ -280,6 +303,20 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
             postponed(inner, row, until, why).await
         }
     }
+}
+
+/// Why the account's secret cannot be relied on: it was given anew since this was prepared, by a reload or before a start,
+/// and does not work or is another account's. An emergency asks nobody.
+async fn unproved(inner: &Inner, row: &Delivery) -> Option<Words> {
+    let was_just_asked = row.state == State::Scheduled;
+    if row.priority == Priority::Emergency || was_just_asked || inner.memory.credential(&row.account).is_some() {
+        return None;
+    }
+    let proved = match Means::there(inner, row) {
+        Ok(means) => good_credential(inner, row, &means).await,
+        Err(failure) => Err(failure),
+    };
+    proved.err().map(|failure| failure.words().clone())
 }
 
 /// One `HEAD` without a token opens the connection this delivery will use; whether it succeeds changes nothing.

@@ -11,7 +11,7 @@ use super::answers::{self, Fate, Persons, Pruning, Trouble};
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
-use crate::core::change::{AnnouncementRow, End};
+use crate::core::change::{AnnouncementRow, End, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, State};
 use crate::core::plan::Prune;
 use crate::input::Fault;
@@ -86,10 +86,13 @@ pub fn announcement_state(announced: &Announced, now: Time, prune: Option<&Prune
     // A repeat is as its next occurrence is, or as its last one was.
     let next = announced.occurrences.iter().find(|o| o.release > now && occurrence_state(&o.counts) == Fate::Scheduled);
     let last = announced.occurrences.iter().rev().find(|o| o.release <= now);
-    match (last.filter(|o| occurrence_state(&o.counts) == Fate::Releasing), next, last) {
+    let state = match (last.filter(|o| occurrence_state(&o.counts) == Fate::Releasing), next, last) {
         (Some(o), _, _) | (None, Some(o), _) | (None, None, Some(o)) => occurrence_state(&o.counts),
         _ => announced.occurrences.last().map_or(Fate::Expired, |o| occurrence_state(&o.counts)),
-    }
+    };
+    // What a person took down has nothing in its place.
+    let is_persons = announced.row.withdrawn.as_ref().is_some_and(|by| matches!(by, Withdrawal::Person(_)));
+    if state == Fate::Superseded && is_persons { Fate::Cancelled } else { state }
 }
 
 impl answers::Occurrence {

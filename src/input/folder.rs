@@ -147,6 +147,7 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
             let safe = shown(&path.display().to_string());
             let said = words!("{safe} 不是普通文件，略过", "{safe} is not a regular file and is passed over");
             reading.faults.push(Source::new(safe, "").fault(0..0, "not_a_file", said));
+            reading.desired.unread_files.insert(name);
         }
         if files.len() > MOST_FILES {
             gone(reading, format!("> {MOST_FILES} files"));

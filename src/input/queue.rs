@@ -114,11 +114,13 @@ fn entry(source: &Arc<Source>, name: &str, node: &Node, broken: bool, context: &
             id_span: node.at("id").span.clone(),
             supersedes_span: node.get("supersedes").map(|n| n.span.clone()),
         }),
-        _ => {
-            if let Some(id) = node.get("id").and_then(Node::as_text) {
+        _ => match node.get("id").and_then(Node::as_text) {
+            Some(id) if values::id(id).is_ok() => {
                 read.standing.insert(AnnouncementId::from(id));
             }
-        }
+            // Nobody can tell which announcement of this file it was.
+            _ => read.unread = true,
+        },
     }
 }
 
@@ -196,11 +198,19 @@ impl Reader<'_> {
         };
         match &raw.id {
             None => {
-                // The span of a whole entry is too much to point at: its first line is enough.
-                if self.node.get("id").is_none() {
-                    let start = self.node.span.start;
-                    let said = Words::new("没有 `id`", "there is no `id`");
-                    self.faults.push(self.source.fault(start..start + 1, "missing", said).hint(hint()));
+                match self.node.get("id").map(|node| &node.kind) {
+                    // The span of a whole entry is too much to point at: its first line is enough.
+                    None => {
+                        let start = self.node.span.start;
+                        let said = Words::new("没有 `id`", "there is no `id`");
+                        self.faults.push(self.source.fault(start..start + 1, "missing", said).hint(hint()));
+                    }
+                    Some(Kind::Null) => {
+                        let said = Words::new("`id` 没有值", "the `id` has no value");
+                        self.push("id", "missing", said).hint = Some(hint());
+                    }
+                    // What it is instead has its own fault.
+                    Some(_) => {}
                 }
                 None
             }

@@ -50,26 +50,20 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
 /// An occurrence, and how many of its deliveries stand where.
 fn counted(db: &Connection, occurrence: &str, release: i64, is_stopped: bool) -> Sql<KnownOccurrence> {
     let release_at = from_micros(release);
-    let mut known = KnownOccurrence { release: release_at, is_stopped, pending: 0, persons: 0, ended: 0, out: 0 };
-    let rows: Vec<(String, u32, u32)> = list(
+    let mut known = KnownOccurrence { release: release_at, is_stopped, pending: 0, ended: 0, out: 0 };
+    let rows: Vec<(String, u32)> = list(
         db,
-        "SELECT state, count(*), sum(at > $1) FROM deliveries INDEXED BY deliveries_state WHERE occurrence = $2
-         GROUP BY state",
-        params![release, occurrence],
-        |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+        "SELECT state, count(*) FROM deliveries INDEXED BY deliveries_state WHERE occurrence = $1 GROUP BY state",
+        [occurrence],
+        |r| Ok((r.get(0)?, r.get(1)?)),
     )?;
-    for (state, count, moved) in rows {
+    for (state, count) in rows {
         let state = State::parse(&state).ok_or_else(|| rows::odd(0, "an unknown state"))?;
         // Of these the state alone does not say whether they were sent, or tried.
         let untried = match state {
             State::Failed | State::Unknown => untried(db, occurrence, state)?,
             _ => 0,
         };
-        match state {
-            State::Held => known.persons += count,
-            State::Scheduled | State::Ready => known.persons += moved,
-            _ => {}
-        }
         match state {
             State::Cancelled | State::Expired => known.ended += count,
             State::Failed => known.ended += untried,

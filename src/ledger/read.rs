@@ -147,6 +147,13 @@ pub fn overdue(db: &Connection, now: Time) -> Sql<Vec<Delivery>> {
     Ok(found)
 }
 
+pub fn is_overtaken(db: &Connection, of: &AnnouncementId, account: &AccountId, at: Time, now: Time) -> Sql<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_announcement
+        WHERE announcement = $1 AND account = $2 AND at > $3 AND at <= $4 AND desired = 0
+        AND state IN ('scheduled', 'ready', 'sending', 'retrying', 'unknown', 'accepted', 'published'))";
+    db.prepare_cached(sql)?.query_row(params![of.0, account.0, micros(at), micros(now)], |r| r.get(0))
+}
+
 /// A body is what its name says, or it is none: nobody has signed off what a disk has made of it.
 pub fn content(db: &Connection, hash: &str) -> Sql<Option<Content>> {
     let mut statement = db.prepare_cached("SELECT body FROM contents WHERE hash = $1")?;

@@ -279,6 +279,11 @@ impl Ledger for Sqlite {
         self.read(move |db| read::waiting(db, came)).await
     }
 
+    async fn is_overtaken(&self, row: &Delivery, now: Time) -> Result<bool, LedgerError> {
+        let (announcement, account, at) = (row.announcement.clone(), row.account.clone(), row.at);
+        self.read(move |db| read::is_overtaken(db, &announcement, &account, at, now)).await
+    }
+
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError> {
         self.read(move |db| read::overdue(db, now)).await
     }

@@ -47,6 +47,9 @@ macro_rules! passed_on {
             async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
                 self.ledger.meta(key).await
             }
+            async fn is_overtaken(&self, row: &Delivery, now: Time) -> Result<bool, LedgerError> {
+                self.ledger.is_overtaken(row, now).await
+            }
             fn follow(&self, follower: Arc<dyn Follower>) {
                 self.ledger.follow(follower);
             }

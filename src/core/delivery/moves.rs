@@ -327,7 +327,14 @@ impl Delivery {
 
     /// Whether absence may be believed after a doubt of this length.
     pub(super) fn is_long_enough(&self, waited: Waited, policy: &Policy) -> bool {
-        self.one_look || policy.read_back.settle.is_some_and(|settle| waited >= settle)
+        self.one_look || policy.read_back.settle.is_some_and(|settle| waited >= settle) && !self.may_be_taken_back()
+    }
+
+    /// The ledger is older than it was: what it has forgotten may be that this emergency was false, and was taken down.
+    /// A timeline shows nothing of that, so a person has to say that it goes.
+    fn may_be_taken_back(&self) -> bool {
+        let is_behind = self.doubted.is_some() && !self.one_look;
+        is_behind && self.state == State::Unknown && self.priority == Priority::Emergency
     }
 
     /// Whether the queue still decides about it: nobody but the queue has stopped it.

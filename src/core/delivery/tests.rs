@@ -108,6 +108,7 @@ fn events() -> Vec<Event> {
         edited("h2"),
         withdrawn(Desired::Removed, Cause::Person),
         Event::Expired,
+        Event::Overtaken,
         Event::Armed { slot: now(), baseline: None },
         Event::Postponed { until: now(), why: why() },
         Event::GateClosed { cause: Cause::Hold, until: None, expires_at: None, why: why() },
@@ -364,6 +365,11 @@ fn a_doubted_row_is_never_armed_and_one_look_without_it_releases_it() {
     let behind = after(&delivery(State::Ready), Event::Doubted { why: why(), one_look: false });
     assert_eq!(after(&behind, absent(0)).state, State::Unknown);
     assert_eq!(after(&behind, absent(60)).state, State::Scheduled);
+    // And what it has forgotten may be that an emergency was false: a person has to say that it goes.
+    let emergency = Delivery { priority: Priority::Emergency, ..behind };
+    let waits = after(&emergency, absent(24 * 3600));
+    assert_eq!((waits.state, waits.needs_person), (State::Unknown, true));
+    assert_eq!(after(&waits, Event::SettledNotPublished).state, State::Scheduled);
 }
 
 #[test]

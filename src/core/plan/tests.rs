@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::announcement::{Body, Content, Priority, Repeat};
+use crate::core::announcement::{Body, Content, Priority};
 
 const NOW: &str = "2026-11-24T00:00:00Z";
 
@@ -43,11 +43,6 @@ fn at(id: &str, text: &str, hours: i64) -> Announcement {
     announcement(id, text, Timing::At(now() + TimeDelta::hours(hours)))
 }
 
-fn daily(id: &str) -> Announcement {
-    let repeat = Repeat { cron: "0 8 * * *".to_owned(), from: None, until: None, skip: BTreeSet::new() };
-    announcement(id, "早安", Timing::Repeat(repeat))
-}
-
 fn desired(list: &[Announcement]) -> Desired {
     let announcements = list.iter().map(|a| (a.id.clone(), a.clone())).collect();
     Desired { announcements, ..Desired::default() }
@@ -71,7 +66,7 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
         ended: None,
         version: 1,
     };
-    let occurrence = KnownOccurrence { release, is_stopped: false, pending, persons: 0, ended, out };
+    let occurrence = KnownOccurrence { release, is_stopped: false, pending, ended, out };
     let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), occurrence)]);
     KnownAnnouncement { row, occurrences, superseded: BTreeSet::new() }
 }
@@ -173,23 +168,6 @@ fn what_a_person_cancelled_does_not_come_back_and_what_the_queue_did_does() {
         planned(&desired(&[a]), &known(vec![was]), None).actions.as_slice(),
         [Action::Put { is_new: false, .. }]
     ));
-}
-
-#[test]
-fn r10_of_missed_occurrences_only_the_newest_goes() {
-    let a = daily("m");
-    let mut was = known_as(&a, now(), 0, 0, 0);
-    was.row.planned_to = Some(now() - TimeDelta::minutes(30));
-    was.occurrences = [(-3, 1), (-2, 1), (-1, 1)]
-        .map(|(h, pending)| {
-            let release = now() + TimeDelta::hours(h);
-            let id = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
-            (id, KnownOccurrence { release, is_stopped: false, pending, persons: 0, ended: 0, out: 0 })
-        })
-        .into();
-    let plan = planned(&desired(&[a]), &known(vec![was]), None);
-    let missed: Vec<_> = plan.actions.iter().filter(|a| matches!(a, Action::Missed(o) if o.len() == 2)).collect();
-    assert_eq!(missed.len(), 1, "{:?}", plan.actions);
 }
 
 #[test]

@@ -148,14 +148,22 @@ impl Inner {
 
     /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
     async fn nothing_to_correct(&self, id: &str, family: &Family) -> Result<Words, ActError> {
-        let mut said = None;
+        let (mut said, mut is_taken_down) = (None, false);
         for row in family.later(Part::Correction) {
-            let rows = self.rows_of([&row.id].into_iter()).await?;
-            if rows.iter().any(|d| !matches!(d.state, State::Cancelled | State::Expired | State::Failed)) {
-                said = Some(&row.id);
+            for d in self.rows_of([&row.id].into_iter()).await? {
+                match d.state {
+                    State::Cancelled | State::Expired | State::Failed => {}
+                    State::Deleted => is_taken_down = true,
+                    _ if d.desired == Desired::Removed => is_taken_down = true,
+                    _ => said = Some(&row.id),
+                }
             }
         }
         Ok(match said {
+            None if is_taken_down => words!(
+                "`{id}` 没有挂着的地方，它的更正也撤下了；还要说什么，请另发一条：fabu urgent “…”",
+                "`{id}` stands nowhere any more, and its correction was taken down too; to say more, send a post of its own: fabu urgent TEXT"
+            ),
             Some(by) => words!(
                 "`{id}` 已由 `{by}` 更正；要改口：fabu correct {by} “…”",
                 "`{id}` was corrected by `{by}`; to say something else: fabu correct {by} TEXT"
@@ -265,7 +273,7 @@ impl Inner {
             root: family.root.clone(),
             rows: family.rows.iter().filter(|row| row.id != named.id).cloned().collect(),
         };
-        whereabouts.without(&self.spoken(&others, part).await?);
+        whereabouts.without(&self.told_already(&others, part).await?);
         if closed.dry_run {
             // Shown is who would be told now, and not who might have it by the time it is asked for.
             whereabouts.coming.clear();

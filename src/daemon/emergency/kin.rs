@@ -63,6 +63,8 @@ impl Whereabouts {
             let there = match row.state {
                 State::Published | State::Accepted => &mut found.carry,
                 State::Sending | State::Unknown => &mut found.uncertain,
+                // A later word that waits to know whether what it is about is there: so it may be there.
+                State::Held if row.cause == Some(Cause::Undecided) => &mut found.uncertain,
                 State::Scheduled | State::Ready | State::Retrying => &mut found.coming,
                 _ => continue,
             };
@@ -195,6 +197,18 @@ impl Inner {
             }
         }
         Ok(spoken)
+    }
+
+    /// Accounts that need no such last words any more, and the posts they were told of: an account is told once, and after
+    /// a correction there is nothing to clear.
+    pub(super) async fn told_already(&self, family: &Family, part: Part) -> Result<PostsOn, LedgerError> {
+        let mut told = self.spoken(family, Part::Correction).await?;
+        if part == Part::AllClear {
+            for (account, posts) in self.spoken(family, Part::AllClear).await? {
+                told.entry(account).or_default().extend(posts);
+            }
+        }
+        Ok(told)
     }
 
     /// What follows from an emergency is named after it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::kin::{PostsOn, Whereabouts, hold_name, reason_of, root_of};
+use super::kin::{Whereabouts, hold_name, reason_of, root_of};
 use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -126,19 +126,13 @@ impl Inner {
     }
 
     /// Accounts that were told by another post what this one is to tell them, of each post they carry of those it is
-    /// about: an account is told once, and after a correction there is nothing to clear.
+    /// about.
     async fn said_already(&self, row: &AnnouncementRow, body: &Body) -> Result<BTreeSet<AccountId>, ActError> {
         let closing = body.follows.as_ref().filter(|f| matches!(f.part, Part::Correction | Part::AllClear));
         let Some(follows) = closing else { return Ok(BTreeSet::new()) };
         let mut family = self.family(row).await?;
         family.rows.retain(|other| other.id != row.id);
-        let mut told = match follows.part {
-            Part::AllClear => self.spoken(&family, Part::AllClear).await?,
-            _ => PostsOn::new(),
-        };
-        for (account, posts) in self.spoken(&family, Part::Correction).await? {
-            told.entry(account).or_default().extend(posts);
-        }
+        let mut told = self.told_already(&family, follows.part).await?;
         let carried = Whereabouts::of(self.rows_of(follows.posts.iter()).await?).on_each();
         told.retain(|account, posts| carried.get(account).is_none_or(|carried| carried.is_subset(posts)));
         Ok(told.into_keys().collect())
