@@ -493,3 +493,33 @@ fn r52_a_correction_that_was_taken_down_is_not_named_as_the_word_that_stands() {
         }
     });
 }
+
+/// An all-clear that waits to know where the warning is has nothing to say once that warning is called false.
+#[test]
+fn r52_a_correction_takes_the_place_of_last_words_that_wait() {
+    for first in ["all-clear", "correct"] {
+        simulate(async {
+            let city = City::new(START, 24, "");
+            let daemon = city.start().await;
+            faults(
+                &city,
+                json!([
+                    { "behaviour": "reset_after", "operation": "post", "platform": "sina", "account": "sina:shanghai", "times": 2 },
+                    { "behaviour": "proxy_page", "operation": "timeline", "platform": "sina", "account": "sina:shanghai" },
+                ]),
+            );
+            let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(2).await;
+            let newer = sent(&daemon, to("shanghai", update(&id, "【洪水】水位上涨。", Level::Yellow))).await;
+            city.sleep(2).await;
+            closed(&daemon, &newer, first).await;
+            city.sleep(2).await;
+            closed(&daemon, &id, "correct").await;
+            faults(&city, json!([]));
+            city.sleep(4 * 3600).await;
+            let on_it = city.posts().into_keys().filter(|(account, _)| account == "sina:shanghai");
+            let on_it: Vec<String> = on_it.map(|(_, text)| text).collect();
+            assert!(on_it.len() == 1 && on_it[0].starts_with("【更正】"), "{first}: {on_it:?}");
+        });
+    }
+}

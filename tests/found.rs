@@ -631,13 +631,13 @@ fn what_is_ready_does_not_go_with_a_secret_that_is_another_accounts() {
     for restarts in [false, true] {
         simulate(async {
             let city = City::new(START, 31, "");
-            city.save(
-                "a.yaml",
-                "announcements:\n  - {id: a, text: 浦东通知, at: 2026-11-24 08:10, to: [\"sina:shanghai/pudong\"]}\n",
-            );
+            let one = |n: usize| {
+                format!("  - {{id: a{n}, text: 浦东通知{n}, at: 2026-11-24 08:10, to: [\"sina:shanghai/pudong\"]}}\n")
+            };
+            city.save("a.yaml", &format!("announcements:\n{}{}{}", one(1), one(2), one(3)));
             let mut daemon = city.start().await;
             city.sleep(575).await;
-            assert_eq!(in_state(&all(&daemon).await, State::Ready), 1);
+            assert_eq!(in_state(&all(&daemon).await, State::Ready), 3);
             let file = city.path().join("accounts.yaml");
             let good = std::fs::read_to_string(&file).unwrap();
             std::fs::write(&file, good.replace("T_SINA_SHANGHAI_PUDONG\"", "T_SINA_SHANGHAI_METRO\"")).unwrap();
@@ -652,12 +652,43 @@ fn what_is_ready_does_not_go_with_a_secret_that_is_another_accounts() {
             std::fs::write(&file, good).unwrap();
             daemon.inner.reload_config().await;
             // Where it was given up by then, a person tries it again.
-            drop(daemon.inner.retry(&person(1000), "a", None).await);
+            for id in ["a1", "a2", "a3"] {
+                drop(daemon.inner.retry(&person(1000), id, None).await);
+            }
             city.sleep(1200).await;
             let rows = all(&daemon).await;
-            assert_eq!(in_state(&rows, State::Published), 1, "{rows:?}");
+            assert_eq!(in_state(&rows, State::Published), 3, "{rows:?}");
             let posts: Vec<String> = city.posts().into_keys().map(|(account, _)| account).collect();
-            assert_eq!(posts, ["sina:shanghai/pudong"]);
+            assert_eq!(posts, ["sina:shanghai/pudong"; 3]);
         });
     }
+}
+
+/// Its timeline would be another account's: that it shows nothing says nothing.
+#[test]
+fn r08_what_is_in_doubt_is_not_looked_for_with_the_secret_of_another_account() {
+    simulate(async {
+        let city = City::new(START, 32, "");
+        let daemon = city.start().await;
+        let lost =
+            json!({ "behaviour": "reset_after", "operation": "post", "account": "sina:shanghai/pudong", "times": 1 });
+        let blind = json!({ "behaviour": "proxy_page", "operation": "timeline", "account": "sina:shanghai/pudong" });
+        support::duty::faults(&city, json!([lost, blind]));
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 浦东通知, to: [\"sina:shanghai/pudong\"]}\n");
+        daemon.inner.rescan_now().await;
+        city.sleep(5).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Unknown), 1);
+        let file = city.path().join("accounts.yaml");
+        let good = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, good.replace("T_SINA_SHANGHAI_PUDONG\"", "T_SINA_SHANGHAI_METRO\"")).unwrap();
+        daemon.inner.reload_config().await;
+        support::duty::faults(&city, json!([]));
+        city.sleep(1200).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Unknown), 1, "{:?}", all(&daemon).await);
+        std::fs::write(&file, good).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(4 * 3600).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), 1, "{:?}", all(&daemon).await);
+        assert_eq!(city.sandbox.posts().len(), 1);
+    });
 }

@@ -223,6 +223,34 @@ fn r11_of_what_a_repeat_missed_only_the_newest_goes() {
 }
 
 #[test]
+fn r11_what_a_person_lets_go_of_a_repeat_is_overtaken_by_nothing() {
+    simulate(async {
+        let city = City::new(START, 17, "");
+        let text = "announcements:\n  - {id: rep, text: 每分, repeat: \"* * * * *\", until: 2026-11-24 08:04, to: [\"xinmin:shanghai\"]}\n";
+        city.save("a.yaml", text);
+        let daemon = city.start().await;
+        support::duty::hold(&daemon, Duration::from_secs(300)).await;
+        city.sleep(330).await;
+        let held: Vec<String> = all(&daemon)
+            .await
+            .into_iter()
+            .filter(|d| d.state == State::Held)
+            .map(|d| d.occurrence.to_string())
+            .collect();
+        assert!(held.len() >= 3, "{:?}", counted(&all(&daemon).await));
+        city.sandbox.set_faults(vec![support::fault(json!({ "behaviour": "unreachable", "platform": "xinmin" }))]);
+        for occurrence in &held {
+            daemon.inner.unhold(&support::duty::person(1000), Some(occurrence)).await.unwrap();
+            city.sleep(1).await;
+        }
+        city.sleep(120).await;
+        city.sandbox.set_faults(Vec::new());
+        city.sleep(1200).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Published), held.len(), "{:?}", counted(&all(&daemon).await));
+    });
+}
+
+#[test]
 fn r11_while_a_platform_is_down_the_hours_of_a_repeat_do_not_pile_up() {
     simulate(async {
         let city = City::new(START, 16, "");

@@ -441,9 +441,9 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
         }
         (Unknown | Accepted, Event::TurnedDown(class, why)) => row.end(Failed, Some(class), why),
 
-        (Scheduled | Ready | Sending | Retrying | Held, Event::Doubted { why, one_look }) => {
+        (Scheduled | Ready | Sending | Retrying | Held | Unknown, Event::Doubted { why, one_look }) => {
             row.doubted = Some(before.content.clone());
-            row.one_look = one_look && before.state != Sending;
+            row.one_look = one_look && !matches!(before.state, Sending | Unknown);
             if before.state != Held {
                 doubt_in = Some(row.doubt(why, Duration::ZERO, now, policy));
                 row.next_at = Some(now);

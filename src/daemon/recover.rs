@@ -55,6 +55,14 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
         ),
     };
     let mut due = inner.ledger.overdue(now).await?;
+    if !is_whole {
+        // Nor does it know what became of emergencies since: of those in doubt, and of those whose hour is to come.
+        let mut emergencies = inner.ledger.emergencies_waiting().await?;
+        emergencies.retain(|d| d.state != State::Held && d.at > now);
+        let in_doubt = inner.ledger.in_state(State::Unknown, crate::clock::from_micros(i64::MAX)).await?;
+        emergencies.extend(in_doubt.into_iter().filter(|d| d.priority == Priority::Emergency));
+        due.extend(emergencies);
+    }
     due.retain(|_| !crate::planted("start_without_doubt"));
     write(inner, due, |_| Event::Doubted { why: why(), one_look: is_whole }).await?;
     // An emergency over the socket was asked for before now, whatever the clock shows: it was put back meanwhile.

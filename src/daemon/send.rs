@@ -309,7 +309,8 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
 /// and does not work or is another account's. An emergency asks nobody.
 async fn unproved(inner: &Inner, row: &Delivery) -> Option<Words> {
     let was_just_asked = row.state == State::Scheduled;
-    if row.priority == Priority::Emergency || was_just_asked || inner.memory.credential(&row.account).is_some() {
+    let is_known_good = inner.memory.credential(&row.account).is_some_and(|(_, bad)| bad.is_none());
+    if row.priority == Priority::Emergency || was_just_asked || is_known_good {
         return None;
     }
     let proved = match Means::there(inner, row) {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::emergency::overtaken;
 use super::memory::Claimed;
 use super::pauses::What;
-use super::prepare::{Means, key};
+use super::prepare::{Means, good_credential, key};
 use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
 use super::{Inner, StepError};
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority, Timing};
@@ -86,6 +86,10 @@ fn claimed(inner: &Inner, row: &Delivery, event: Event) -> (Event, Option<Claime
 
 /// Reads the account's timeline for a delivery. Returns the event it makes, and the changes it means for others.
 pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result<(Event, Vec<Change>), StepError> {
+    // With another account's credential it would be that one's timeline, and show truly that there is nothing.
+    if let Err(Failure::Credential(_, why) | Failure::Astray(why)) = good_credential(inner, row, means).await {
+        return Ok((Event::Unseen { why, waited: inner.memory.waited(row.id) }, Vec::new()));
+    }
     let turn = inner.looking(&row.account);
     let _turn = turn.lock().await;
     // The read can show only posts that were there when it began.

@@ -242,7 +242,8 @@ pub trait Ledger: Send + Sync {
     /// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and what is to be sent and
     /// whose instant had come by `came`.
     async fn waiting(&self, came: Time) -> Result<Vec<Delivery>, LedgerError>;
-    /// Whether a later delivery of its announcement to its account has come by `now`, and goes or has gone.
+    /// Whether a later delivery of its announcement to its account has come by `now`, and goes or has gone. Nothing
+    /// overtakes one that a person let go at another instant than its occurrence's.
     async fn is_overtaken(&self, row: &Delivery, now: Time) -> Result<bool, LedgerError>;
     /// Deliveries that are to be sent and whose instant is over.
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError>;

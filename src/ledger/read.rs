@@ -147,11 +147,13 @@ pub fn overdue(db: &Connection, now: Time) -> Sql<Vec<Delivery>> {
     Ok(found)
 }
 
-pub fn is_overtaken(db: &Connection, of: &AnnouncementId, account: &AccountId, at: Time, now: Time) -> Sql<bool> {
+pub fn is_overtaken(db: &Connection, row: &Delivery, now: Time) -> Sql<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_announcement
         WHERE announcement = $1 AND account = $2 AND at > $3 AND at <= $4 AND desired = 0
-        AND state IN ('scheduled', 'ready', 'sending', 'retrying', 'unknown', 'accepted', 'published'))";
-    db.prepare_cached(sql)?.query_row(params![of.0, account.0, micros(at), micros(now)], |r| r.get(0))
+        AND state IN ('scheduled', 'ready', 'sending', 'retrying', 'unknown', 'accepted', 'published'))
+        AND EXISTS (SELECT 1 FROM occurrences WHERE id = $5 AND release >= $3)";
+    let values = params![row.announcement.0, row.account.0, micros(row.at), micros(now), row.occurrence.0];
+    db.prepare_cached(sql)?.query_row(values, |r| r.get(0))
 }
 
 /// A body is what its name says, or it is none: nobody has signed off what a disk has made of it.

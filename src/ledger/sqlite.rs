@@ -280,8 +280,8 @@ impl Ledger for Sqlite {
     }
 
     async fn is_overtaken(&self, row: &Delivery, now: Time) -> Result<bool, LedgerError> {
-        let (announcement, account, at) = (row.announcement.clone(), row.account.clone(), row.at);
-        self.read(move |db| read::is_overtaken(db, &announcement, &account, at, now)).await
+        let row = row.clone();
+        self.read(move |db| read::is_overtaken(db, &row, now)).await
     }
 
     async fn overdue(&self, now: Time) -> Result<Vec<Delivery>, LedgerError> {

@@ -89,8 +89,9 @@ impl Mastodon {
 
     /// The account's id on the server, asked for once.
     async fn id(&self, call: &Call<'_>) -> Result<String, Failure> {
-        let learnt = self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(&call.account.id).cloned();
-        let known = learnt.or_else(|| call.account.further.get("id").cloned()).or_else(|| call.account.uid.clone());
+        let learnt = || self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(&call.account.id).cloned();
+        let given = call.account.further.get("id").or(call.account.uid.as_ref()).cloned();
+        let known = given.or_else(learnt);
         match known {
             Some(id) => Ok(id),
             None => self.verify(call).await,

@@ -698,6 +698,10 @@ impl People {
         let rows = crate::support::all(daemon).await;
         let lost = rows.iter().filter(|d| matches!(d.state, State::Unknown | State::Accepted));
         let lost = lost.filter(|d| d.account.platform() != "sina" && !world.closed.contains(d.account.as_str()));
+        // A timeline that was seen to hide, and on which nothing stands by now that is known, is a person's to read.
+        let hid =
+            |d: &Delivery| d.reason.as_ref().is_some_and(|why| why.en.starts_with("this timeline was seen to hide"));
+        let lost = lost.filter(|d| !(d.needs_person && hid(d)));
         lost.map(|d| format!("{} {} was found by nobody: {:?} {:?}", d.occurrence, d.account, d.state, d.reason))
             .collect()
     }

@@ -200,7 +200,12 @@ impl Delivery {
                 (Outcome::Unclear, Some(self.doubt(why, Duration::ZERO, now, policy)))
             }
             // The platform may still be at work on it until the request's own deadline.
-            Failure::Unclear(_) | Failure::Astray(_) => (Outcome::Unclear, Some(self.doubt(why, left, now, policy))),
+            Failure::Unclear(_) => (Outcome::Unclear, Some(self.doubt(why, left, now, policy))),
+            Failure::Astray(_) => {
+                let doubt_in = self.doubt(why, left, now, policy);
+                self.class = Some(Class::Credential);
+                (Outcome::Unclear, Some(doubt_in))
+            }
         }
     }
 
@@ -327,14 +332,17 @@ impl Delivery {
 
     /// Whether absence may be believed after a doubt of this length.
     pub(super) fn is_long_enough(&self, waited: Waited, policy: &Policy) -> bool {
-        self.one_look || policy.read_back.settle.is_some_and(|settle| waited >= settle) && !self.may_be_taken_back()
+        self.one_look || policy.read_back.settle.is_some_and(|settle| waited >= settle) && !self.is_a_persons()
     }
 
-    /// The ledger is older than it was: what it has forgotten may be that this emergency was false, and was taken down.
-    /// A timeline shows nothing of that, so a person has to say that it goes.
-    fn may_be_taken_back(&self) -> bool {
+    /// Whether absence proves nothing, however long it lasts. The ledger is older than it was, and what it has forgotten
+    /// may be that this emergency was false and was taken down: no timeline shows that. Or its platform has said that
+    /// it made the post another account's: then it is not looked for where it stands.
+    fn is_a_persons(&self) -> bool {
         let is_behind = self.doubted.is_some() && !self.one_look;
-        is_behind && self.state == State::Unknown && self.priority == Priority::Emergency
+        let may_be_false = is_behind && self.priority == Priority::Emergency && self.desired == Desired::Published;
+        let is_astray = self.class == Some(Class::Credential);
+        self.state == State::Unknown && (may_be_false || is_astray)
     }
 
     /// Whether the queue still decides about it: nobody but the queue has stopped it.

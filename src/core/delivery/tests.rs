@@ -370,6 +370,24 @@ fn a_doubted_row_is_never_armed_and_one_look_without_it_releases_it() {
     let waits = after(&emergency, absent(24 * 3600));
     assert_eq!((waits.state, waits.needs_person), (State::Unknown, true));
     assert_eq!(after(&waits, Event::SettledNotPublished).state, State::Scheduled);
+    let stopped = Delivery { desired: Desired::Stopped, ..waits };
+    assert_eq!(after(&stopped, absent(60)).state, State::Cancelled, "a person has said that it does not");
+    // Also one that was in doubt already, whose post may have been found and taken down since.
+    let in_doubt = Delivery { attempt: 1, priority: Priority::Emergency, ..delivery(State::Unknown) };
+    let behind = after(&in_doubt, Event::Doubted { why: why(), one_look: false });
+    assert_eq!(after(&behind, absent(24 * 3600)).state, State::Unknown);
+}
+
+#[test]
+fn a_post_that_was_made_another_accounts_is_not_called_absent_where_it_does_not_stand() {
+    let sending = Delivery { attempt: 1, ..delivery(State::Sending) };
+    let answer = Err(Failure::Astray(why()));
+    let astray = after(&sending, Event::Answered { attempt: 1, begun: now(), left: Duration::ZERO, answer });
+    for desired in [Desired::Published, Desired::Stopped, Desired::Removed] {
+        let row = after(&Delivery { desired, ..astray.clone() }, absent(24 * 3600));
+        assert_eq!((row.state, row.needs_person), (State::Unknown, true), "{desired:?}");
+    }
+    assert_eq!(after(&astray, Event::SettledNotPublished).state, State::Retrying, "unless a person says so");
 }
 
 #[test]

@@ -343,6 +343,23 @@ impl Inner {
         open.map(|post| Change::Ended(post.id.clone(), Some(ended.clone()))).collect()
     }
 
+    /// An emergency without those of its last words that speak of more than this one does.
+    async fn covered(&self, family: &Family, by: &Follows) -> Result<Family, LedgerError> {
+        let mut covered = Family { root: family.root.clone(), rows: Vec::new() };
+        for row in &family.rows {
+            let content = self.content(&row.content).await?;
+            let speaks_of_more = content
+                .body
+                .follows
+                .as_ref()
+                .is_some_and(|f| f.part == Part::Correction && !f.posts.iter().all(|post| by.posts.contains(post)));
+            if !speaks_of_more {
+                covered.rows.push(row.clone());
+            }
+        }
+        Ok(covered)
+    }
+
     /// The changes that an emergency's post makes to what was said before when all its persons have given their word.
     pub(super) async fn consequences(
         &self,
@@ -360,6 +377,13 @@ impl Inner {
                 let why = words!("由 {by} 更正", "corrected by {by}");
                 let mut changes = vec![stop(&about, Desired::Removed, Cause::Corrected, why)];
                 changes.extend(self.ended(&about, End::Corrected, by));
+                // What was false is not cleared too, and is corrected once.
+                changes.extend(overtaken(
+                    &self.covered(&family, follows).await?,
+                    id,
+                    &[Part::AllClear, Part::Correction],
+                    None,
+                ));
                 changes
             }
             Part::AllClear => {
