@@ -99,7 +99,7 @@ impl Far {
         match row["state"].as_str().unwrap_or("") {
             "published" => Far::There,
             "failed" | "expired" | "cancelled" | "deleted" => Far::Cannot,
-            // What is still looked for decides whether it goes.
+            // Its post is still looked for, and that decides whether it goes.
             "held" if row["cause"] == "undecided" && row["needs_person"] != true => Far::Under,
             "unknown" | "held" if row["next_at"].is_null() => Far::Cannot,
             _ if row["needs_person"] == true => Far::Cannot,
@@ -148,7 +148,7 @@ mod tests {
         }
         let undecided = json!({ "state": "held", "cause": "undecided", "next_at": null, "needs_person": false });
         assert_eq!(Far::of(&undecided), Far::Under, "what it is about is looked for");
-        // What is out is out, also where something else of it is a person's to do.
+        // A published one is there, also where something else of it is a person's to do.
         assert_eq!(Far::of(&json!({ "state": "published", "needs_person": true })), Far::There);
     }
 }

@@ -125,8 +125,10 @@ pub struct Account {
 impl Account {
     /// Whether a platform that knows this account would take the other for it too.
     pub fn is_known_as(&self, other: &Account) -> bool {
-        let secret = |account: &Account| account.secret.as_ref().map(|secret| secret.expose().to_owned());
-        secret(self) == secret(other) && self.uid == other.uid && self.further == other.further
+        let (secret, others) = (self.secret.as_ref(), other.secret.as_ref());
+        secret.map(Secret::expose) == others.map(Secret::expose)
+            && self.uid == other.uid
+            && self.further == other.further
     }
 }
 

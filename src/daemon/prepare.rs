@@ -11,7 +11,9 @@ use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
 use super::pauses::What;
-use super::send::{Driven, is_expired, note_failure, outcome_name, overtaken, paused, publish, stepped, waited};
+use super::send::{
+    Driven, is_expired, is_overtaken, missed, note_failure, outcome_name, paused, publish, stepped, waited,
+};
 use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
@@ -32,8 +34,7 @@ const SEEN_BAD: Duration = Duration::from_secs(600);
 pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let now = inner.clock.now();
     if is_expired(row, now) {
-        inner.metrics.missed();
-        return stepped(inner, row, Event::Expired).await;
+        return missed(inner, row, Event::Expired).await;
     }
     // Until it is first tried `next_at` is the release itself; after a failure it is the next try.
     let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
@@ -42,8 +43,8 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         return Ok(None);
     }
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
-    if let Some(overtaken) = overtaken(inner, row, &content).await? {
-        return stepped(inner, row, overtaken).await;
+    if is_overtaken(inner, row, &content).await? {
+        return missed(inner, row, Event::Overtaken).await;
     }
     if let Some(left) = inner.pauses.left(&row.account, What::Post.of(row), inner.clock.mono()) {
         return paused(inner, row, left).await;

@@ -132,17 +132,19 @@ pub fn is_expired(row: &Delivery, now: Time) -> bool {
 }
 
 /// Of what a repeat missed only the newest goes: one that is late, and a later one has come, is left out.
-pub async fn overtaken(inner: &Arc<Inner>, row: &Delivery, content: &Content) -> Result<Option<Event>, StepError> {
+pub async fn is_overtaken(inner: &Inner, row: &Delivery, content: &Content) -> Result<bool, StepError> {
     let now = inner.clock.now();
     let is_late = row.at + inner.config().settings.publish.grace < now;
     if !matches!(content.body.timing, Timing::Repeat(_)) || !is_late {
-        return Ok(None);
+        return Ok(false);
     }
-    let is_overtaken = inner.ledger.is_overtaken(row, now).await.map_err(StepError::Ledger)?;
-    if is_overtaken {
-        inner.metrics.missed();
-    }
-    Ok(is_overtaken.then_some(Event::Overtaken))
+    inner.ledger.is_overtaken(row, now).await.map_err(StepError::Ledger)
+}
+
+/// It is too late for this delivery: it expires, or was overtaken.
+pub async fn missed(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
+    inner.metrics.missed();
+    stepped(inner, row, event).await
 }
 
 /// Its account, or its platform, has to wait for so long.
@@ -261,12 +263,12 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     // A clock that was stepped back must not send before the hour.
     let slot = slot.max(now);
     if is_expired(row, slot) {
-        inner.metrics.missed();
-        return stepped(inner, row, Event::Expired).await;
+        return missed(inner, row, Event::Expired).await;
     }
-    if let Some(overtaken) = overtaken(inner, row, &content).await? {
-        return stepped(inner, row, overtaken).await;
+    if is_overtaken(inner, row, &content).await? {
+        return missed(inner, row, Event::Overtaken).await;
     }
+    // Its secret may have been given anew while it waited for this instant.
     if let Some(why) = unproved(inner, row).await {
         return stepped(inner, row, Event::Unprepared(why)).await;
     }

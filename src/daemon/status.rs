@@ -90,7 +90,7 @@ pub fn announcement_state(announced: &Announced, now: Time, prune: Option<&Prune
         (Some(o), _, _) | (None, Some(o), _) | (None, None, Some(o)) => occurrence_state(&o.counts),
         _ => announced.occurrences.last().map_or(Fate::Expired, |o| occurrence_state(&o.counts)),
     };
-    // What a person took down has nothing in its place.
+    // Nothing takes the place of a post that a person took down.
     let is_persons = announced.row.withdrawn.as_ref().is_some_and(|by| matches!(by, Withdrawal::Person(_)));
     if state == Fate::Superseded && is_persons { Fate::Cancelled } else { state }
 }

@@ -209,7 +209,7 @@ impl Reader<'_> {
                         let said = Words::new("`id` 没有值", "the `id` has no value");
                         self.push("id", "missing", said).hint = Some(hint());
                     }
-                    // What it is instead has its own fault.
+                    // A value of another kind has its own fault.
                     Some(_) => {}
                 }
                 None

@@ -78,10 +78,6 @@ fn deliveries_from(table: &str, condition: &str) -> String {
     format!("SELECT id, {columns} FROM {table} WHERE {condition} ORDER BY id")
 }
 
-fn delivery_list(db: &Connection, sql: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<Delivery>> {
-    list(db, sql, params_from_iter(values), rows::delivery)
-}
-
 pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
     let columns = &*rows::DELIVERY;
     let mut statement = db.prepare_cached(&format!("SELECT id, {columns} FROM deliveries WHERE id = $1"))?;
@@ -93,23 +89,24 @@ pub fn load(db: &Connection, ids: &[DeliveryId]) -> Sql<Vec<Delivery>> {
 }
 
 pub fn of_occurrence(db: &Connection, id: &OccurrenceId) -> Sql<Vec<Delivery>> {
-    delivery_list(db, &deliveries_where("occurrence = $1"), &[Box::new(id.0.clone())])
+    list(db, &deliveries_where("occurrence = $1"), [&id.0], rows::delivery)
 }
 
 pub fn in_state(db: &Connection, state: State, before: Time) -> Sql<Vec<Delivery>> {
     let sql = deliveries_by("deliveries_unsettled", &format!("state = '{}' AND at <= $1", state.as_str()));
-    delivery_list(db, &sql, &[Box::new(micros(before))])
+    list(db, &sql, [micros(before)], rows::delivery)
 }
 
 pub fn standing(db: &Connection) -> Sql<Vec<Delivery>> {
-    delivery_list(db, &deliveries_by("deliveries_taken_down", "state = 'published' AND next_at IS NOT NULL"), &[])
+    let sql = deliveries_by("deliveries_taken_down", "state = 'published' AND next_at IS NOT NULL");
+    list(db, &sql, [], rows::delivery)
 }
 
 /// Found by the index of what comes up: of routine there may be a hundred thousand rows beside them.
 pub fn emergencies_waiting(db: &Connection) -> Sql<Vec<Delivery>> {
     let states = "state IN ('scheduled', 'ready', 'held', 'retrying')";
     let sql = deliveries_by("deliveries_due", &format!("priority = $1 AND next_at IS NOT NULL AND {states}"));
-    delivery_list(db, &sql, &[Box::new(rows::priority_number(Priority::Emergency))])
+    list(db, &sql, [rows::priority_number(Priority::Emergency)], rows::delivery)
 }
 
 /// Deliveries that wait for a length of time: to be tried again, looked for, taken down; and those to be sent, or on
@@ -137,7 +134,7 @@ fn pending(db: &Connection, came: Time) -> Sql<Vec<Delivery>> {
         "occurrence IN (SELECT o.id FROM occurrences o WHERE o.release <= $1 AND o.id IN ({PENDING}))
          AND state IN ('scheduled', 'ready', 'held') AND at <= $1"
     );
-    delivery_list(db, &deliveries_by("deliveries_state", &condition), &[Box::new(micros(came))])
+    list(db, &deliveries_by("deliveries_state", &condition), [micros(came)], rows::delivery)
 }
 
 /// Deliveries that are to be sent and whose instant is over.

@@ -27,7 +27,7 @@ pub async fn asked(daemon: &Daemon, uid: u32, urgent: Urgent) -> Value {
     daemon.inner.urgent(&person(uid), urgent, &[]).await.unwrap()
 }
 
-/// One that two persons sent, where it needs them; its id.
+/// The id of an urgent post, sent by two persons where it needs them.
 pub async fn sent(daemon: &Daemon, urgent: Urgent) -> String {
     let answer = asked(daemon, 1000, urgent).await;
     if answer["state"] == "awaiting_confirm" {

@@ -150,11 +150,10 @@ impl Inner {
     async fn nothing_to_correct(&self, id: &str, family: &Family) -> Result<Words, ActError> {
         let (mut said, mut is_taken_down) = (None, false);
         for row in family.later(Part::Correction) {
-            for d in self.rows_of([&row.id].into_iter()).await? {
+            for d in self.deliveries_named(row.id.as_str()).await? {
                 match d.state {
                     State::Cancelled | State::Expired | State::Failed => {}
-                    State::Deleted => is_taken_down = true,
-                    _ if d.desired == Desired::Removed => is_taken_down = true,
+                    _ if d.state == State::Deleted || d.desired == Desired::Removed => is_taken_down = true,
                     _ => said = Some(&row.id),
                 }
             }
@@ -377,7 +376,7 @@ impl Inner {
                 let why = words!("由 {by} 更正", "corrected by {by}");
                 let mut changes = vec![stop(&about, Desired::Removed, Cause::Corrected, why)];
                 changes.extend(self.ended(&about, End::Corrected, by));
-                // What was false is not cleared too, and is corrected once.
+                // A false warning is not cleared too, and is corrected once.
                 changes.extend(overtaken(
                     &self.covered(&family, follows).await?,
                     id,

@@ -192,7 +192,7 @@ impl Inner {
             };
             let content = self.content(&row.content).await?;
             let Some(about) = content.body.follows.as_ref() else { continue };
-            for delivery in self.rows_of([&row.id].into_iter()).await?.into_iter().filter(lives) {
+            for delivery in self.deliveries_named(row.id.as_str()).await?.into_iter().filter(lives) {
                 spoken.entry(delivery.account).or_default().extend(about.posts.iter().cloned());
             }
         }
