@@ -2,12 +2,12 @@
 //!
 //! So many at once and no more, so many of one platform, emergencies before all others and beyond every bound.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Inner, lock, recover, send};
@@ -64,7 +64,10 @@ impl InHand {
     fn by_platform(&self) -> BTreeMap<PlatformName, usize> {
         let mut count = BTreeMap::new();
         for platform in self.platforms.values() {
-            *count.entry(platform.clone()).or_default() += 1;
+            match count.get_mut(platform) {
+                Some(n) => *n += 1,
+                None => drop(count.insert(platform.clone(), 1)),
+            }
         }
         count
     }
@@ -89,13 +92,55 @@ impl InHand {
     }
 }
 
-/// Deliveries being driven, each with its turn.
-pub(super) type Driving = JoinSet<Driven>;
-pub(super) type Driven = (DeliveryId, u64, Result<(), tokio::task::JoinError>);
+/// Deliveries being driven, each in a task of its own, so that a panic costs this delivery only.
+#[derive(Default)]
+pub(super) struct Driving {
+    tasks: JoinSet<()>,
+    whose: HashMap<tokio::task::Id, (DeliveryId, u64)>,
+}
+
+/// A delivery that is driven no longer.
+pub(super) struct Driven {
+    id: DeliveryId,
+    turn: u64,
+    has_panicked: bool,
+}
+
+impl Driving {
+    pub(super) fn spawn(&mut self, id: DeliveryId, turn: u64, driven: impl Future<Output = ()> + Send + 'static) {
+        // Boxed: a task's future is moved several times before it runs.
+        let task = self.tasks.spawn(Box::pin(driven)).id();
+        self.whose.insert(task, (id, turn));
+    }
+
+    /// The next that has ended; `None` when there are none.
+    pub(super) async fn next(&mut self) -> Option<Driven> {
+        let ended = self.tasks.join_next_with_id().await?;
+        Some(self.named(ended))
+    }
+
+    fn next_now(&mut self) -> Option<Driven> {
+        let ended = self.tasks.try_join_next_with_id()?;
+        Some(self.named(ended))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    fn named(&mut self, ended: Result<(tokio::task::Id, ()), JoinError>) -> Driven {
+        let (task, has_panicked) = match ended {
+            Ok((task, ())) => (task, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        let (id, turn) = self.whose.remove(&task).expect("each task was put down with its delivery");
+        Driven { id, turn, has_panicked }
+    }
+}
 
 /// The loop: what is due is claimed, driven, and let go.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let mut driving: Driving = JoinSet::new();
+    let mut driving = Driving::default();
     let mut seen = 0;
     let mut wait = LONGEST_WAIT;
     let mut is_urged = false;
@@ -112,8 +157,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
             let horizon = inner.clock.now() + lead;
             for (row, hand) in claim(&inner, horizon, has_emergency).await {
-                let driven = send::drive(inner.clone(), row.clone(), hand.nudged, None);
-                spawn(&mut driving, row.id, hand.turn, driven);
+                driving.spawn(row.id, hand.turn, send::drive(inner.clone(), row, hand.nudged, None));
             }
             let next = inner.ledger.next_due(horizon).await.ok().flatten();
             wait = next.map_or(LONGEST_WAIT, |at| {
@@ -125,9 +169,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => break,
             () = inner.urged.notified() => is_urged = true,
             () = inner.woken.notified() => {}
-            Some(done) = driving.join_next(), if !driving.is_empty() => {
+            Some(done) = driving.next(), if !driving.is_empty() => {
                 finished(&inner, done).await;
-                while let Some(done) = driving.try_join_next() {
+                while let Some(done) = driving.next_now() {
                     finished(&inner, done).await;
                 }
             }
@@ -143,7 +187,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         }
     }
     // Requests in flight are awaited: each is bounded by its own time-out.
-    while let Some(done) = driving.join_next().await {
+    while let Some(done) = driving.next().await {
         finished(&inner, done).await;
     }
 }
@@ -210,23 +254,8 @@ async fn claim(inner: &Arc<Inner>, horizon: Time, has_emergency: bool) -> Vec<(D
     }
 }
 
-/// Drives a delivery that is in hand, in a task of its own, so that a panic costs this delivery only.
-pub(super) fn spawn(
-    driving: &mut Driving,
-    id: DeliveryId,
-    turn: u64,
-    driven: impl Future<Output = ()> + Send + 'static,
-) {
-    driving.spawn(async move {
-        let mut own = JoinSet::new();
-        own.spawn(driven);
-        (id, turn, own.join_next().await.unwrap_or(Ok(())))
-    });
-}
-
-pub(super) async fn finished(inner: &Arc<Inner>, done: Result<Driven, tokio::task::JoinError>) {
-    let Ok((id, turn, result)) = done else { return };
-    if result.is_err_and(|e| e.is_panic()) {
+pub(super) async fn finished(inner: &Arc<Inner>, Driven { id, turn, has_panicked }: Driven) {
+    if has_panicked {
         recover::panicked(inner, id).await;
     }
     lock(&inner.in_hand).let_go(id, turn);

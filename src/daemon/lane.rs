@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::hands::{Driving, Hand, finished, spawn};
+use super::hands::{Driving, Hand, finished};
 use super::memory::Reserved;
 use super::pauses::What;
 use super::prepare::{self, Means, use_of};
@@ -219,14 +219,14 @@ impl Inner {
 
 /// Sends what was armed with its emergency's own commit, and prepares what waits for a word.
 pub(super) async fn run(inner: Arc<Inner>, mut asked: Errands) {
-    let mut driving: Driving = JoinSet::new();
+    let mut driving = Driving::default();
     let mut preparing: JoinSet<()> = JoinSet::new();
     let start = |driving: &mut Driving, preparing: &mut JoinSet<()>, errands: Vec<Errand>| {
         for errand in errands {
             match errand {
                 Errand::Send(Launch { row, hand, leaving }) => {
                     let id = row.id;
-                    spawn(driving, id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
+                    driving.spawn(id, hand.turn, send::drive(inner.clone(), row, hand.nudged, Some(leaving)));
                 }
                 Errand::Prepare(row) => drop(preparing.spawn(prepare::meanwhile(inner.clone(), row))),
             }
@@ -237,7 +237,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut asked: Errands) {
             biased;
             () = inner.stop.cancelled() => break,
             Some(errands) = asked.recv() => start(&mut driving, &mut preparing, errands),
-            Some(done) = driving.join_next(), if !driving.is_empty() => finished(&inner, done).await,
+            Some(done) = driving.next(), if !driving.is_empty() => finished(&inner, done).await,
             Some(_) = preparing.join_next(), if !preparing.is_empty() => {}
         }
     }
@@ -248,7 +248,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut asked: Errands) {
         let sends = errands.into_iter().filter(|errand| matches!(errand, Errand::Send(_))).collect();
         start(&mut driving, &mut preparing, sends);
     }
-    while let Some(done) = driving.join_next().await {
+    while let Some(done) = driving.next().await {
         finished(&inner, done).await;
     }
 }
