@@ -330,3 +330,61 @@ fn a_cancel_of_several_emergencies_is_refused_and_says_what_to_do() {
         assert_eq!(standing(&city, "【解除】"), 0);
     });
 }
+
+/// Two messages, or a message and a person's act, on their way at once: each is decided on what the other has done.
+#[test]
+fn r52_of_what_is_on_its_way_at_once_the_older_word_does_not_come_last() {
+    let about = |id: &'static str, kind: &'static str, at: &'static str| {
+        let references =
+            "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>";
+        let sent = "<sent>2026-11-24T07:59:00+08:00";
+        [("<identifier>a-1", id), ("<msgType>Alert", kind), ("<scope>Public</scope>", references), (sent, at)]
+    };
+    let update = about("<identifier>a-2", "<msgType>Update", "<sent>2026-11-24T08:01:00+08:00");
+    let cancel = about("<identifier>a-3", "<msgType>Cancel", "<sent>2026-11-24T08:02:00+08:00");
+    for seed in 20..24 {
+        simulate(async {
+            let city = city(seed);
+            let daemon = city.start().await;
+            sent(&daemon, &[]).await.unwrap();
+            city.sleep(180).await;
+            let (over, older) = tokio::join!(sent(&daemon, &cancel), sent(&daemon, &update));
+            city.sleep(60).await;
+            assert!(over.is_ok(), "{over:?}");
+            assert_eq!(standing(&city, "雨停了"), 10, "{older:?}");
+        });
+        simulate(async {
+            let city = city(seed);
+            let daemon = city.start().await;
+            let id = sent(&daemon, &[]).await.unwrap()["id"].as_str().unwrap().to_owned();
+            city.sleep(180).await;
+            let officer = person(1000);
+            let correct = daemon.inner.correct(&officer, &id, fabu::daemon::emergency::Closed::default());
+            let (corrected, older) = tokio::join!(correct, sent(&daemon, &update));
+            city.sleep(60).await;
+            assert!(corrected.is_ok(), "{corrected:?}");
+            assert_eq!((standing(&city, "没有暴雨"), standing(&city, "注意防范")), (10, 0), "{older:?}");
+        });
+        // The alert waits for its turn, and its cancel comes.
+        simulate(async {
+            let city = city(seed);
+            let daemon = city.start().await;
+            city.sleep(180).await;
+            let (taken, over) = tokio::join!(sent(&daemon, &[]), sent(&daemon, &cancel));
+            city.sleep(60).await;
+            assert!(taken.is_err() || over.is_ok(), "{taken:?} {over:?}");
+        });
+        // The same one by two ways gets one answer.
+        simulate(async {
+            let city = city(seed);
+            let daemon = city.start().await;
+            let by_key = |key: &str| {
+                let key = Key { key: key.to_owned(), hash: "1".to_owned() };
+                let inner = daemon.inner.clone();
+                async move { inner.alert(&person(1000), alert(&[]), false, Some(key)).await }
+            };
+            let (one, other) = tokio::join!(by_key("one"), by_key("other"));
+            assert_eq!(one.unwrap(), other.unwrap());
+        });
+    }
+}

@@ -18,7 +18,6 @@ use crate::core::words::{Words, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Delivery, Held, HoldOver, Holding, Page, Unheld};
-use crate::daemon::holds::accounts_of;
 use crate::input::values;
 
 type Answer<T> = Result<axum::Json<T>, Problem>;
@@ -57,12 +56,12 @@ pub async fn begin(
         (true, false) => Some(Choice { to: vec!["**".to_owned()], except }),
         (false, _) => Some(Choice { to, except }),
     };
-    let accounts = named.as_ref().map(|named| accounts_of(&inner.config(), named)).transpose()?;
     let local = now.with_timezone(&inner.config().settings.zone);
     let id = format!("hold-{}-{:04x}", local.format("%Y%m%d-%H%M%S"), inner.clock.random() & 0xffff);
     let actor = peer.actor();
     let owner = actor.to_string();
-    let hold = Hold { id, reason, until, accounts, named, owner, begun: now, post: None, ended: None, version: 1 };
+    let hold =
+        Hold { id, reason, until, accounts: None, named, owner, begun: now, post: None, ended: None, version: 1 };
     Ok(axum::Json(inner.hold(&actor, hold).await?))
 }
 

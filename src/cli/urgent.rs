@@ -275,6 +275,16 @@ pub fn show(config: &Path, tried: &Value, what: &Words, voice: Voice) {
             words!("  取代 {old}：新的发出后逐个账号撤下", "  takes the place of {old}, which goes account by account");
         voice.note(voice.say(&said).to_owned());
     }
+    let reopened = match tried["reopens"].as_str() {
+        Some("corrected") => {
+            Some(Words::new("  此前已更正：由此再度生效", "  it was corrected: with this it is in force again"))
+        }
+        Some(_) => Some(Words::new("  此前已解除：由此再度生效", "  it was over: with this it is in force again")),
+        None => None,
+    };
+    if let Some(said) = reopened {
+        voice.note(voice.paint(BAD, voice.say(&said)));
+    }
     for (field, label) in
         [("correction", voice.pick("备好的更正", "correction")), ("all_clear", voice.pick("备好的解除", "all-clear"))]
     {

@@ -146,6 +146,14 @@ pub struct Body {
     pub closing: Option<Closing>,
 }
 
+/// How an emergency's post has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    AllClear,
+    Corrected,
+}
+
 /// A later word of an emergency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Follows {
@@ -154,6 +162,10 @@ pub struct Follows {
     pub part: Part,
     /// Its posts that this one replaces, corrects or clears, account by account.
     pub posts: BTreeSet<AnnouncementId>,
+    /// Of an update: how the emergency had ended that goes on with it. So whoever was shown the one is not taken to have
+    /// asked for the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reopens: Option<End>,
 }
 
 /// What a later word is to its emergency.

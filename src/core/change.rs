@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Time;
 use super::accounts::AccountId;
-use super::announcement::{AnnouncementId, Content, ContentHash, OccurrenceId, Part, Priority};
+use super::announcement::{AnnouncementId, Content, ContentHash, End, OccurrenceId, Part, Priority};
 use super::delivery::{Cause, Delivery, DeliveryId, Step, Stop};
 use super::gate::Hold;
 use super::words::Words;
@@ -104,13 +104,6 @@ pub struct Ended {
     pub by: String,
     #[schema(value_type = chrono::DateTime<chrono::Utc>)]
     pub at: Time,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    AllClear,
-    Corrected,
 }
 
 /// Closing figures of a release, in milliseconds; whole-second sends count as late beyond `grace`.

@@ -186,8 +186,15 @@ impl Gate {
     /// An announcement is as this row says now. What was agreed to is void once it is not in force any more, also when it
     /// comes back: then it is asked for anew.
     pub fn in_force(&mut self, row: &AnnouncementRow) {
-        if row.priority == Priority::Emergency && !crate::planted("old_word_counts") {
-            self.confirmed.retain(|(id, content), _| *id != row.id || row.agreed() == Some(content));
+        if row.priority == Priority::Emergency {
+            self.agreed(&row.id, row.agreed());
+        }
+    }
+
+    /// Of what was agreed to about an announcement only this content is in force, or nothing.
+    pub fn agreed(&mut self, about: &AnnouncementId, in_force: Option<&ContentHash>) {
+        if !crate::planted("old_word_counts") {
+            self.confirmed.retain(|(id, content), _| id != about || in_force == Some(content));
         }
     }
 

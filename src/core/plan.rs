@@ -167,8 +167,10 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
         None => false,
     };
     let content = announcement.content.hash();
-    if content == row.content && !is_back {
-        if is_repeat(announcement) {
+    // Corrected, or over: no edit and no account that is opened sends any more of it.
+    let is_over = row.ended.is_some();
+    if is_over || content == row.content && !is_back {
+        if is_repeat(announcement) && !is_over {
             return carry_on(announcement, known, now, rules).into_iter().collect();
         }
         let moved = row.file != announcement.file;

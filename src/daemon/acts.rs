@@ -15,7 +15,7 @@ use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
-use crate::core::change::{Actor, AnnouncementRow, Change, End, Note, Withdrawal};
+use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
 use crate::core::words::{Words, shown, words};
 use crate::ledger::{Filter, LedgerError};
@@ -259,10 +259,7 @@ impl Inner {
             return Ok(BTreeMap::new());
         }
         if let Some(ended) = &row.ended {
-            return Err(ActError::Conflict(match ended.how {
-                End::Corrected => words!("`{id}` 已更正，不再发送", "`{id}` was corrected; it is not sent again"),
-                End::AllClear => words!("`{id}` 已解除，不再发送", "`{id}` is over; it is not sent again"),
-            }));
+            return Err(ActError::Conflict(super::emergency::not_sent_again(id, ended.how)));
         }
         let content = self.content(&row.content).await?;
         let needed = self.config().settings.emergency.persons(&content.body);
@@ -315,7 +312,8 @@ impl Inner {
         match config {
             Some(mut config) if same_place(&config) => {
                 config.keep_templates(&self.config());
-                if let Err(error) = self.hold_what_is_named(&config).await {
+                let accounts = config.city.accounts.len();
+                if let Err(error) = self.with_its_holds(config).await {
                     tracing::error!(%error, "the ledger does not take what is to be held: the old configuration stays in force");
                     let said = Words::new(
                         "账本写不进，静默不能扩到新账号；旧配置继续有效，请再试",
@@ -323,8 +321,7 @@ impl Inner {
                     );
                     return self.reject("ledger", said);
                 }
-                tracing::info!(accounts = config.city.accounts.len(), "the configuration was read again");
-                self.replace_config(config);
+                tracing::info!(accounts, "the configuration was read again");
                 let mut state = lock(&self.state);
                 state.config_faults = faults;
                 state.rejected.clear();

@@ -46,6 +46,10 @@ impl Inner {
     ) -> Result<Value, ActError> {
         let id = name(&alert.reference());
         let drill = self.config().drill;
+        // Whether it is the newest word is decided in its turn: another message, or a person's act, may be on its way.
+        let goes_out = !dry_run && alert.kind != MsgType::Cancel;
+        let _place = goes_out.then(|| self.leaving());
+        let turn = self.deciding.lock().await;
         if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
             return Ok(answer);
         }
@@ -94,7 +98,8 @@ impl Inner {
                 let urgent = self.of_alert(&alert, &id, now, dry_run).await?;
                 // Under its own name too: who has it from elsewhere, without the key, gets the same answer.
                 let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
-                self.urgent(by, urgent, &keys).await
+                let (urgent, wording) = self.worded(urgent)?;
+                self.taken(by, urgent, wording, &keys).await
             }
             MsgType::Cancel => {
                 self.highest_of(&alert)?;
@@ -110,16 +115,12 @@ impl Inner {
                 self.is_newer(&alert, &cancelled).await?;
                 self.is_of_one(&alert).await?;
                 let closed = Closed { text: None, dry_run, shown: None };
-                match dry_run {
-                    true => {
-                        let would = self.all_clear(by, &cancelled, closed, &[]).await?;
-                        Ok(json!(CancelPreview { dry_run: true, all_clear: cancelled, would }))
-                    }
-                    false => {
-                        let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
-                        self.all_clear(by, &cancelled, closed, &keys).await
-                    }
+                if dry_run {
+                    let would = self.all_cleared(by, &cancelled, closed, &[], turn).await?;
+                    return Ok(json!(CancelPreview { dry_run: true, all_clear: cancelled, would }));
                 }
+                let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
+                self.all_cleared(by, &cancelled, closed, &keys, turn).await
             }
             MsgType::Ack | MsgType::Error => {
                 let kind = alert.kind.as_str();

@@ -36,13 +36,13 @@ use crate::ledger::LedgerError;
 pub use closing::Closed;
 pub(crate) use closing::overtaken;
 pub(crate) use tried::quoted;
-use tried::{Tried, invalid};
+use tried::{Tried, Wording, invalid};
+pub(crate) use word::not_sent_again;
 
-/// Names that are made for one emergency before it is given up.
-const NAMES: u32 = 5;
 /// A request asked again within this time gets the answer it got (R47).
 const ANSWERS_LAST: TimeDelta = TimeDelta::hours(24);
-/// How often a word is given anew when what it is for has changed while it was read.
+/// How often an act is decided anew when what it was decided on has changed before its commit: the name that was made for
+/// it is another's, or its emergency's hold was given another end.
 const READ_AGAIN: u32 = 10;
 
 /// An urgent post as it was asked for, its fields read and its words not tried yet.
@@ -92,22 +92,33 @@ impl Inner {
         let (urgent, wording) = self.worded(urgent)?;
         // A slow disk under the pictures keeps nobody else's emergency waiting.
         let urgent = Urgent { read: self.pictures(&urgent.images, urgent.dry_run).await?, ..urgent };
-        let accounts = match urgent.to.is_empty() {
-            true => {
-                return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
-            }
-            false => accounts_of(&self.config(), &Choice { to: urgent.to.clone(), except: urgent.except.clone() })?,
-        };
         if urgent.dry_run {
-            let tried = self.tried(by, &urgent, accounts, wording).await?;
-            return Ok(json!(self.preview(&tried).await?));
+            return self.taken(by, urgent, wording, keys).await;
         }
-        // Routine begins nothing from here on, until this one's last request has left.
         let _place = self.leaving();
         let _turn = self.deciding.lock().await;
         // The same request may have been taken while this one waited for its turn.
         if let Some(answer) = self.answered_before(by, keys.first()).await? {
             return Ok(answer);
+        }
+        self.taken(by, urgent, wording, keys).await
+    }
+
+    /// An urgent post with its words and pictures, in its turn; or a look at what would go, which needs none.
+    pub(super) async fn taken(
+        self: &Arc<Self>,
+        by: &Actor,
+        urgent: Urgent,
+        wording: Wording,
+        keys: &[Key],
+    ) -> Result<Value, ActError> {
+        if urgent.to.is_empty() {
+            return Err(invalid("to", Words::new("没有 `to`：发给谁？", "there is no `to`: who is to get it?")));
+        }
+        let accounts = accounts_of(&self.config(), &Choice { to: urgent.to.clone(), except: urgent.except.clone() })?;
+        if urgent.dry_run {
+            let tried = self.tried(by, &urgent, accounts, wording).await?;
+            return Ok(json!(self.preview(&tried).await?));
         }
         let mut tries = 0;
         loop {
@@ -116,8 +127,7 @@ impl Inner {
                 return Err(closing::changed("content_hash"));
             }
             match self.take(by, tried, urgent.source.as_deref(), Vec::new(), keys).await {
-                // The name that was made for it is another's: a new one is made.
-                Err(ActError::Ledger(LedgerError::Conflict)) if urgent.id.is_none() && tries < NAMES => tries += 1,
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
                 done => return Ok(json!(done?)),
             }
         }
@@ -158,6 +168,7 @@ impl Inner {
             content_hash: tried.content.hash(),
             hold,
             supersedes: body.supersedes.clone(),
+            reopens: body.follows.as_ref().and_then(|f| f.reopens),
             persons: config.settings.emergency.persons(body),
             closing: body.closing.clone(),
         })

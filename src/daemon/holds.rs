@@ -55,6 +55,14 @@ pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<Ac
 }
 
 impl Inner {
+    /// A configuration comes in force, and no hold begins between its accounts being held and its being there.
+    pub(crate) async fn with_its_holds(&self, config: Config) -> Result<(), LedgerError> {
+        let _turn = self.naming.lock().await;
+        self.hold_what_is_named(&config).await?;
+        self.replace_config(config);
+        Ok(())
+    }
+
     /// The accounts of a configuration that is to be in force: those that are meant by the name of a hold that stands
     /// are held before anything can be sent to them.
     pub(crate) async fn hold_what_is_named(&self, config: &Config) -> Result<(), LedgerError> {
@@ -78,9 +86,15 @@ impl Inner {
         }
     }
 
-    /// Begins a hold. When it returns nothing of routine begins any more.
+    /// Begins a hold, of the accounts that its selectors mean. When it returns nothing of routine begins any more.
     pub async fn hold(self: &Arc<Self>, by: &Actor, hold: Hold) -> Result<Holding, ActError> {
-        self.commit(by, vec![Change::Hold(hold.clone())]).await?;
+        let hold = {
+            let _turn = self.naming.lock().await;
+            let accounts = hold.named.as_ref().map(|named| accounts_of(&self.config(), named)).transpose()?;
+            let hold = Hold { accounts, ..hold };
+            self.commit(by, vec![Change::Hold(hold.clone())]).await?;
+            hold
+        };
         tracing::warn!(hold = hold.id, reason = hold.reason, "routine is held");
         self.quiet().await;
         self.kept_by(&hold).await
@@ -129,13 +143,18 @@ impl Inner {
 
     /// Deliveries that no hold keeps back any more go on, or begin to wait for a person's review.
     pub(crate) async fn after_hold(self: &Arc<Self>) -> Result<usize, ActError> {
+        self.after_holds(self.config().settings.emergency.resume).await
+    }
+
+    /// The same, and whether they go on by themselves.
+    pub(crate) async fn after_holds(self: &Arc<Self>, resume: bool) -> Result<usize, ActError> {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;
         let contents = self.contents_of(&rows).await?;
         let decide = |row: &Delivery| {
             let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
             match verdict_of(self, row, content, now) {
-                Verdict::Go if config.settings.emergency.resume => {
+                Verdict::Go if resume => {
                     let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
                     Some(Event::GateOpen { at: now, expires_at })
                 }

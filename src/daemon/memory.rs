@@ -16,7 +16,7 @@ use super::steady::Steady;
 use crate::clock::{Clock, Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, ContentHash};
-use crate::core::change::Change;
+use crate::core::change::{Change, Withdrawal};
 use crate::core::delivery::{Delivery, DeliveryId, Outcome, State, Step};
 use crate::core::gate::{Asking, Gate, Hold, Person, Verdict};
 use crate::core::pacing::{Budgets, Calls, Use};
@@ -269,6 +269,7 @@ impl Follower for Memory {
                     lock(&self.accounts).entry(account.clone()).or_default().credential = seen;
                 }
                 Change::Announcement(row) => lock(&self.gate).in_force(row),
+                Change::Withdrawn(id, Withdrawal::Queue) => lock(&self.gate).agreed(id, None),
                 Change::Hold(hold) => lock(&self.gate).put(hold.clone()),
                 Change::HoldEnded { id, begun, .. } => lock(&self.gate).end(id, *begun, at),
                 Change::Confirmed { announcement, content, uid, name } => {

@@ -99,6 +99,8 @@ pub struct Inner {
     /// Whoever acts on an emergency looks at what was said before and then writes: one at a time, or a request
     /// repeated while the first is under way would be taken twice, and a word counted twice or not at all.
     deciding: tokio::sync::Mutex<()>,
+    /// A hold of named accounts, and a configuration with other accounts: one at a time, or the one misses the other's.
+    naming: tokio::sync::Mutex<()>,
     /// Occurrences of the queue's emergencies whose silence was looked after.
     silenced: Mutex<BTreeSet<OccurrenceId>>,
     /// Readings of the whole queue, or of all that is held, for those who only look.
@@ -148,6 +150,7 @@ impl Daemon {
             preparing: Mutex::default(),
             looking: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
+            naming: tokio::sync::Mutex::default(),
             silenced: Mutex::default(),
             looks: Semaphore::new(1),
             panics: Mutex::default(),

@@ -308,7 +308,11 @@ impl Planner {
     ) -> Result<bool, LedgerError> {
         let inner = &self.inner;
         let (content, config) = (&announcement.content, inner.config());
-        let existing = inner.ledger.of_occurrence(occurrence.clone()).await?;
+        // What is read for the first time has none.
+        let existing = match known {
+            Some(_) => inner.ledger.of_occurrence(occurrence.clone()).await?,
+            None => Vec::new(),
+        };
         if existing.iter().any(Delivery::has_begun) && !crate::planted("edit_splits_a_release") {
             return Ok(true);
         }

@@ -12,10 +12,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::json;
 
+use super::acts::ActError;
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
 use crate::core::announcement::{ContentHash, Priority, Timing};
-use crate::core::change::{Actor, Change, Note};
+use crate::core::change::{Actor, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
 use crate::ledger::{LedgerError, Trust};
@@ -71,6 +72,7 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     let contents = inner.contents_of(&ahead).await?;
     ahead.retain(|d| contents[&d.content].body.timing == Timing::Now);
     write(inner, ahead, |d| Event::ClockStepped { by: now - d.at, is_at_once: true }).await?;
+    holds_over(inner, is_whole).await?;
     // What waits for a word goes on being prepared for it.
     let mut waiting = inner.ledger.emergencies_waiting().await?;
     waiting.retain(|d| d.cause == Some(Cause::Confirmation) && d.next_at.is_some_and(|until| until > now));
@@ -80,6 +82,33 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     let body = json!({ "version": env!("CARGO_PKG_VERSION"), "sending": found });
     inner.ledger.commit(&Actor::Daemon, vec![Note::change("started", "daemon", body)]).await?;
     Ok(())
+}
+
+/// A hold ends in one commit, and what it kept back is looked at in others: the process may have ended in between. The
+/// same for an emergency that was cancelled and its hold.
+async fn holds_over(inner: &Arc<Inner>, is_whole: bool) -> Result<(), LedgerError> {
+    for hold in inner.holds() {
+        let Some(post) = &hold.post else { continue };
+        let rows = inner.deliveries_named(post.as_str()).await?;
+        let is_given_up = rows.iter().all(|d| matches!(d.state, State::Cancelled | State::Failed | State::Expired));
+        let row = inner.announced(post.as_str()).await?;
+        let cancelled = row.filter(|row| is_given_up && matches!(row.withdrawn, Some(Withdrawal::Person(_))));
+        if let Some(row) = cancelled
+            && let Some(over) = inner.hold_ending_with(&row).await?
+        {
+            inner.commit(&Actor::Daemon, vec![Change::end_of(&over)]).await?;
+        }
+    }
+    // Of a ledger that is older than its mark nobody knows whether what it holds went out since.
+    let resume = is_whole && inner.config().settings.emergency.resume;
+    match inner.after_holds(resume).await {
+        Err(ActError::Ledger(error)) => Err(error),
+        Err(error) => {
+            tracing::error!(error = error.words().en, "what a hold kept back was not looked at");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 async fn write(inner: &Inner, rows: Vec<Delivery>, event: impl Fn(&Delivery) -> Event) -> Result<(), LedgerError> {

@@ -14,7 +14,7 @@ use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Follows, Part};
 use crate::core::change::Change;
 use crate::core::delivery::{
-    Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, later_word, step, stopped,
+    Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, later_word, step, stopped, undecided,
 };
 use crate::core::words::Words;
 
@@ -78,14 +78,13 @@ fn said_in(db: &Connection, row: &Delivery) -> Result<Option<Follows>, LedgerErr
 fn added(delivery: &Delivery, there: Where) -> Option<Delivery> {
     match there {
         Where::There => Some(delivery.clone()),
+        // While it waits for a person's word nothing is decided: that word decides, by what is known then.
+        Where::Unknown if delivery.cause == Some(Cause::Confirmation) => Some(delivery.clone()),
         Where::Unknown => Some(Delivery {
             state: State::Held,
             cause: Some(Cause::Undecided),
             next_at: None,
-            reason: Some(Words::new(
-                "所指的那条是否已发，尚不清楚",
-                "it is not known yet whether the post it is about is out",
-            )),
+            reason: Some(undecided()),
             ..delivery.clone()
         }),
         Where::Nowhere => None,

@@ -15,7 +15,7 @@ use super::rows::{self, micros};
 use super::rules;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::Priority;
+use crate::core::announcement::{AnnouncementId, ContentHash, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, GENESIS, Note, Recorded, Seq, Withdrawal};
 use crate::core::delivery::{Cause, Class, Delivery, DeliveryId, Outcome, State, Step};
 use crate::core::gate::Hold;
@@ -155,6 +155,9 @@ fn one(
         Change::Withdrawn(id, by_whom) => {
             let sql = "UPDATE announcements SET withdrawn = $1, version = version + 1 WHERE id = $2";
             exec(db, sql, params![by_whom.as_str(), id.0])?;
+            if *by_whom == Withdrawal::Queue {
+                void_words(db, id, None)?;
+            }
         }
         Change::OccurrenceStopped(id, announcement, person) => {
             exec(db, "UPDATE occurrences SET stopped = $1 WHERE id = $2", params![person, id.0])?;
@@ -280,10 +283,18 @@ pub fn spend(db: &Connection, key: &str, window: i64, calls: u32) -> Result<(), 
     )
 }
 
+/// What persons agreed to is void, but for the content that is in force.
+fn void_words(db: &Connection, id: &AnnouncementId, agreed: Option<&ContentHash>) -> Result<(), LedgerError> {
+    if crate::planted("old_word_counts") {
+        return Ok(());
+    }
+    let sql = "DELETE FROM confirms WHERE announcement = $1 AND content IS NOT $2";
+    exec(db, sql, params![id.0, agreed.map(|content| &content.0)])
+}
+
 fn announcement(db: &Connection, row: &AnnouncementRow) -> Result<(), LedgerError> {
-    if row.priority == Priority::Emergency && !crate::planted("old_word_counts") {
-        let agreed = row.agreed().map(|content| &content.0);
-        exec(db, "DELETE FROM confirms WHERE announcement = $1 AND content IS NOT $2", params![row.id.0, agreed])?;
+    if row.priority == Priority::Emergency {
+        void_words(db, &row.id, row.agreed())?;
     }
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let columns: Vec<&str> = rows::ANNOUNCEMENT.split(", ").collect();

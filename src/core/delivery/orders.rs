@@ -99,6 +99,11 @@ pub enum Where {
     Nowhere,
 }
 
+/// Why a later word waits, whatever of that is asked.
+pub fn undecided() -> Words {
+    Words::new("所指的那条是否已发，尚不清楚", "it is not known yet whether the post it is about is out")
+}
+
 impl Delivery {
     /// Whether it has been sent, or may have been, or is being tried: its release has begun. (The ledger's query of what
     /// is known says the same.)

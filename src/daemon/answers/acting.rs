@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Fate, Persons};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Closing, ContentHash, Level};
+use crate::core::announcement::{AnnouncementId, Closing, ContentHash, End, Level};
 
 /// What a withdrawal did, in deliveries.
 #[derive(Serialize, ToSchema)]
@@ -149,6 +149,8 @@ pub struct Preview {
     pub content_hash: ContentHash,
     pub hold: Option<Holding>,
     pub supersedes: Option<AnnouncementId>,
+    /// How the emergency had ended that would go on with this.
+    pub reopens: Option<End>,
     pub persons: usize,
     pub closing: Option<Closing>,
 }

@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
 
 use super::kin::{Family, Whereabouts};
 use super::tried::{Tried, Wording, invalid, quoted};
-use super::{Key, NAMES, Urgent, answered_with};
+use super::{Key, READ_AGAIN, Urgent, answered_with};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Content, Follows, Part};
-use crate::core::change::{Actor, AnnouncementRow, Change, End, Ended, Note};
+use crate::core::announcement::{AnnouncementId, Content, End, Follows, Part};
+use crate::core::change::{Actor, AnnouncementRow, Change, Ended, Note};
 use crate::core::delivery::{Cause, Delivery, Desired, Reach, State, Stop};
 use crate::core::words::{Words, words};
 use crate::daemon::Inner;
@@ -68,7 +69,7 @@ impl Inner {
         let answer = loop {
             match self.corrected(by, id, closed).await {
                 // Its name was taken meanwhile: it gets another.
-                Err(ActError::Ledger(LedgerError::Conflict)) if tries < NAMES => tries += 1,
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
                 done => break done?,
             }
         };
@@ -141,7 +142,11 @@ impl Inner {
             return Ok(json!(stops(committed.stepped().filter(|d| d.state == State::Cancelled).count())));
         };
         with.push(note(Some(tried.id.as_str())));
-        let taken = self.take(by, tried, None, with, &[]).await?;
+        let mut taken = self.take(by, tried, None, with, &[]).await?;
+        // While it waits for a word nothing is decided; what would wait now is told all the same.
+        if taken.confirm_by.is_some() {
+            taken.waiting = last.whereabouts.waiting(Part::Correction);
+        }
         // Stopped everywhere before it was out: nobody has to be told.
         if taken.deliveries == 0 { Ok(json!(stops(taken.stopped))) } else { Ok(json!(taken)) }
     }
@@ -186,10 +191,22 @@ impl Inner {
         if let Some(answer) = self.answered_before(by, keys.first()).await? {
             return Ok(answer);
         }
+        self.all_cleared(by, id, closed, keys, turn).await
+    }
+
+    /// The same, in its turn.
+    pub(in crate::daemon) async fn all_cleared(
+        self: &Arc<Self>,
+        by: &Actor,
+        id: &str,
+        closed: Closed<'_>,
+        keys: &[Key],
+        turn: MutexGuard<'_, ()>,
+    ) -> Result<Value, ActError> {
         let mut tries = 0;
         let (said, hold) = loop {
             match self.cleared(by, id, closed, keys).await {
-                Err(ActError::Ledger(LedgerError::Conflict)) if tries < NAMES => tries += 1,
+                Err(ActError::Ledger(LedgerError::Conflict)) if tries < READ_AGAIN => tries += 1,
                 Err(error) => return Err(error),
                 Ok(Ok(preview)) => return Ok(preview),
                 Ok(Err(done)) => break done,
@@ -247,7 +264,10 @@ impl Inner {
             return Ok(Err((nothing, hold.map(|hold| hold.id))));
         };
         with.push(Note::change("all_clear", &family.root, json!({ "by": by.to_string(), "with": tried.id })));
-        let taken = self.take(by, tried, None, with, keys).await?;
+        let mut taken = self.take(by, tried, None, with, keys).await?;
+        if taken.confirm_by.is_some() {
+            taken.waiting = last.whereabouts.waiting(Part::AllClear);
+        }
         let hold = hold.map(|hold| hold.id).filter(|name| self.standing_hold(name).is_none());
         let said = match taken.deliveries {
             0 => LastWord::Nothing(NoPost { id: (), deliveries: 0 }),
@@ -289,8 +309,12 @@ impl Inner {
         let content = self.content(&quoted.or(newest).unwrap_or(named).content).await?;
         let (accounts, what) =
             (whereabouts.accounts(), if part == Part::Correction { "correction" } else { "all-clear" });
-        let follows =
-            Follows { emergency: family.root.clone(), part, posts: posts.iter().map(|post| post.id.clone()).collect() };
+        let follows = Follows {
+            emergency: family.root.clone(),
+            part,
+            posts: posts.iter().map(|post| post.id.clone()).collect(),
+            reopens: None,
+        };
         let urgent = Urgent {
             text: match (own, quoted) {
                 (Some(own), _) => own.to_owned(),

@@ -131,6 +131,7 @@ impl Inner {
                 emergency: family.root.clone(),
                 part: Part::Update,
                 posts: family.warnings().map(|row| row.id.clone()).collect(),
+                reopens: family.warnings().rev().find_map(|row| row.ended.as_ref()).map(|ended| ended.how),
             }),
             None => urgent.follows.clone(),
         };

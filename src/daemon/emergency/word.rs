@@ -3,7 +3,7 @@
 //! A word is for exactly what was shown. With the last one that is needed the intents are committed, and whatever the
 //! post does to its emergency and to routine: not before, and all at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -13,9 +13,9 @@ use super::kin::{Whereabouts, hold_name, reason_of, root_of};
 use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{Body, Content, Part};
+use crate::core::announcement::{AnnouncementId, Body, Content, End, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, State};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, State, Where, later_word, undecided};
 use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
 use crate::daemon::acts::ActError;
@@ -55,6 +55,9 @@ impl Inner {
                 "this is not the content that was shown: look again, then confirm",
             );
             return Err(ActError::Conflict(said));
+        }
+        if let Some(ended) = &row.ended {
+            return Err(ActError::Conflict(not_sent_again(&row.id, ended.how)));
         }
         let needed = self.config().settings.emergency.persons(&content.body);
         let persons = self.memory.persons(&row.id, &row.content);
@@ -98,12 +101,23 @@ impl Inner {
                 let stop = Event::Withdrawn { desired, cause, why: why.clone() };
                 changes.push(Change::Step(Box::new(self.computed(d, stop).map_err(StepError::from)?)));
             }
-            armed = self.let_go_on(&open, now, &mut changes, &mut reserved)?;
+            // Last words go where what they are about stands; of the other accounts the commit decides.
+            let certain = self.certain(&content.body).await?;
+            let is_certain = |d: &&Delivery| certain.as_ref().is_none_or(|certain| certain.contains(&d.account));
+            let waiting = open.iter().filter(|d| awaits_word(d));
+            let (goes, open_still): (Vec<_>, Vec<_>) = waiting.partition(is_certain);
+            armed = self.let_go_on(&goes, now, &mut changes, &mut reserved)?;
             let hold = self.silence_of(&row, &content, by, now, goes_now);
             changes.extend(hold.map(Change::Hold));
             let consequences = self.consequences(by, &row.id, &content).await?;
             has_ended = consequences.iter().any(|change| matches!(change, Change::HoldEnded { .. }));
             changes.extend(consequences);
+            for d in open_still {
+                let (cause, until, expires_at) = (Cause::Undecided, None, d.expires_at);
+                let waits = Event::GateClosed { cause, until, expires_at, why: undecided() };
+                let step = self.computed(d, waits).map_err(StepError::from)?;
+                changes.extend([Change::Step(Box::new(step)), Change::Decide(d.account.clone())]);
+            }
         }
         changes.push(Change::Confirmed {
             announcement: row.id.clone(),
@@ -138,6 +152,19 @@ impl Inner {
         Ok(told.into_keys().collect())
     }
 
+    /// Accounts on which the posts stand that a correction or an all-clear is about; `None`: it is about none.
+    async fn certain(&self, body: &Body) -> Result<Option<BTreeSet<AccountId>>, LedgerError> {
+        let Some(follows) = body.follows.as_ref().filter(|f| f.part != Part::Update) else { return Ok(None) };
+        let rows = self.rows_of(follows.posts.iter()).await?;
+        let mut on_each: BTreeMap<&AccountId, Vec<&Delivery>> = BTreeMap::new();
+        for row in &rows {
+            on_each.entry(&row.account).or_default().push(row);
+        }
+        let stands =
+            on_each.into_iter().filter(|(_, posts)| later_word(posts.iter().copied(), follows.part) == Where::There);
+        Ok(Some(stands.map(|(account, _)| account.clone()).collect()))
+    }
+
     /// What of it is not out and not given up; refused when the time for the missing word is over.
     async fn open_of(&self, row: &AnnouncementRow, now: Time) -> Result<Vec<Delivery>, ActError> {
         let within = TimeDelta::from_std(self.config().settings.emergency.confirm_within).unwrap_or_default();
@@ -157,17 +184,17 @@ impl Inner {
     /// Arms what waits for this word and nothing else; what has its hour still to come keeps it.
     fn let_go_on(
         &self,
-        open: &[Delivery],
+        waiting: &[&Delivery],
         now: Time,
         changes: &mut Vec<Change>,
         reserved: &mut Vec<Reserved>,
     ) -> Result<Vec<Delivery>, ActError> {
         let mut armed = Vec::new();
-        for row in open.iter().filter(|d| awaits_word(d)) {
+        for row in waiting {
             // Its hour is now, its prepared text stands, and it lasts no longer than it would have: the confirmation
             // commits the intent.
             let expires_at = row.expires_at;
-            let ready = Delivery { at: now, reason: None, ..row.clone() };
+            let ready = Delivery { at: now, reason: None, ..(*row).clone() };
             let means = ready.prepared.is_some().then(|| Means::there(self, &ready).ok()).flatten();
             let step = match means.and_then(|means| self.intent(&ready, &means, now, reserved)) {
                 Some(step) => {
@@ -282,6 +309,14 @@ impl Inner {
             tracing::error!(error = error.words().en, "what the hold kept back was not looked at");
         }
         Ok(())
+    }
+}
+
+/// Why nothing more of an emergency's post goes out.
+pub(crate) fn not_sent_again(id: &AnnouncementId, how: End) -> Words {
+    match how {
+        End::Corrected => words!("`{id}` 已更正，不再发送", "`{id}` was corrected; it is not sent again"),
+        End::AllClear => words!("`{id}` 已解除，不再发送", "`{id}` is over; it is not sent again"),
     }
 }
 
