@@ -17,6 +17,7 @@ pub mod lane;
 pub mod memory;
 pub mod metrics;
 pub mod notify;
+pub mod outcome;
 pub mod pauses;
 mod pictures;
 pub mod planner;

@@ -10,10 +10,9 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::outcome::{Driven, note_failure, outcome_name, stepped};
 use super::pauses::What;
-use super::send::{
-    Driven, is_expired, is_overtaken, missed, note_failure, outcome_name, paused, publish, stepped, waited,
-};
+use super::send::{is_expired, is_overtaken, missed, paused, publish, waited};
 use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};

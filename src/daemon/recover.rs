@@ -214,7 +214,7 @@ pub async fn panicked(inner: &Arc<Inner>, id: DeliveryId) {
         // It is due still.
         _ => return,
     };
-    if let Err(error) = super::send::written_with(inner, &row, event, Vec::new()).await {
+    if let Err(error) = super::outcome::written_with(inner, &row, event, Vec::new()).await {
         tracing::error!(%error, "it could not be set aside");
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::acts::ActError;
 use super::answers::{self, LocatedPost, Resolved};
+use super::outcome::written_once;
 use super::prepare::Means;
-use super::send::written_once;
 use super::{Inner, StepError, settle};
 use crate::core::announcement::Priority;
 use crate::core::change::Actor;

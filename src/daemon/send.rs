@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::barrier::{self, Barrier, Passed};
 use super::lane::{self, Leaving};
 use super::memory::Claimed;
-use super::pauses::{Asker, What};
-use super::prepare::{Means, bad_credential, good_credential, picture, prepare, use_of};
+use super::outcome::{Driven, LEDGER_AGAIN, note_failure, outcome_name, stepped, written, written_with};
+use super::pauses::What;
+use super::prepare::{Means, good_credential, picture, prepare, use_of};
 use super::{Inner, StepError, release, settle};
 use crate::clock::Time;
 use crate::core::announcement::{Body, Content, Priority, Timing};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Cause, Class, Delivery, Desired, Event, Failure, Illegal, Receipt, Scope, State};
+use crate::core::delivery::{Cause, Class, Delivery, Desired, Event, Failure, Receipt, State};
 use crate::core::gate::{Asking, Verdict};
 use crate::core::words::Words;
 use crate::ledger::LedgerError;
@@ -30,8 +31,6 @@ use crate::platform::{Call, Lane, Picture};
 const GATHER: TimeDelta = TimeDelta::milliseconds(100);
 /// Done well before the arming, whatever the platform does with a `HEAD`.
 const WARM_WITHIN: Duration = Duration::from_secs(4);
-/// Between tries to write an outcome to a ledger that does not take it.
-const LEDGER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Drives a delivery until it rests, is due only later, or somebody else has changed it. One whose intent is on disk
 /// already, and that is `leaving`, begins with its request.
@@ -119,12 +118,6 @@ pub async fn waited(inner: &Inner, until: Time, nudged: &CancellationToken) -> b
         () = nudged.cancelled() => false,
         () = due => true,
     }
-}
-
-pub type Driven = Result<Option<Delivery>, StepError>;
-
-pub async fn stepped(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
-    written_once(inner, &Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
 pub fn is_expired(row: &Delivery, now: Time) -> bool {
@@ -464,90 +457,5 @@ fn own_receipt(inner: &Inner, row: &Delivery, receipt: Receipt) -> Result<(Recei
     match claimed.filter(|_| baseline != Some(&receipt.post_id)) {
         Some(claimed) => Ok((receipt, Some(claimed))),
         None => Err(Failure::Unclear(Words::new("平台回的是另一条的编号", "answered with the id of another post"))),
-    }
-}
-
-/// Writes an outcome whatever it takes: what a platform said must not be forgotten while we live.
-pub async fn written(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
-    written_with(inner, row, event, Vec::new()).await
-}
-
-pub async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with: Vec<Change>) -> Driven {
-    let mut newer: Option<Delivery> = None;
-    loop {
-        let row = newer.as_ref().unwrap_or(row);
-        match written_once(inner, &Actor::Daemon, row, event.clone(), with.clone()).await {
-            Ok(after) => return Ok(Some(after)),
-            Err(StepError::Illegal(illegal)) => return Err(illegal.into()),
-            Err(StepError::Ledger(LedgerError::Conflict)) => match inner.reload(row.id).await {
-                // What was seen is still so, and what follows from it is decided on the row as it is now: unless
-                // another attempt has begun meanwhile, of which this says nothing.
-                Ok(found) if found.attempt == row.attempt && found.state == row.state => newer = Some(found),
-                Ok(found) => return Err(Illegal { state: found.state, event: event.name() }.into()),
-                Err(error) => tracing::error!(%error, "the ledger cannot be read"),
-            },
-            Err(StepError::Ledger(error)) => {
-                tracing::error!(%error, account = %row.account, "an outcome is not written yet");
-                inner.clock.sleep(LEDGER_AGAIN).await;
-            }
-        }
-    }
-}
-
-/// An outcome in one commit with what it means for other posts on its account: what it replaces goes, and what waited
-/// to know of it goes out or is dropped.
-pub async fn written_once(
-    inner: &Arc<Inner>,
-    by: &Actor,
-    row: &Delivery,
-    event: Event,
-    with: Vec<Change>,
-) -> Result<Delivery, StepError> {
-    let step = Box::new(inner.computed(row, event)?);
-    let mut with_it: Vec<Change> = seen(&step.row).into_iter().collect();
-    with_it.extend(settle::consequences(inner, row, &step.row).await.map_err(StepError::Ledger)?);
-    with_it.extend(with);
-    let after = inner.committed(by, step, with_it).await?;
-    settle::told(inner, row, &after);
-    Ok(after)
-}
-
-/// The newest post of its account that is known.
-fn seen(row: &Delivery) -> Option<Change> {
-    let receipt = row.receipt.as_ref().filter(|r| !r.post_id.is_empty() && row.state == State::Published)?;
-    Some(Change::Seen { account: row.account.clone(), post_id: receipt.post_id.clone() })
-}
-
-/// What a failure means for others: who has to wait, whose credential is bad. Returns what the ledger keeps of it.
-pub fn note_failure(inner: &Inner, row: &Delivery, failure: &Failure, asker: Asker) -> Vec<Change> {
-    match failure {
-        Failure::Later(wait, scope, _) => {
-            let who = if *scope == Scope::Account { row.account.as_str() } else { row.account.platform() };
-            inner.pauses.learn(who, asker, *wait, inner.clock.mono());
-            Vec::new()
-        }
-        // Somebody else's post, or a right that posting does not need.
-        Failure::Credential(..) if asker.what == What::TakeDown => Vec::new(),
-        Failure::Credential(_, said) | Failure::Astray(said) => {
-            if inner.memory.credential(&row.account).is_some_and(|(_, bad)| bad.is_some()) {
-                return Vec::new();
-            }
-            tracing::error!(account = %row.account, reason = said.en, "the credential does not work");
-            bad_credential(&row.account, said)
-        }
-        _ => Vec::new(),
-    }
-}
-
-pub fn outcome_name(failure: Option<&Failure>) -> &'static str {
-    match failure {
-        None => "ok",
-        Some(Failure::NotSent(_)) => "not_sent",
-        Some(Failure::Later(..)) => "later",
-        Some(Failure::Refused(..)) => "refused",
-        Some(Failure::Credential(..)) => "credential",
-        Some(Failure::Duplicate(_)) => "duplicate",
-        Some(Failure::Unclear(_)) => "unclear",
-        Some(Failure::Astray(_)) => "astray",
     }
 }

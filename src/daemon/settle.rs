@@ -3,25 +3,24 @@
 //! Also what an outcome means for other posts on its account; it is part of the outcome's own commit, so that neither
 //! can be without the other.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use super::emergency::overtaken;
 use super::memory::Claimed;
+use super::outcome::{Driven, note_failure, outcome_name, stepped, written_with};
 use super::pauses::What;
 use super::prepare::{Means, good_credential, key};
-use super::send::{Driven, note_failure, outcome_name, paused, stepped, waited, written_with};
+use super::send::{paused, waited};
 use super::{Inner, StepError};
-use crate::core::announcement::{AnnouncementId, Content, Part, Priority, Timing};
-use crate::core::change::{Change, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Reach, State, Stop};
+use crate::core::announcement::{Content, Priority, Timing};
+use crate::core::change::Change;
+use crate::core::delivery::{Delivery, Desired, Event, Failure, State};
 use crate::core::fit;
 use crate::core::pacing::Use;
-use crate::core::words::{Words, words};
+use crate::core::words::Words;
 use crate::ledger::{Filter, LedgerError};
 use crate::platform::{Look, Wanted};
 
@@ -274,126 +273,4 @@ pub async fn take_down(inner: &Arc<Inner>, row: &Delivery, nudged: &Cancellation
         }
     };
     written_with(inner, row, event, with).await
-}
-
-/// Changes that follow from an outcome: for the posts it takes the place of, for those that wait to know of it, for a person.
-/// An error here is an error of the outcome: it is written when this can be read.
-pub async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<Vec<Change>, LedgerError> {
-    let mut changes = Vec::new();
-    let is_out = after.state == State::Published && before.state != State::Published;
-    // A stopped post that turned out to be there stands there like any other.
-    if is_out && after.desired != Desired::Removed || is_correction_unsaid(inner, before, after).await? {
-        let superseded = superseded(inner, after).await?;
-        changes.extend(superseded.into_iter().filter(|_| !crate::planted("old_one_stays")));
-    }
-    let is_doubted = matches!(after.state, State::Sending | State::Unknown);
-    if !is_doubted && after.state != before.state && after.priority == Priority::Emergency {
-        changes.push(Change::Decide(after.account.clone()));
-    }
-    if after.needs_person && !before.needs_person {
-        let (account, announcement) = (&after.account, &after.announcement);
-        let standing = after.reason.as_ref().filter(|_| after.stands_wrongly());
-        let body = serde_json::json!({
-            "delivery": after.id, "account": account, "announcement": announcement, "standing": standing,
-        });
-        changes.push(Note::change("needs_person", &after.occurrence, body));
-    }
-    Ok(changes)
-}
-
-/// Said aloud when it is on disk.
-pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
-    if after.needs_person && !before.needs_person {
-        inner.metrics.needs_person();
-        let (account, announcement) = (&after.account, &after.announcement);
-        if after.stands_wrongly() {
-            let reason = after.reason.as_ref().map_or("", |reason| &reason.en);
-            tracing::error!(
-                %account, %announcement, reason,
-                "it is to be gone and stands there still; fabu goes on trying, and a person can take it down there"
-            );
-            return;
-        }
-        tracing::error!(
-            %account, %announcement,
-            "it is not known whether it was published; fabu goes on looking, and a person can settle it with `fabu resolve`"
-        );
-    }
-}
-
-/// An account that is suspended or closed is told nothing; one whose platform refuses the words, makes them wait or has lost
-/// its answer is told nothing as far as is known: what it carries wrongly goes all the same.
-async fn is_correction_unsaid(inner: &Inner, before: &Delivery, after: &Delivery) -> Result<bool, LedgerError> {
-    const LONG: TimeDelta = TimeDelta::seconds(60);
-    let is_closed = after.state == State::Cancelled && after.cause == Some(Cause::Closed);
-    let waits = |d: &Delivery| {
-        let is_to_go = matches!(d.state, State::Scheduled | State::Ready | State::Retrying);
-        matches!(d.state, State::Failed | State::Unknown | State::Accepted)
-            || is_to_go && d.next_at.is_some_and(|next| next > (d.at + LONG).max(inner.clock.now()))
-    };
-    let is_new = is_closed && before.state != State::Cancelled || waits(after) && !waits(before);
-    if !is_new || after.priority != Priority::Emergency {
-        return Ok(false);
-    }
-    let content = inner.content(&after.content).await?;
-    let needed = inner.config().settings.emergency.persons(&content.body);
-    let is_agreed = inner.memory.persons(&after.announcement, &after.content).len() >= needed;
-    Ok(content.body.part() == Some(Part::Correction) && is_agreed)
-}
-
-/// Account by account, once the new post is out there: the old one goes, or is cancelled, and nothing more of it is
-/// planned there.
-async fn superseded(inner: &Inner, row: &Delivery) -> Result<Vec<Change>, LedgerError> {
-    let content = inner.content(&row.content).await?;
-    let posts: Vec<AnnouncementId> = replaced(inner, &content).await?.into_iter().collect();
-    if posts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (account, new) = (Some(row.account.clone()), &row.announcement);
-    let (cause, why) = match content.body.part() {
-        Some(Part::Correction) => (Cause::Corrected, words!("由 {new} 更正", "corrected by {new}")),
-        _ => (Cause::Superseded, words!("被 {new} 取代", "superseded by {new}")),
-    };
-    let (occurrence, reach, desired) = (None, Reach::Newest, Desired::Removed);
-    let stop = Stop { posts: posts.clone(), occurrence, account, reach, desired, cause, why };
-    let superseded =
-        Change::Superseded { posts: posts.clone(), account: row.account.clone(), by: row.announcement.clone() };
-    let mut changes = vec![Change::Stop(Box::new(stop)), superseded];
-    if row.priority == Priority::Emergency && matches!(content.body.part(), None | Some(Part::Update)) {
-        // With an older warning goes what was to be said of it here.
-        let mut seen = BTreeSet::new();
-        for post in &posts {
-            let Some(old) = inner.announced(post.as_str()).await? else { continue };
-            let family = inner.family(&old).await?;
-            if seen.insert(family.root.clone()) {
-                let parts = [Part::Correction, Part::AllClear];
-                changes.extend(overtaken(&family, &row.announcement, &parts, Some(&row.account)));
-            }
-        }
-    }
-    Ok(changes)
-}
-
-/// The posts it takes the place of, and those that these would have replaced: one that was late on an account, and is
-/// overtaken there, has not replaced anything itself.
-async fn replaced(inner: &Inner, content: &Content) -> Result<BTreeSet<AnnouncementId>, LedgerError> {
-    let mut found: BTreeSet<AnnouncementId> = BTreeSet::new();
-    let is_routine = content.body.priority != Priority::Emergency;
-    let mut left: VecDeque<AnnouncementId> = content.body.replaced().into_iter().cloned().collect();
-    while let Some(id) = left.pop_front() {
-        if found.contains(&id) {
-            continue;
-        }
-        let filter = Filter { announcement: Some(id.to_string()), max: 1, ..Filter::default() };
-        let Some(announced) = inner.ledger.announcements(filter).await?.pop() else { continue };
-        if is_routine && announced.row.priority == Priority::Emergency {
-            continue;
-        }
-        found.insert(id);
-        let content = inner.content(&announced.row.content).await?;
-        if !crate::planted("chain_is_cut") {
-            left.extend(content.body.replaced().into_iter().cloned());
-        }
-    }
-    Ok(found)
 }
