@@ -1,7 +1,8 @@
 //! What has become of a delivery, written down with all that follows from it.
 //!
-//! One commit has the outcome, what it means for other posts of its account (what it replaces goes, what waited to know of it
-//! goes out or is dropped), and what others have to know: who has to wait, whose credential is bad.
+//! One commit has the outcome and what it means for other posts of its account, so that neither can be without the other:
+//! what it replaces goes, what waited to know of it goes out or is dropped. Beside it, what others have to know: who has
+//! to wait, whose credential is bad.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

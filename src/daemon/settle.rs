@@ -1,7 +1,4 @@
 //! Read-back and take-down: a post of unknown outcome is looked for, a superseded or deleted one is taken down.
-//!
-//! Also what an outcome means for other posts on its account; it is part of the outcome's own commit, so that neither
-//! can be without the other.
 
 use std::sync::Arc;
 use std::time::Duration;
