@@ -19,12 +19,16 @@ use super::repeat;
 
 /// How far ahead a repeat's occurrences are written into the ledger.
 pub const AHEAD: TimeDelta = TimeDelta::hours(24);
+/// Written ahead in steps, so that a scan each few seconds does not become a commit each few seconds.
+const WRITTEN: TimeDelta = TimeDelta::minutes(24 * 60 - 10);
 /// What is to go "as soon as it is read" goes this much later, all accounts at one instant.
 const AT_ONCE: TimeDelta = TimeDelta::seconds(1);
 /// So many announcements may be withdrawn at once without a question, whatever share they are.
 const FEW: usize = 5;
 /// A repeat of every second has 86,400 occurrences a day; more than this in a day is refused by `check`.
 const MOST_OCCURRENCES: usize = 90_000;
+/// So many occurrences of one repeat are written at a time: whatever else is in the folder does not wait for its whole day.
+const PIECE: usize = 2_000;
 
 /// What the queue folder wants.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +99,13 @@ pub enum Action {
     Reschedule(AnnouncementId, Vec<OccurrenceId>),
 }
 
+impl Action {
+    /// Whether more of the same is to be written as soon as everything else has been looked at.
+    pub fn goes_on(&self, now: Time) -> bool {
+        matches!(self, Action::Put { planned_to: Some(to), .. } if *to <= now + WRITTEN)
+    }
+}
+
 /// A withdrawal that waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prune {
@@ -132,18 +143,31 @@ pub fn plan(desired: &Desired, known: &Known, now: Time, rules: &Rules<'_>) -> P
 
 fn first_seen(announcement: &Announcement, now: Time, rules: &Rules<'_>) -> Action {
     let id = &announcement.id;
-    let planned_to = is_repeat(announcement).then_some(now + AHEAD);
-    Action::Put { id: id.clone(), occurrences: wanted(announcement, now, now, rules), is_new: true, planned_to }
+    let occurrences = wanted(announcement, now, now, rules, PIECE);
+    let planned_to = is_repeat(announcement).then(|| written_to(&occurrences, now));
+    Action::Put { id: id.clone(), occurrences, is_new: true, planned_to }
 }
 
-/// The occurrences an announcement wants between two instants.
-fn wanted(announcement: &Announcement, since: Time, now: Time, rules: &Rules<'_>) -> Vec<(OccurrenceId, Time)> {
+/// The instant up to which a repeat is written with these occurrences: a day ahead, or their last when they are a piece.
+fn written_to(occurrences: &[(OccurrenceId, Time)], now: Time) -> Time {
+    let last = occurrences.last().filter(|_| occurrences.len() >= PIECE);
+    last.map_or(now + AHEAD, |(_, at)| *at)
+}
+
+/// The first occurrences, so many at most, that an announcement wants between an instant and a day from now.
+fn wanted(
+    announcement: &Announcement,
+    since: Time,
+    now: Time,
+    rules: &Rules<'_>,
+    most: usize,
+) -> Vec<(OccurrenceId, Time)> {
     let id = &announcement.id;
     match &announcement.content.body.timing {
         // Long enough for all its accounts to be prepared and armed, so that they go together.
         Timing::Now => vec![(OccurrenceId::once(id), now + AT_ONCE)],
         Timing::At(at) => vec![(OccurrenceId::once(id), *at)],
-        Timing::Repeat(repeat) => repeat::occurrences(repeat, rules.zone, since, now + AHEAD, MOST_OCCURRENCES)
+        Timing::Repeat(repeat) => repeat::occurrences(repeat, rules.zone, since, now + AHEAD, most)
             .into_iter()
             .map(|at| (OccurrenceId::at(id, at, rules.zone), at))
             .collect(),
@@ -183,8 +207,7 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
 fn carry_on(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
     let Timing::Repeat(repeat) = &announcement.content.body.timing else { return None };
     let planned_to = known.row.planned_to.unwrap_or(known.row.first_seen);
-    // Written ahead in steps, so that a scan each few seconds does not become a commit each few seconds.
-    if planned_to > now + AHEAD - TimeDelta::minutes(10) {
+    if planned_to > now + WRITTEN {
         return None;
     }
     let mut occurrences = Vec::new();
@@ -195,9 +218,10 @@ fn carry_on(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
             occurrences.push((OccurrenceId::at(&announcement.id, at, rules.zone), at));
         }
     }
-    occurrences.extend(wanted(announcement, planned_to.max(now), now, rules));
+    let coming = wanted(announcement, planned_to.max(now), now, rules, PIECE);
+    let planned_to = Some(written_to(&coming, now));
+    occurrences.extend(coming);
     occurrences.retain(|(o, _)| !known.occurrences.contains_key(o));
-    let planned_to = Some(now + AHEAD);
     Some(Action::Put { id: announcement.id.clone(), occurrences, is_new: false, planned_to })
 }
 
@@ -210,7 +234,7 @@ fn changed(
 ) -> Vec<Action> {
     let id = &announcement.id;
     let mut actions = Vec::new();
-    let mut occurrences = wanted(announcement, now, now, rules);
+    let mut occurrences = wanted(announcement, now, now, rules, MOST_OCCURRENCES);
     // Its own occurrence, or that of the same hour, when it was one of a repeat.
     let is_released = |o: &OccurrenceId, at: Time| {
         known.occurrences.iter().any(|(other, k)| (other == o || k.release == at) && k.is_released())

@@ -127,6 +127,9 @@ impl Planner {
             inner.ledger.commit(&Actor::Queue, vec![forgotten]).await?;
         }
         let is_carried_out = self.carry_out(&plan, &reading.desired.announcements, &known, now).await?;
+        if plan.actions.iter().any(|action| action.goes_on(now)) {
+            inner.ask_rescan();
+        }
         Ok(is_carried_out && !reading.desired.folder_gone)
     }
 

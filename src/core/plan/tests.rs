@@ -216,3 +216,40 @@ proptest! {
         }
     }
 }
+
+/// A day of a repeat of every other second is written in pieces that join, with room for the rest of the folder between.
+#[test]
+fn a_dense_repeat_is_written_piece_by_piece() {
+    let repeat = |cron: &str| {
+        let repeat = super::super::announcement::Repeat {
+            cron: cron.to_owned(),
+            from: None,
+            until: None,
+            skip: BTreeSet::new(),
+        };
+        announcement("a", "x", Timing::Repeat(repeat))
+    };
+    for (cron, a_day, pieces) in [("*/2 * * * * *", 43_200, 22), ("0 8 * * *", 1, 1)] {
+        let a = repeat(cron);
+        let mut known = known(vec![]);
+        let (mut hours, mut passes) = (Vec::new(), 0);
+        loop {
+            let plan = planned(&desired(std::slice::from_ref(&a)), &known, None);
+            let [Action::Put { occurrences, planned_to, .. }] = plan.actions.as_slice() else {
+                panic!("{:?}", plan.actions)
+            };
+            passes += 1;
+            hours.extend(occurrences.iter().map(|(_, at)| *at));
+            let mut row = known_as(&a, now(), 0, 0, 0);
+            row.row.planned_to = *planned_to;
+            row.occurrences.clear();
+            known.announcements.insert(a.id.clone(), row);
+            if !plan.actions[0].goes_on(now()) {
+                break;
+            }
+        }
+        assert_eq!((hours.len(), passes), (a_day, pieces), "{cron}");
+        assert!(hours.windows(2).all(|w| w[1] - w[0] == TimeDelta::seconds(2)));
+        assert_eq!(planned(&desired(&[a]), &known, None).actions, []);
+    }
+}
