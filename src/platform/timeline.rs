@@ -72,10 +72,10 @@ impl Rest {
 /// older than that, or there are none below it and the page shows what is known to stand there.
 pub fn look(page: &Page, wanted: &Wanted) -> Look {
     let Page { posts, grows, skew, .. } = page;
-    let mut candidates =
-        posts.iter().filter(|p| is_after(p, wanted, *grows, *skew)).filter(|p| is_ours(p, wanted, *skew));
+    let candidates = posts.iter().filter(|p| is_after(p, wanted, *grows, *skew) && is_ours(p, wanted, *skew));
+    let (timely, older): (Vec<&Shown>, Vec<&Shown>) = candidates.partition(|p| is_in_time(p, wanted, *skew));
     // Of two the earliest after the send: a later one is another occurrence's.
-    if let Some(found) = candidates.next_back() {
+    if let Some(found) = timely.last() {
         // Two deliveries that differ in a link or in blanks alone look the same here, unless one is shown as it was sent.
         let is_alike = |rival: &String| same_text(rival, &found.text, found.truncated) && *rival != wanted.text;
         if wanted.text != found.text && wanted.rivals.iter().any(is_alike) {
@@ -93,6 +93,14 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
             read_back: true,
             ticket: None,
         });
+    }
+    // Somebody may have said the same by hand since the newest post that is known.
+    if let Some(older) = older.last() {
+        let id = &older.id;
+        return Look::Unproven(words!(
+            "时间线上有一条同样的（{id}），按时间早于发送",
+            "the timeline has one with these words, {id}, that is older than the send by its time"
+        ));
     }
     // By its id it was made before the send, and by its time after it: one of the two is wrong.
     let is_odd = |post: &&Shown| {
@@ -141,6 +149,11 @@ fn is_after(post: &Shown, wanted: &Wanted, grows: bool, skew: TimeDelta) -> bool
     if let (true, Some(above)) = (grows, &wanted.above) {
         return newer(&post.id, above);
     }
+    is_in_time(post, wanted, skew)
+}
+
+/// Not older than the send by its time, where it has one.
+fn is_in_time(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     post.created.is_none_or(|created| created - skew >= wanted.since - BEFORE)
 }
 
@@ -411,6 +424,15 @@ mod tests {
         // Unless that was of a post from long before: then the id is used again.
         taken.standing.push("12".to_owned());
         assert!(matches!(look(&page(&listed), &taken), Look::Unproven(_)));
+    }
+
+    /// What somebody said by hand before the send, after the newest post that is known, is not the post that was sent.
+    #[test]
+    fn r09_the_same_words_from_before_the_send_are_no_receipt() {
+        let (before, after) = (post("91", "早安", "2026-11-23T23:40:00Z"), post("92", "早安", "2026-11-24T00:00:01Z"));
+        assert!(matches!(look(&page(&[before.clone()]), &wanted("早安", Some("90"))), Look::Unproven(_)));
+        let both = look(&page(&[after, before]), &wanted("早安", Some("90")));
+        assert!(matches!(both, Look::Found(receipt) if receipt.post_id == "92"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum Reach {
     All,
     /// Not those that are published.
     NotPublished,
-    /// Of each post's published ones only the newest: the older days of a repeat stay.
+    /// Of each post's published ones only the newest: the older days of a repeat stay, also when the newest is gone already.
     Newest,
     /// Only occurrences of which nothing has been sent, or tried.
     Unreleased,
@@ -40,7 +40,7 @@ pub enum Reach {
 /// The steps that an order makes of the deliveries of its posts. Those that it cannot change stay as they are.
 pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
     let mut newest: BTreeMap<&AnnouncementId, (Time, DeliveryId)> = BTreeMap::new();
-    for row in rows.iter().filter(|d| d.state == State::Published) {
+    for row in rows.iter().filter(|d| matches!(d.state, State::Published | State::Deleted)) {
         let at = newest.entry(&row.announcement).or_insert((row.at, row.id));
         *at = (*at).max((row.at, row.id));
     }

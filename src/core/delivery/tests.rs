@@ -465,3 +465,22 @@ proptest! {
         }
     }
 }
+
+/// Each newer post that takes the place of a repeat's takes down its newest one, and not one more day each time.
+#[test]
+fn a_post_in_a_chain_takes_down_no_older_days_of_a_repeat() {
+    let day = |n: i64, state| Delivery { id: DeliveryId(n), at: now() + TimeDelta::days(n), ..delivery(state) };
+    let order = Stop {
+        posts: vec!["a".into()],
+        occurrence: None,
+        account: None,
+        reach: Reach::Newest,
+        desired: Desired::Removed,
+        cause: Cause::Superseded,
+        why: words!("新", "new"),
+    };
+    let all_out = [day(1, State::Published), day(2, State::Published)];
+    let gone = |rows: &[Delivery]| stopped(rows, &order, now()).iter().map(|step| step.row.id.0).collect::<Vec<_>>();
+    assert_eq!(gone(&all_out), [2]);
+    assert_eq!(gone(&[day(1, State::Published), day(2, State::Deleted)]), [] as [i64; 0]);
+}
