@@ -77,6 +77,28 @@ fn r52_last_words_that_nobody_has_agreed_to_have_told_nobody() {
     }
 }
 
+/// Whoever names a later word of an emergency means the emergency: where all were told nobody is told again.
+#[test]
+fn r52_an_all_clear_that_names_a_later_word_tells_nobody_twice() {
+    for way in ["correct", "all-clear"] {
+        simulate(async {
+            let city = City::new(START, 11, "");
+            let daemon = city.start().await;
+            let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(5).await;
+            let word = match way {
+                "correct" => daemon.inner.correct(&person(1000), &id, Closed::default()).await.unwrap(),
+                _ => daemon.inner.all_clear(&person(1000), &id, Closed::default(), &[]).await.unwrap(),
+            };
+            city.sleep(30).await;
+            let again = daemon.inner.all_clear(&person(1000), &text(&word, "id"), Closed::default(), &[]).await;
+            assert!(matches!(again, Err(ActError::Conflict(_))), "{again:?}");
+            city.sleep(30).await;
+            assert_eq!(standing(&city, "【解除】"), if way == "correct" { 0 } else { ALL });
+        });
+    }
+}
+
 /// Given up for want of a second person, last words do not come back where the warning turns up later.
 #[test]
 fn r12_last_words_that_were_given_up_stay_given_up_everywhere() {

@@ -324,6 +324,10 @@ impl Content {
     pub fn hash(&self) -> ContentHash {
         digest(self)
     }
+
+    pub fn is_repeat(&self) -> bool {
+        matches!(self.body.timing, Timing::Repeat(_))
+    }
 }
 
 fn digest(value: &impl Serialize) -> ContentHash {

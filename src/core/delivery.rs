@@ -352,7 +352,7 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
             row.reason = Some(why);
         }
         (Scheduled | Ready | Held | Retrying, Event::Expired) => row.expire(),
-        (Scheduled | Ready | Retrying, Event::Overtaken) => {
+        (Scheduled | Ready | Retrying | Held, Event::Overtaken) => {
             let why = Words::new("错过了，更新的一次已到时刻", "missed, and a newer occurrence has come");
             row.end(Expired, None, why);
         }

@@ -144,7 +144,7 @@ pub fn plan(desired: &Desired, known: &Known, now: Time, rules: &Rules<'_>) -> P
 fn first_seen(announcement: &Announcement, now: Time, rules: &Rules<'_>) -> Action {
     let id = &announcement.id;
     let occurrences = wanted(announcement, now, now, rules, PIECE);
-    let planned_to = is_repeat(announcement).then(|| written_to(&occurrences, now));
+    let planned_to = announcement.content.is_repeat().then(|| written_to(&occurrences, now));
     Action::Put { id: id.clone(), occurrences, is_new: true, planned_to }
 }
 
@@ -174,10 +174,6 @@ fn wanted(
     }
 }
 
-fn is_repeat(announcement: &Announcement) -> bool {
-    matches!(announcement.content.body.timing, Timing::Repeat(_))
-}
-
 fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Vec<Action> {
     let (id, row) = (&announcement.id, &known.row);
     if row.file.is_empty() {
@@ -194,7 +190,7 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
     // Corrected, or over: no edit and no account that is opened sends any more of it.
     let is_over = row.ended.is_some();
     if is_over || content == row.content && !is_back {
-        if is_repeat(announcement) && !is_over {
+        if announcement.content.is_repeat() && !is_over {
             return carry_on(announcement, known, now, rules).into_iter().collect();
         }
         let moved = row.file != announcement.file;
@@ -204,25 +200,42 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
 }
 
 /// A repeat that has not changed: the coming day, and of what was missed the newest.
-fn carry_on(announcement: &Announcement, known: &KnownAnnouncement, now: Time, rules: &Rules<'_>) -> Option<Action> {
-    let Timing::Repeat(repeat) = &announcement.content.body.timing else { return None };
-    let planned_to = known.row.planned_to.unwrap_or(known.row.first_seen);
+pub fn carry_on(
+    announcement: &Announcement,
+    known: &KnownAnnouncement,
+    now: Time,
+    rules: &Rules<'_>,
+) -> Option<Action> {
+    let planned_to = written_before(known);
     if planned_to > now + WRITTEN {
         return None;
     }
-    let mut occurrences = Vec::new();
-    if planned_to < now {
-        let lasts = announcement.content.body.lasts(rules.publish);
-        let within = lasts.and_then(|l| TimeDelta::from_std(l).ok()).unwrap_or(AHEAD);
-        if let Some(at) = repeat::missed(repeat, rules.zone, planned_to, now, within) {
-            occurrences.push((OccurrenceId::at(&announcement.id, at, rules.zone), at));
-        }
-    }
+    let mut occurrences: Vec<_> = missed(announcement, known, now, rules).into_iter().collect();
     let coming = wanted(announcement, planned_to.max(now), now, rules, PIECE);
     let planned_to = Some(written_to(&coming, now));
     occurrences.extend(coming);
     occurrences.retain(|(o, _)| !known.occurrences.contains_key(o));
     Some(Action::Put { id: announcement.id.clone(), occurrences, is_new: false, planned_to })
+}
+
+/// The instant up to which a repeat was written before.
+fn written_before(known: &KnownAnnouncement) -> Time {
+    known.row.planned_to.unwrap_or(known.row.first_seen)
+}
+
+/// The newest hour of a repeat that came after all that was written of it, and that is not too late.
+fn missed(
+    announcement: &Announcement,
+    known: &KnownAnnouncement,
+    now: Time,
+    rules: &Rules<'_>,
+) -> Option<(OccurrenceId, Time)> {
+    let Timing::Repeat(repeat) = &announcement.content.body.timing else { return None };
+    let since = Some(written_before(known)).filter(|since| *since < now)?;
+    let lasts = announcement.content.body.lasts(rules.publish);
+    let within = lasts.and_then(|l| TimeDelta::from_std(l).ok()).unwrap_or(AHEAD);
+    let at = repeat::missed(repeat, rules.zone, since, now, within)?;
+    Some((OccurrenceId::at(&announcement.id, at, rules.zone), at))
 }
 
 fn changed(
@@ -239,7 +252,7 @@ fn changed(
     let is_released = |o: &OccurrenceId, at: Time| {
         known.occurrences.iter().any(|(other, k)| (other == o || k.release == at) && k.is_released())
     };
-    if !is_repeat(announcement) && occurrences.iter().any(|(o, at)| is_released(o, *at)) {
+    if !announcement.content.is_repeat() && occurrences.iter().any(|(o, at)| is_released(o, *at)) {
         let same_words = announcement.content.body.hash() == known.row.body;
         if !same_words && known.row.edited.as_ref() != Some(content) {
             actions.push(Action::EditedAfterPublication(id.clone(), content.clone()));
@@ -255,9 +268,13 @@ fn changed(
         }
     }
     // Deliveries of an hour that has come, held back or not yet sent at all, go in the new words too.
-    if is_repeat(announcement) && !crate::planted("held_in_old_words") {
+    if announcement.content.is_repeat() && !crate::planted("held_in_old_words") {
         let came = known.occurrences.iter().filter(|(_, k)| k.is_waiting() && k.release < now);
         occurrences.extend(came.map(|(o, k)| (o.clone(), k.release)));
+    }
+    // Edited during a pause, it has missed what it would have missed unchanged.
+    if known.row.withdrawn.is_none() && known.row.planned_to.is_some() {
+        occurrences.extend(missed(announcement, known, now, rules));
     }
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
@@ -272,9 +289,23 @@ fn changed(
     if !gone.is_empty() {
         actions.push(Action::Reschedule(id.clone(), gone));
     }
-    let planned_to = is_repeat(announcement).then_some(now + AHEAD);
+    let planned_to = announcement.content.is_repeat().then_some(now + AHEAD);
     actions.push(Action::Put { id: id.clone(), occurrences, is_new: false, planned_to });
     actions
+}
+
+/// Repeats that stay in force as the ledger has them, because what the folder says of them cannot be read, or is missed and
+/// no person has said that it is gone: they go on.
+pub fn kept<'a>(plan: &Plan, desired: &Desired, known: &'a Known) -> Vec<&'a KnownAnnouncement> {
+    let is_withdrawn =
+        |id: &AnnouncementId| plan.actions.iter().any(|a| matches!(a, Action::Withdraw(gone) if gone == id));
+    let is_in_force = |k: &&KnownAnnouncement| {
+        let is_repeat = k.row.planned_to.is_some() && k.row.withdrawn.is_none() && k.row.ended.is_none();
+        // One that was taken out of the folder while nothing of it waited has left no trace of that.
+        let is_there = desired.standing.contains(&k.row.id) || k.occurrences.values().any(KnownOccurrence::is_waiting);
+        is_repeat && is_there && !desired.announcements.contains_key(&k.row.id) && !is_withdrawn(&k.row.id)
+    };
+    known.announcements.values().filter(is_in_force).collect()
 }
 
 fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {

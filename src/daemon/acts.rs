@@ -13,6 +13,7 @@ use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
+use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
@@ -69,6 +70,16 @@ impl From<StepError> for ActError {
             StepError::Ledger(error) => ActError::Ledger(error),
         }
     }
+}
+
+/// The newest hour of a repeat that has come on each account, whatever has become of it, unless a person cancelled it.
+fn newest(rows: &[Delivery], now: Time) -> BTreeMap<AccountId, Time> {
+    let mut found = BTreeMap::new();
+    for row in rows.iter().filter(|d| d.at <= now && d.state != State::Cancelled) {
+        let at = found.entry(row.account.clone()).or_insert(row.at);
+        *at = (*at).max(row.at);
+    }
+    found
 }
 
 /// No announcement has more deliveries than there are accounts and occurrences in a month.
@@ -189,8 +200,13 @@ impl Inner {
         // Missed by an account while it was closed: of an emergency of the socket, since a file says by itself what is sent.
         let is_missed = |d: &Delivery| d.is_closed() && row.file.is_empty() && d.content == row.content;
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
-        let mut wanted: Vec<Delivery> =
-            rows.into_iter().filter(|d| is_over(d) && account.is_none_or(|a| a == d.account.as_str())).collect();
+        // Of a repeat the newest hour that has come is meant, unless one is named: nobody wants a day of them at once.
+        let is_whole = row.planned_to.is_some() && row.id.as_str() == id;
+        let newest = is_whole.then(|| newest(&rows, self.clock.now()));
+        let is_meant = |d: &Delivery| newest.as_ref().is_none_or(|newest| newest.get(&d.account) == Some(&d.at));
+        let is_asked = |d: &Delivery| is_over(d) && account.is_none_or(|a| a == d.account.as_str());
+        let is_older = rows.iter().any(|d| is_asked(d) && !is_meant(d));
+        let mut wanted: Vec<Delivery> = rows.into_iter().filter(|d| is_asked(d) && is_meant(d)).collect();
         if let Some(new) = wanted.iter().map(|d| told_since.get(&d.account)).reduce(Option::and).flatten() {
             return Err(ActError::Conflict(words!(
                 "`{id}` 之后又发过 `{new}`；补发：fabu retry {new}",
@@ -236,6 +252,10 @@ impl Inner {
             return Err(ActError::Conflict(match (wanted.first(), stopped) {
                 (Some(d), Some((cause, true))) => no_longer_wanted(id, cause, d),
                 (Some(d), _) => no_longer_wanted(id, Cause::Closed, d),
+                (None, _) if is_older => words!(
+                    "`{id}` 更新的一次已经轮到；要补发较早的某一次：fabu retry {id}@…",
+                    "a newer hour of `{id}` has come; an older one is tried again by its own name: fabu retry {id}@…"
+                ),
                 (None, _) => words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired"),
             }));
         }

@@ -151,9 +151,11 @@ impl Inner {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;
         let contents = self.contents_of(&rows).await?;
+        let overtaken = overtaken(&rows, &contents);
         let decide = |row: &Delivery| {
             let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
             match verdict_of(self, row, content, now) {
+                Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
                 Verdict::Go if resume => {
                     let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
                     Some(Event::GateOpen { at: now, expires_at })
@@ -165,7 +167,7 @@ impl Inner {
             }
         };
         let done = stepped(self.step_all(&Actor::Daemon, &rows, decide).await)?;
-        Ok(done.iter().filter(|row| row.state != State::Held).count())
+        Ok(done.iter().filter(|row| row.state != State::Held && !row.state.is_settled()).count())
     }
 
     /// The contents of these deliveries, read once.
@@ -278,6 +280,18 @@ impl Inner {
         }
         Ok(Unheld { id: id.map(str::to_owned), released, held: covered })
     }
+}
+
+/// Of a repeat that was kept back for several of its hours only the newest goes on by itself, on each account: the others.
+fn overtaken(rows: &[Delivery], contents: &BTreeMap<ContentHash, Arc<Content>>) -> BTreeSet<DeliveryId> {
+    let is_repeat = |d: &&Delivery| contents.get(&d.content).is_some_and(|content| content.is_repeat());
+    let mut newest: BTreeMap<(&AnnouncementId, &AccountId), (Time, DeliveryId)> = BTreeMap::new();
+    for row in rows.iter().filter(is_repeat) {
+        let at = newest.entry((&row.announcement, &row.account)).or_insert((row.at, row.id));
+        *at = (*at).max((row.at, row.id));
+    }
+    let is_older = |d: &&Delivery| newest[&(&d.announcement, &d.account)] != (d.at, d.id);
+    rows.iter().filter(is_repeat).filter(is_older).map(|d| d.id).collect()
 }
 
 /// When a hold would end; the words of a person or a configuration become an instant.

@@ -113,13 +113,11 @@ impl Planner {
     async fn plan(&self, now: Time) -> Result<bool, LedgerError> {
         let inner = &self.inner;
         let config = inner.config();
-        let reading = inner.read_queue(now).await?;
-        let ids = reading.desired.announcements.keys().cloned().collect();
-        let known = inner.ledger.known(ids, now - COMPARED).await?;
+        let mut reading = inner.read_queue(now).await?;
         let refused = inner.ledger.meta(PRUNE_REFUSED).await?;
         let rules =
             plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: refused.as_deref() };
-        let plan = plan::plan(&reading.desired, &known, now, &rules);
+        let (plan, known) = inner.planned(&mut reading.desired, now, &rules).await?;
         self.note(&reading, &plan).await?;
         if refused.is_some() && !plan.is_refused {
             // What was refused is not asked for any more: a refusal, like a consent, is used once.
@@ -391,6 +389,29 @@ impl Planner {
 }
 
 impl Inner {
+    /// What the folder wants, against what the ledger has. Repeats that stay in force as the ledger has them are wanted too.
+    async fn planned(
+        &self,
+        desired: &mut plan::Desired,
+        now: Time,
+        rules: &plan::Rules<'_>,
+    ) -> Result<(Plan, Known), LedgerError> {
+        let ids = desired.announcements.keys().chain(&desired.standing).cloned().collect();
+        let known = self.ledger.known(ids, now - COMPARED).await?;
+        let mut plan = plan::plan(desired, &known, now, rules);
+        for kept in plan::kept(&plan, desired, &known) {
+            let row = &kept.row;
+            let content = (*self.content(&row.content).await?).clone();
+            let (id, file, line) = (row.id.clone(), row.file.clone(), row.line as usize);
+            let announcement = Announcement { id: id.clone(), file, line, content, saved: None };
+            if let Some(action) = plan::carry_on(&announcement, kept, now, rules) {
+                plan.actions.push(action);
+                desired.announcements.insert(id, announcement);
+            }
+        }
+        Ok((plan, known))
+    }
+
     async fn read_queue(&self, now: Time) -> Result<Reading, LedgerError> {
         let known = Named {
             earlier: Some(self.ledger.names(now - SUPERSEDED).await?),
@@ -438,11 +459,9 @@ impl Inner {
         // Each is a reading of the whole queue: so many at once as leave a core to those who send.
         let _turn = self.looks.acquire().await;
         let (config, now) = (self.config(), self.clock.now());
-        let reading = self.read_queue(now).await?;
-        let ids = reading.desired.announcements.keys().cloned().collect();
-        let known = self.ledger.known(ids, now - COMPARED).await?;
+        let mut reading = self.read_queue(now).await?;
         let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: None };
-        let plan = plan::plan(&reading.desired, &known, now, &rules);
+        let (plan, _) = self.planned(&mut reading.desired, now, &rules).await?;
         let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {
             changes: plan.actions.iter().map(answers::Planned::of).collect(),

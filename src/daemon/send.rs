@@ -128,7 +128,7 @@ pub fn is_expired(row: &Delivery, now: Time) -> bool {
 pub async fn is_overtaken(inner: &Inner, row: &Delivery, content: &Content) -> Result<bool, StepError> {
     let now = inner.clock.now();
     let is_late = row.at + inner.config().settings.publish.grace < now;
-    if !matches!(content.body.timing, Timing::Repeat(_)) || !is_late {
+    if !content.is_repeat() || !is_late {
         return Ok(false);
     }
     inner.ledger.is_overtaken(row, now).await.map_err(StepError::Ledger)

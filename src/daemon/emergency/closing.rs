@@ -290,7 +290,8 @@ impl Inner {
         let mut whereabouts = self.whereabouts(posts.iter()).await?;
         let others = Family {
             root: family.root.clone(),
-            rows: family.rows.iter().filter(|row| row.id != named.id).cloned().collect(),
+            // Words that are wrong are corrected where they were said; a word that is named is no reason to clear twice.
+            rows: family.rows.iter().filter(|row| part == Part::AllClear || row.id != named.id).cloned().collect(),
         };
         whereabouts.without(&self.told_already(&others, part).await?);
         if closed.dry_run {
