@@ -27,10 +27,7 @@ fn to(whom: &str, urgent: Urgent) -> Urgent {
 }
 
 async fn closed(daemon: &Daemon, id: &str, with: &str) -> Value {
-    match with {
-        "correct" => daemon.inner.correct(&person(1000), id, Closed::default()).await.unwrap(),
-        _ => daemon.inner.all_clear(&person(1000), id, Closed::default(), &[]).await.unwrap(),
-    }
+    support::duty::closed(daemon, 1000, with, id, Closed::default()).await
 }
 
 /// Texts that stand and contain these words, each with the number of its accounts.

@@ -80,7 +80,7 @@ fn r11_a_repeat_that_is_tried_again_goes_once() {
     });
 }
 
-/// What a hold kept back of a repeat goes on by itself: its newest hour, and the others are left out.
+/// Of a repeat that a hold kept back the newest hour goes on by itself, and the others are left out.
 #[test]
 fn r11_of_a_repeat_that_was_held_for_hours_the_newest_goes_on() {
     simulate(async {

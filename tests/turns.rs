@@ -21,7 +21,7 @@ use fabu::ledger::sqlite::Sqlite;
 use fabu::ledger::{Committed, Ledger as _, LedgerError};
 use serde_json::{Value, json};
 use support::between::{Between, Watch};
-use support::duty::{ALL, asked, confirmed, everywhere, faults, person, sent, standing, text, update};
+use support::duty::{ALL, asked, closed, confirmed, everywhere, faults, person, sent, standing, text, update};
 use support::{City, all, in_state, simulate};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -58,16 +58,10 @@ fn r52_last_words_that_nobody_has_agreed_to_have_told_nobody() {
             let city = City::new(START, 1, TWO);
             let daemon = city.start().await;
             let id = in_doubt_on_one(&city, &daemon, true).await;
-            let (officer, own) = (person(1000), said("【说明】自己的话。"));
-            let waits = match way {
-                "correct" => daemon.inner.correct(&officer, &id, own).await.unwrap(),
-                _ => daemon.inner.all_clear(&officer, &id, own, &[]).await.unwrap(),
-            };
+            let own = said("【说明】自己的话。");
+            let waits = closed(&daemon, 1000, way, &id, own).await;
             assert_eq!(waits["state"], "awaiting_confirm", "{waits}");
-            let standard = match way {
-                "correct" => daemon.inner.correct(&officer, &id, Closed::default()).await.unwrap(),
-                _ => daemon.inner.all_clear(&officer, &id, Closed::default(), &[]).await.unwrap(),
-            };
+            let standard = closed(&daemon, 1000, way, &id, Closed::default()).await;
             assert_eq!((&standard["deliveries"], &standard["waiting"]), (&json!(ALL), &json!(1)), "{standard}");
             faults(&city, json!([]));
             city.sleep(3600).await;
@@ -77,7 +71,7 @@ fn r52_last_words_that_nobody_has_agreed_to_have_told_nobody() {
     }
 }
 
-/// Whoever names a later word of an emergency means the emergency: where all were told nobody is told again.
+/// A later word of an emergency, when it is named, stands for the emergency: where all were told nobody is told again.
 #[test]
 fn r52_an_all_clear_that_names_a_later_word_tells_nobody_twice() {
     for way in ["correct", "all-clear"] {
@@ -86,10 +80,7 @@ fn r52_an_all_clear_that_names_a_later_word_tells_nobody_twice() {
             let daemon = city.start().await;
             let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
             city.sleep(5).await;
-            let word = match way {
-                "correct" => daemon.inner.correct(&person(1000), &id, Closed::default()).await.unwrap(),
-                _ => daemon.inner.all_clear(&person(1000), &id, Closed::default(), &[]).await.unwrap(),
-            };
+            let word = closed(&daemon, 1000, way, &id, Closed::default()).await;
             city.sleep(30).await;
             let again = daemon.inner.all_clear(&person(1000), &text(&word, "id"), Closed::default(), &[]).await;
             assert!(matches!(again, Err(ActError::Conflict(_))), "{again:?}");
@@ -152,10 +143,7 @@ fn r12_an_update_that_was_looked_at_does_not_open_again_what_was_ended_since() {
             let look = Urgent { dry_run: true, ..newer.clone() };
             let seen = asked(&daemon, 1000, look.clone()).await;
             assert_eq!(seen["reopens"], Value::Null);
-            match way {
-                "correct" => daemon.inner.correct(&person(1001), &id, Closed::default()).await.unwrap(),
-                _ => daemon.inner.all_clear(&person(1001), &id, Closed::default(), &[]).await.unwrap(),
-            };
+            closed(&daemon, 1001, way, &id, Closed::default()).await;
             city.sleep(60).await;
             let shown = |seen: &Value| Urgent { shown: Some(text(seen, "content_hash")), ..newer.clone() };
             let refused = daemon.inner.urgent(&person(1000), shown(&seen), &[]).await;
@@ -355,7 +343,7 @@ fn r12_words_are_void_when_a_person_consents_to_the_removal_of_the_file() {
     });
 }
 
-/// What was corrected, or is over, before its hour is not brought back by an edit of its file or by an account.
+/// An emergency that was corrected, or is over, before its hour is not brought back by an edit of its file or by an account.
 #[test]
 fn r06_an_emergency_that_was_ended_before_its_hour_stays_ended_whatever_its_file_says() {
     for way in ["correct", "all-clear"] {
@@ -369,10 +357,7 @@ fn r06_an_emergency_that_was_ended_before_its_hour_stays_ended_whatever_its_file
                 for uid in [1000, 1001] {
                     confirmed(&daemon, uid, &siren).await.unwrap();
                 }
-                match way {
-                    "correct" => daemon.inner.correct(&person(1000), "siren", Closed::default()).await.unwrap(),
-                    _ => daemon.inner.all_clear(&person(1000), "siren", Closed::default(), &[]).await.unwrap(),
-                };
+                closed(&daemon, 1000, way, "siren", Closed::default()).await;
                 city.save("a.yaml", &format!("announcements:\n{}", SIREN.replace("to: [shanghai]", edit)));
                 daemon.rescan().await;
                 let rows = all(&daemon).await;

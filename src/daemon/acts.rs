@@ -13,11 +13,10 @@ use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::prepare::Means;
 use super::{Inner, StepError, lock, planner};
-use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, stopped};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, newest, stopped};
 use crate::core::words::{Words, shown, words};
 use crate::ledger::{Filter, LedgerError};
 
@@ -70,16 +69,6 @@ impl From<StepError> for ActError {
             StepError::Ledger(error) => ActError::Ledger(error),
         }
     }
-}
-
-/// The newest hour of a repeat that has come on each account, whatever has become of it, unless a person cancelled it.
-fn newest(rows: &[Delivery], now: Time) -> BTreeMap<AccountId, Time> {
-    let mut found = BTreeMap::new();
-    for row in rows.iter().filter(|d| d.at <= now && d.state != State::Cancelled) {
-        let at = found.entry(row.account.clone()).or_insert(row.at);
-        *at = (*at).max(row.at);
-    }
-    found
 }
 
 /// No announcement has more deliveries than there are accounts and occurrences in a month.
@@ -156,13 +145,12 @@ impl Inner {
             }
         }
         let unchanged = rows.len().saturating_sub(cancelled + in_flight + taking_down);
-        let given_up = rows.iter().filter(|d| matches!(d.state, State::Failed | State::Expired)).count();
-        if row.priority == Priority::Emergency && cancelled > 0 && cancelled + before.len() + given_up == rows.len() {
-            // An emergency of which nothing went out, and nothing will, is silent for nobody.
-            drop(turn);
-            if let Some(hold) = self.hold_ending_with(&row).await? {
-                self.end_hold(by, &hold.id).await?;
-            }
+        drop(turn);
+        if row.priority == Priority::Emergency
+            && cancelled > 0
+            && let Some(hold) = self.hold_of_nothing(&row).await?
+        {
+            self.end_hold(by, &hold.id).await?;
         }
         Ok(Withdrawn { id: id.to_owned(), cancelled, in_flight, taking_down, out_of_reach, unchanged })
     }
@@ -202,8 +190,11 @@ impl Inner {
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         // Of a repeat the newest hour that has come is meant, unless one is named: nobody wants a day of them at once.
         let is_whole = row.planned_to.is_some() && row.id.as_str() == id;
-        let newest = is_whole.then(|| newest(&rows, self.clock.now()));
-        let is_meant = |d: &Delivery| newest.as_ref().is_none_or(|newest| newest.get(&d.account) == Some(&d.at));
+        let now = self.clock.now();
+        let has_come = |d: &&Delivery| d.at <= now && d.state != State::Cancelled;
+        let newest = is_whole.then(|| newest(rows.iter().filter(has_come), |d| d.account.clone()));
+        let is_meant =
+            |d: &Delivery| newest.as_ref().is_none_or(|newest| newest.get(&d.account) == Some(&(d.at, d.id)));
         let is_asked = |d: &Delivery| is_over(d) && account.is_none_or(|a| a == d.account.as_str());
         let is_older = rows.iter().any(|d| is_asked(d) && !is_meant(d));
         let mut wanted: Vec<Delivery> = rows.into_iter().filter(|d| is_asked(d) && is_meant(d)).collect();

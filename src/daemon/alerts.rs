@@ -46,9 +46,9 @@ impl Inner {
     ) -> Result<Value, ActError> {
         let id = name(&alert.reference());
         let drill = self.config().drill;
-        // Whether it is the newest word is decided in its turn: another message, or a person's act, may be on its way.
         let goes_out = !dry_run && alert.kind != MsgType::Cancel;
         let _place = goes_out.then(|| self.leaving());
+        // Another message, or a person's act, may be on its way: the newest word is told from older ones in its turn.
         let turn = self.deciding.lock().await;
         if let Some(answer) = self.answered_before(by, key.as_ref()).await? {
             return Ok(answer);

@@ -95,6 +95,7 @@ impl Inner {
         if urgent.dry_run {
             return self.taken(by, urgent, wording, keys).await;
         }
+        // Routine begins nothing from here on, until this one's last request has left.
         let _place = self.leaving();
         let _turn = self.deciding.lock().await;
         // The same request may have been taken while this one waited for its turn.

@@ -18,7 +18,7 @@ use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
 use crate::core::announcement::{AnnouncementId, Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State, newest};
 use crate::core::gate::{Choice, Hold, Verdict};
 use crate::core::words::{Words, shown, words};
 use crate::daemon::send::{closed, review, verdict_of};
@@ -282,14 +282,10 @@ impl Inner {
     }
 }
 
-/// Of a repeat that was kept back for several of its hours only the newest goes on by itself, on each account: the others.
+/// The older hours of repeats that were kept back: of several on an account only the newest goes on by itself.
 fn overtaken(rows: &[Delivery], contents: &BTreeMap<ContentHash, Arc<Content>>) -> BTreeSet<DeliveryId> {
     let is_repeat = |d: &&Delivery| contents.get(&d.content).is_some_and(|content| content.is_repeat());
-    let mut newest: BTreeMap<(&AnnouncementId, &AccountId), (Time, DeliveryId)> = BTreeMap::new();
-    for row in rows.iter().filter(is_repeat) {
-        let at = newest.entry((&row.announcement, &row.account)).or_insert((row.at, row.id));
-        *at = (*at).max((row.at, row.id));
-    }
+    let newest = newest(rows.iter().filter(is_repeat), |d| (&d.announcement, &d.account));
     let is_older = |d: &&Delivery| newest[&(&d.announcement, &d.account)] != (d.at, d.id);
     rows.iter().filter(is_repeat).filter(is_older).map(|d| d.id).collect()
 }

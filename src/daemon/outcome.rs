@@ -1,4 +1,4 @@
-//! What has become of a delivery, written down with all that follows from it.
+//! The outcome of a delivery, written down with all that follows from it.
 //!
 //! One commit has the outcome and what it means for other posts of its account, so that neither can be without the other:
 //! what it replaces goes, what waited to know of it goes out or is dropped. Beside it, what others have to know: who has

@@ -309,7 +309,7 @@ impl Planner {
     ) -> Result<bool, LedgerError> {
         let inner = &self.inner;
         let (content, config) = (&announcement.content, inner.config());
-        // What is read for the first time has none.
+        // An announcement that is read for the first time has none.
         let existing = match known {
             Some(_) => inner.ledger.of_occurrence(occurrence.clone()).await?,
             None => Vec::new(),
@@ -389,7 +389,7 @@ impl Planner {
 }
 
 impl Inner {
-    /// What the folder wants, against what the ledger has. Repeats that stay in force as the ledger has them are wanted too.
+    /// The folder's wishes compared with the ledger. Repeats that stay in force as the ledger has them are wanted too.
     async fn planned(
         &self,
         desired: &mut plan::Desired,

@@ -89,12 +89,10 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
 async fn holds_over(inner: &Arc<Inner>, is_whole: bool) -> Result<(), LedgerError> {
     for hold in inner.holds() {
         let Some(post) = &hold.post else { continue };
-        let rows = inner.deliveries_named(post.as_str()).await?;
-        let is_given_up = rows.iter().all(|d| matches!(d.state, State::Cancelled | State::Failed | State::Expired));
         let row = inner.announced(post.as_str()).await?;
-        let cancelled = row.filter(|row| is_given_up && matches!(row.withdrawn, Some(Withdrawal::Person(_))));
+        let cancelled = row.filter(|row| matches!(row.withdrawn, Some(Withdrawal::Person(_))));
         if let Some(row) = cancelled
-            && let Some(over) = inner.hold_ending_with(&row).await?
+            && let Some(over) = inner.hold_of_nothing(&row).await?
         {
             inner.commit(&Actor::Daemon, vec![Change::end_of(&over)]).await?;
         }

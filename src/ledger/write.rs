@@ -283,7 +283,7 @@ pub fn spend(db: &Connection, key: &str, window: i64, calls: u32) -> Result<(), 
     )
 }
 
-/// What persons agreed to is void, but for the content that is in force.
+/// Persons' words are void, but for those to the content that is in force.
 fn void_words(db: &Connection, id: &AnnouncementId, agreed: Option<&ContentHash>) -> Result<(), LedgerError> {
     if crate::planted("old_word_counts") {
         return Ok(());

@@ -426,7 +426,7 @@ mod tests {
         assert!(matches!(look(&page(&listed), &taken), Look::Unproven(_)));
     }
 
-    /// What somebody said by hand before the send, after the newest post that is known, is not the post that was sent.
+    /// A post that somebody made by hand before the send, after the newest that is known, is not the one that was sent.
     #[test]
     fn r09_the_same_words_from_before_the_send_are_no_receipt() {
         let (before, after) = (post("91", "早安", "2026-11-23T23:40:00Z"), post("92", "早安", "2026-11-24T00:00:01Z"));

@@ -7,7 +7,7 @@ use fabu::core::change::Actor;
 use fabu::daemon::Daemon;
 use fabu::daemon::acts::ActError;
 use fabu::daemon::answers::Holding;
-use fabu::daemon::emergency::Urgent;
+use fabu::daemon::emergency::{Closed, Urgent};
 use serde_json::Value;
 
 use super::City;
@@ -48,6 +48,14 @@ pub fn faults(city: &City, rules: Value) {
 pub async fn confirmed(daemon: &Daemon, uid: u32, answer: &Value) -> Result<Value, ActError> {
     let inner = Arc::clone(&daemon.inner);
     inner.confirm(&person(uid), &text(answer, "id"), &text(answer, "content_hash")).await
+}
+
+/// The answer to a person's last words of an emergency.
+pub async fn closed(daemon: &Daemon, uid: u32, way: &str, id: &str, words: Closed<'_>) -> Value {
+    match way {
+        "correct" => daemon.inner.correct(&person(uid), id, words).await.unwrap(),
+        _ => daemon.inner.all_clear(&person(uid), id, words, &[]).await.unwrap(),
+    }
 }
 
 pub fn text(value: &Value, key: &str) -> String {

@@ -37,13 +37,23 @@ pub enum Reach {
     Unreleased,
 }
 
+/// The newest delivery of each kind, by its instant.
+pub fn newest<'a, K: Ord>(
+    rows: impl IntoIterator<Item = &'a Delivery>,
+    kind: impl Fn(&'a Delivery) -> K,
+) -> BTreeMap<K, (Time, DeliveryId)> {
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let newest = found.entry(kind(row)).or_insert((row.at, row.id));
+        *newest = (*newest).max((row.at, row.id));
+    }
+    found
+}
+
 /// The steps that an order makes of the deliveries of its posts. Those that it cannot change stay as they are.
 pub fn stopped(rows: &[Delivery], order: &Stop, now: Time) -> Vec<Step> {
-    let mut newest: BTreeMap<&AnnouncementId, (Time, DeliveryId)> = BTreeMap::new();
-    for row in rows.iter().filter(|d| matches!(d.state, State::Published | State::Deleted)) {
-        let at = newest.entry(&row.announcement).or_insert((row.at, row.id));
-        *at = (*at).max((row.at, row.id));
-    }
+    let was_out = rows.iter().filter(|d| matches!(d.state, State::Published | State::Deleted));
+    let newest = newest(was_out, |d| &d.announcement);
     let mut released: BTreeMap<&OccurrenceId, bool> = BTreeMap::new();
     for row in rows {
         *released.entry(&row.occurrence).or_default() |= row.has_begun();
@@ -99,7 +109,7 @@ pub enum Where {
     Nowhere,
 }
 
-/// Why a later word waits, whatever of that is asked.
+/// The reason of a later word that waits to know where the post is that it is about.
 pub fn undecided() -> Words {
     Words::new("所指的那条是否已发，尚不清楚", "it is not known yet whether the post it is about is out")
 }

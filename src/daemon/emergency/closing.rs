@@ -19,7 +19,7 @@ use crate::core::delivery::{Cause, Delivery, Desired, Reach, State, Stop};
 use crate::core::words::{Words, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
-use crate::daemon::answers::{Cleared, ClosingPreview, HoldOver, LastWord, NoPost, Withdrawn};
+use crate::daemon::answers::{Cleared, ClosingPreview, HoldOver, LastWord, NoPost, Taken, Withdrawn};
 use crate::ledger::LedgerError;
 
 /// What a person asks for: their own words or the standard ones, for real or to look at.
@@ -142,13 +142,26 @@ impl Inner {
             return Ok(json!(stops(committed.stepped().filter(|d| d.state == State::Cancelled).count())));
         };
         with.push(note(Some(tried.id.as_str())));
-        let mut taken = self.take(by, tried, None, with, &[]).await?;
-        // While it waits for a word nothing is decided; what would wait now is told all the same.
-        if taken.confirm_by.is_some() {
-            taken.waiting = last.whereabouts.waiting(Part::Correction);
-        }
+        let taken = self.said(by, tried, &last.whereabouts, with, &[]).await?;
         // Stopped everywhere before it was out: nobody has to be told.
         if taken.deliveries == 0 { Ok(json!(stops(taken.stopped))) } else { Ok(json!(taken)) }
+    }
+
+    /// Last words, taken. While they wait for a person nothing is decided, and those that would wait now are counted.
+    async fn said(
+        self: &Arc<Self>,
+        by: &Actor,
+        tried: Tried,
+        whereabouts: &Whereabouts,
+        with: Vec<Change>,
+        keys: &[Key],
+    ) -> Result<Taken, ActError> {
+        let part = tried.content.body.part();
+        let mut taken = self.take(by, tried, None, with, keys).await?;
+        if let Some(part) = part.filter(|_| taken.confirm_by.is_some()) {
+            taken.waiting = whereabouts.waiting(part);
+        }
+        Ok(taken)
     }
 
     /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
@@ -264,10 +277,7 @@ impl Inner {
             return Ok(Err((nothing, hold.map(|hold| hold.id))));
         };
         with.push(Note::change("all_clear", &family.root, json!({ "by": by.to_string(), "with": tried.id })));
-        let mut taken = self.take(by, tried, None, with, keys).await?;
-        if taken.confirm_by.is_some() {
-            taken.waiting = last.whereabouts.waiting(Part::AllClear);
-        }
+        let taken = self.said(by, tried, &last.whereabouts, with, keys).await?;
         let hold = hold.map(|hold| hold.id).filter(|name| self.standing_hold(name).is_none());
         let said = match taken.deliveries {
             0 => LastWord::Nothing(NoPost { id: (), deliveries: 0 }),

@@ -227,6 +227,15 @@ impl Inner {
         self.holds().into_iter().find(|hold| hold.id == name)
     }
 
+    /// The hold of a post of which nothing went out, and nothing will: it is silent for nobody.
+    pub(crate) async fn hold_of_nothing(&self, row: &AnnouncementRow) -> Result<Option<Hold>, LedgerError> {
+        let rows = self.deliveries_named(row.id.as_str()).await?;
+        match rows.iter().all(|d| matches!(d.state, State::Cancelled | State::Failed | State::Expired)) {
+            true => self.hold_ending_with(row).await,
+            false => Ok(None),
+        }
+    }
+
     /// The hold that ends with this post when nothing of it goes out: that of its emergency, unless another warning of
     /// it stands somewhere, is on its way or waits for a word. One that was there before stays.
     pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, LedgerError> {
