@@ -45,13 +45,14 @@ fn accounts() -> String {
     text
 }
 
+/// A process that knows the secrets, and speaks English whatever the machine speaks.
 fn secrets(command: &mut Command) -> &mut Command {
     for n in 0..UNITS {
         for platform in ["sina", "tencent", "eastday", "xinmin"] {
             command.env(format!("K_{platform}_{n}"), format!("secret-{platform}-{n}"));
         }
     }
-    command.env_remove("RUST_BACKTRACE")
+    command.env_remove("RUST_BACKTRACE").env("LC_ALL", "en_US.UTF-8")
 }
 
 fn config(ports: &BTreeMap<String, String>) -> String {
@@ -339,7 +340,7 @@ fn r52_what_a_person_settles_at_the_command_line_is_so() {
             }
         };
         let resolve = |arguments: &[&str]| {
-            let output = city.command(arguments).env("LANG", "en_US.UTF-8").stdin(Stdio::null()).output().unwrap();
+            let output = city.command(arguments).stdin(Stdio::null()).output().unwrap();
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             (output.status.code(), said)
@@ -380,7 +381,7 @@ fn r27_a_daemon_that_may_open_too_little_says_so_and_does_not_start() {
             let mut command = Command::new("sh");
             command.arg("-c").arg(format!("ulimit -n {files}; exec \"$@\"")).arg("sh");
             command.arg(run.get_program()).args(run.get_args());
-            secrets(&mut command).env("LANG", "en_US.UTF-8").stderr(Stdio::piped());
+            secrets(&mut command).stderr(Stdio::piped());
             command
         };
         let output = limited(64).output().unwrap();
