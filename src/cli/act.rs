@@ -52,6 +52,7 @@ fn told(answer: &Value, voice: Voice) {
         ("in_flight", "发送中，随后处理", "in flight, dealt with as they settle"),
         ("unchanged", "已了结，未变", "settled before, unchanged"),
         ("retrying", "重新发送", "tried again"),
+        ("looking", "结果不明，再去查看", "of unknown outcome, looked for again"),
     ];
     let parts: Vec<String> = names
         .iter()

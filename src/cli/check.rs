@@ -115,7 +115,8 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
     };
     let now = Clock::real().now();
     let reading = planner::read(&config, &Named::default(), now);
-    let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: None };
+    let (publish, zone, none) = (&config.settings.publish, config.settings.zone, BTreeSet::new());
+    let rules = plan::Rules { publish, zone, is_new_zone: false, asked: &none, refused: &none };
     let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);
     let mut releases = releases(&config, &reading, &alone, now);
     if let Some(value) = &against {

@@ -13,6 +13,7 @@ use crate::api;
 use crate::clock::Clock;
 use crate::core::words::{Words, words};
 use crate::daemon::config::{self, Config, Env};
+use crate::daemon::sole::Sole;
 use crate::daemon::{Daemon, World};
 use crate::input::Fault;
 use crate::ledger::LedgerError;
@@ -72,27 +73,6 @@ async fn serving(file: &Path, voice: Voice, env: Env, direct: bool, errand: impl
     }
 }
 
-/// Two daemons with a ledger each would publish one queue twice: for as long as this is kept there is one. A folder that
-/// cannot be locked, as on some network disks, is published all the same.
-fn only_one_for(queue: &Path) -> Result<Option<std::fs::File>, Words> {
-    use rustix::fs::{FlockOperation, flock};
-    let Ok(folder) = std::fs::File::open(queue) else { return Ok(None) };
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(folder)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let queue = queue.display();
-            Err(words!(
-                "另一个守护进程正在发布 {queue}，用的是别的账本：两个会各发一遍，未启动",
-                "another daemon publishes {queue}, with another ledger: both would publish it, so this one does not start"
-            ))
-        }
-        Err(error) => {
-            tracing::warn!(%error, queue = %queue.display(), "the queue cannot be locked");
-            Ok(None)
-        }
-    }
-}
-
 /// Descriptors for the ledger and its readers, the queue, the socket and those who ask on it.
 const OWN_FILES: u64 = 128;
 
@@ -120,7 +100,7 @@ async fn started(
     let path = config.settings.ledger.clone();
     let ledger = Sqlite::open(&path, &clock).map_err(|error| ledger_words(&error))?;
     let trust = ledger.trust().clone();
-    let _queue = only_one_for(&config.settings.queue)?;
+    let sole = Sole::of(&config.settings.queue)?;
     // Only now: who is turned away because a daemon runs already need not read them.
     for fault in faults.iter().filter(|f| f.is_error()) {
         voice.note(voice.fault(fault));
@@ -137,6 +117,7 @@ async fn started(
     let told_to_stop = if config.direct { Exit::Failed } else { Exit::Done };
     let world = World { clock, http: Arc::new(net), ledger: Arc::new(ledger), trust, config, faults, env };
     let mut daemon = Daemon::start(world).await.map_err(|error| ledger_words(&error))?;
+    daemon.inner.publishes_alone(sole);
     daemon.attend().await;
     daemon.with(api::serve(daemon.inner.clone(), listener));
     tell_systemd(&[sd_notify::NotifyState::Ready]);

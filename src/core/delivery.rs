@@ -182,6 +182,8 @@ pub struct Edit {
     pub priority: Priority,
     pub at: Time,
     pub expires_at: Option<Time>,
+    /// How long it lasts where a hold keeps it back.
+    pub held_until: Option<Time>,
     /// Its new instant was over when this process started: another one may have published it.
     pub is_doubted: bool,
 }

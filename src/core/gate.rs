@@ -141,6 +141,12 @@ impl Gate {
         Verdict::Go
     }
 
+    /// Whether a hold stood in the way of a post of routine between its instant and now.
+    pub fn came_over(&self, account: &AccountId, body: &Body, at: Time, now: Time) -> bool {
+        let is_routine = body.priority != Priority::Emergency && body.hold_exempt.is_none();
+        is_routine && self.holds.iter().any(|hold| hold.concerns(account) && hold.overlaps(at, now))
+    }
+
     /// The holds that stand now.
     pub fn standing(&self, now: Time) -> impl Iterator<Item = &Hold> {
         self.holds.iter().filter(move |hold| hold.stands(now))

@@ -54,6 +54,29 @@ pub struct KnownAnnouncement {
     pub occurrences: BTreeMap<OccurrenceId, KnownOccurrence>,
     /// Accounts on which a newer post has taken its place.
     pub superseded: BTreeSet<AccountId>,
+    /// It is a repeat, or was one, of which something was out already, however long ago.
+    pub was_out: bool,
+}
+
+impl KnownAnnouncement {
+    /// The occurrence that has this hour, whatever its name: an hour is named by itself in a repeat and by the
+    /// announcement otherwise, and by the zone of its day.
+    fn of_hour(&self, at: Time) -> Option<(&OccurrenceId, &KnownOccurrence)> {
+        let mut of_hour: Vec<_> = self.occurrences.iter().filter(|(_, k)| k.release == at).collect();
+        // One that is out, or that a person stopped, decides for its hour.
+        of_hour.sort_by_key(|(_, k)| !(k.is_released() || k.is_stopped));
+        of_hour.first().copied()
+    }
+
+    /// The name under which an hour goes on.
+    fn name_of(&self, wanted: OccurrenceId, at: Time) -> OccurrenceId {
+        match self.of_hour(at) {
+            Some((name, k)) if k.is_released() || k.is_stopped || !self.occurrences.contains_key(&wanted) => {
+                name.clone()
+            }
+            _ => wanted,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -84,14 +107,10 @@ impl KnownOccurrence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Write the announcement's present version, and these occurrences with it.
-    Put {
-        id: AnnouncementId,
-        occurrences: Vec<(OccurrenceId, Time)>,
-        is_new: bool,
-        planned_to: Option<Time>,
-    },
+    Put { id: AnnouncementId, occurrences: Vec<(OccurrenceId, Time)>, is_new: bool, planned_to: Option<Time> },
     /// The announcement is where it is in the folder now; nothing else changed.
     Moved(AnnouncementId),
+    /// What is out stays as it is; a repeat that it was is over.
     EditedAfterPublication(AnnouncementId, ContentHash),
     /// The folder no longer has it.
     Withdraw(AnnouncementId),
@@ -117,16 +136,20 @@ pub struct Prune {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub blocked: Option<Prune>,
-    /// What is gone is what a person has refused to withdraw.
-    pub is_refused: bool,
+    /// What a person has refused to withdraw, as far as it is still gone and would still go out.
+    pub refused: BTreeSet<AnnouncementId>,
 }
 
 /// What decides besides the two sides.
 pub struct Rules<'a> {
     pub publish: &'a Publish,
     pub zone: Tz,
-    /// The prune that a person has refused, by hash.
-    pub refused: Option<&'a str>,
+    /// Another one than that in which repeats were written ahead.
+    pub is_new_zone: bool,
+    /// What a person is asked about, until that person has said so or it is back.
+    pub asked: &'a BTreeSet<AnnouncementId>,
+    /// What a person has refused to withdraw.
+    pub refused: &'a BTreeSet<AnnouncementId>,
 }
 
 pub fn plan(desired: &Desired, known: &Known, now: Time, rules: &Rules<'_>) -> Plan {
@@ -189,8 +212,11 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
     let content = announcement.content.hash();
     // Corrected, or over: no edit and no account that is opened sends any more of it.
     let is_over = row.ended.is_some();
-    if is_over || content == row.content && !is_back {
-        if announcement.content.is_repeat() && !is_over {
+    // A repeat that was something else meanwhile, or is counted by another clock, has other hours than were written.
+    let is_repeat = announcement.content.is_repeat();
+    let is_other = is_repeat && (row.planned_to.is_none() || rules.is_new_zone);
+    if is_over || content == row.content && !is_back && !is_other {
+        if is_repeat && !is_over {
             return carry_on(announcement, known, now, rules).into_iter().collect();
         }
         let moved = row.file != announcement.file;
@@ -214,7 +240,7 @@ pub fn carry_on(
     let coming = wanted(announcement, planned_to.max(now), now, rules, PIECE);
     let planned_to = Some(written_to(&coming, now));
     occurrences.extend(coming);
-    occurrences.retain(|(o, _)| !known.occurrences.contains_key(o));
+    occurrences.retain(|(o, at)| !known.occurrences.contains_key(o) && known.of_hour(*at).is_none());
     Some(Action::Put { id: announcement.id.clone(), occurrences, is_new: false, planned_to })
 }
 
@@ -248,15 +274,19 @@ fn changed(
     let id = &announcement.id;
     let mut actions = Vec::new();
     let mut occurrences = wanted(announcement, now, now, rules, MOST_OCCURRENCES);
-    // Its own occurrence, or that of the same hour, when it was one of a repeat.
-    let is_released = |o: &OccurrenceId, at: Time| {
-        known.occurrences.iter().any(|(other, k)| (other == o || k.release == at) && k.is_released())
-    };
-    if !announcement.content.is_repeat() && occurrences.iter().any(|(o, at)| is_released(o, *at)) {
+    if announcement.content.body.timing != Timing::Now {
+        for (o, at) in &mut occurrences {
+            *o = known.name_of(o.clone(), *at);
+        }
+    }
+    if !announcement.content.is_repeat() && is_after_publication(&occurrences, known, now) {
         let same_words = announcement.content.body.hash() == known.row.body;
-        if !same_words && known.row.edited.as_ref() != Some(content) {
+        let was_repeat = known.row.planned_to.is_some();
+        if (!same_words || was_repeat) && known.row.edited.as_ref() != Some(content) {
             actions.push(Action::EditedAfterPublication(id.clone(), content.clone()));
         }
+        let none = BTreeSet::new();
+        actions.extend(rescheduled(id, known, &none, now));
         return actions;
     }
     // What is written for this hour already keeps its hour; what wants to go "now" keeps its first one.
@@ -278,20 +308,31 @@ fn changed(
     }
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));
-    // An hour that has come belongs to its release: its accounts that are late still go, or wait for a person.
-    let coming = |k: &KnownOccurrence| k.is_waiting() && k.release > now;
-    let gone: Vec<OccurrenceId> = known
-        .occurrences
-        .iter()
-        .filter(|(o, k)| coming(k) && !wanted_ids.contains(*o))
-        .map(|(o, _)| o.clone())
-        .collect();
-    if !gone.is_empty() {
-        actions.push(Action::Reschedule(id.clone(), gone));
-    }
+    actions.extend(rescheduled(id, known, &wanted_ids, now));
     let planned_to = announcement.content.is_repeat().then_some(now + AHEAD);
     actions.push(Action::Put { id: id.clone(), occurrences, is_new: false, planned_to });
     actions
+}
+
+/// Whether it was published already, for all its file says now: its own hour is out, or it would be sent at once after
+/// having been a repeat that spoke. An hour that is still to come is another one.
+fn is_after_publication(wanted: &[(OccurrenceId, Time)], known: &KnownAnnouncement, now: Time) -> bool {
+    let is_out = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(KnownOccurrence::is_released);
+    wanted.iter().any(|(o, at)| is_out(o) || known.was_out && *at <= now + AT_ONCE)
+}
+
+/// The hours to come that are written and not wanted any more. One that has come belongs to its release: its accounts that
+/// are late still go, or wait for a person.
+fn rescheduled(
+    id: &AnnouncementId,
+    known: &KnownAnnouncement,
+    wanted: &BTreeSet<OccurrenceId>,
+    now: Time,
+) -> Option<Action> {
+    let is_coming = |k: &KnownOccurrence| k.is_waiting() && k.release > now;
+    let gone = known.occurrences.iter().filter(|(o, k)| is_coming(k) && !wanted.contains(*o)).map(|(o, _)| o.clone());
+    let gone: Vec<OccurrenceId> = gone.collect();
+    (!gone.is_empty()).then(|| Action::Reschedule(id.clone(), gone))
 }
 
 /// Repeats that stay in force as the ledger has them, because what the folder says of them cannot be read, or is missed and
@@ -308,33 +349,38 @@ pub fn kept<'a>(plan: &Plan, desired: &Desired, known: &'a Known) -> Vec<&'a Kno
     known.announcements.values().filter(is_in_force).collect()
 }
 
+/// What is gone from the folder is withdrawn; much of it at once only after a person has said so. What is asked about stays
+/// so until it is answered or back, however little of it is left; and what was refused is kept until it is back.
 fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {
     let waits =
         |k: &&KnownAnnouncement| k.row.withdrawn.is_none() && k.occurrences.values().any(KnownOccurrence::is_waiting);
-    let all = known.announcements.values().filter(waits).count();
-    let gone: Vec<AnnouncementId> = known
-        .announcements
+    let waiting: BTreeMap<&AnnouncementId, &KnownAnnouncement> =
+        known.announcements.iter().filter(|(_, k)| waits(k)).collect();
+    let is_back = |id: &AnnouncementId| desired.announcements.contains_key(id);
+    plan.refused = rules.refused.iter().filter(|id| waiting.contains_key(id) && !is_back(id)).cloned().collect();
+    let gone: Vec<AnnouncementId> = waiting
         .values()
-        .filter(waits)
         .filter(|k| !k.row.file.is_empty())
-        .filter(|k| !desired.announcements.contains_key(&k.row.id) && !desired.standing.contains(&k.row.id))
+        .filter(|k| !is_back(&k.row.id) && !desired.standing.contains(&k.row.id))
         .filter(|k| !desired.unread_files.contains(&k.row.file))
         .map(|k| k.row.id.clone())
+        .filter(|id| !plan.refused.contains(id))
         .collect();
     if gone.is_empty() {
         return;
     }
     let emptied = desired.folder_gone || desired.announcements.is_empty() && desired.standing.is_empty();
-    let many = gone.len() > FEW && gone.len() as f64 > rules.publish.max_cancel * all as f64;
+    let (mut open, more): (Vec<_>, Vec<_>) = gone.into_iter().partition(|id| rules.asked.contains(id));
+    let many = more.len() > FEW && more.len() as f64 > rules.publish.max_cancel * waiting.len() as f64;
     if emptied || many {
-        let hash = prune_hash(&gone);
-        plan.is_refused = rules.refused == Some(hash.as_str());
-        if !plan.is_refused {
-            plan.blocked = Some(Prune { hash, announcements: gone });
-        }
-        return;
+        open.extend(more);
+        open.sort();
+    } else {
+        plan.actions.extend(more.into_iter().map(Action::Withdraw));
     }
-    plan.actions.extend(gone.into_iter().map(Action::Withdraw));
+    if !open.is_empty() {
+        plan.blocked = Some(Prune { hash: prune_hash(&open), announcements: open });
+    }
 }
 
 fn prune_hash(ids: &[AnnouncementId]) -> String {

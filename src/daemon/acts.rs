@@ -12,6 +12,7 @@ use serde_json::json;
 use super::answers::{Retrying, Withdrawn};
 use super::config::{self, Config};
 use super::prepare::Means;
+use super::sole::Sole;
 use super::{Inner, StepError, lock, planner};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
@@ -177,6 +178,19 @@ impl Inner {
         Ok((Some(turn), row, rows))
     }
 
+    /// What is of unknown outcome is looked for now, with whatever was mended.
+    async fn look_again(self: &Arc<Self>, by: &Actor, doubted: &[Delivery]) -> Result<usize, ActError> {
+        for d in doubted {
+            self.memory.forget_credentials(|account, _| *account == d.account);
+        }
+        let until = self.clock.now();
+        let why = Words::new("有人要求再看一次", "a person asked to look again");
+        // It may be known by now.
+        let again = |d: &Delivery| is_in_doubt(d).then(|| Event::Postponed { until, why: why.clone() });
+        let asked = self.step_all(by, doubted, again).await;
+        Ok(stepped(asked)?.len())
+    }
+
     /// Tries failed and expired deliveries again, now; never what was stopped, corrected, cleared, superseded or closed.
     pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
         let (_turn, row, rows) = self.named_in_turn(id).await?;
@@ -185,8 +199,16 @@ impl Inner {
             false => self.told_since(&row).await?,
         };
         let config = self.config();
-        // Missed by an account while it was closed: of an emergency of the socket, since a file says by itself what is sent.
-        let is_missed = |d: &Delivery| d.is_closed() && row.file.is_empty() && d.content == row.content;
+        // Missed by an account while it was closed: but for an emergency of a file, which takes words for what it says.
+        let says_itself = !row.file.is_empty() && row.priority == Priority::Emergency;
+        // By its words: whose accounts they were is another matter.
+        let mut in_force = BTreeSet::new();
+        for d in rows.iter().filter(|d| d.is_closed()) {
+            if self.content(&d.content).await?.body.hash() == row.body {
+                in_force.insert(d.content.clone());
+            }
+        }
+        let is_missed = |d: &Delivery| d.is_closed() && !says_itself && in_force.contains(&d.content);
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         // Of a repeat the newest hour that has come is meant, unless one is named: nobody wants a day of them at once.
         let is_whole = row.planned_to.is_some() && row.id.as_str() == id;
@@ -197,6 +219,8 @@ impl Inner {
             |d: &Delivery| newest.as_ref().is_none_or(|newest| newest.get(&d.account) == Some(&(d.at, d.id)));
         let is_asked = |d: &Delivery| is_over(d) && account.is_none_or(|a| a == d.account.as_str());
         let is_older = rows.iter().any(|d| is_asked(d) && !is_meant(d));
+        let is_named = |d: &&Delivery| account.is_none_or(|a| a == d.account.as_str());
+        let doubted: Vec<Delivery> = rows.iter().filter(|d| is_in_doubt(d)).filter(is_named).cloned().collect();
         let mut wanted: Vec<Delivery> = rows.into_iter().filter(|d| is_asked(d) && is_meant(d)).collect();
         if let Some(new) = wanted.iter().map(|d| told_since.get(&d.account)).reduce(Option::and).flatten() {
             return Err(ActError::Conflict(words!(
@@ -205,6 +229,7 @@ impl Inner {
             )));
         }
         wanted.retain(|d| !told_since.contains_key(&d.account));
+        let looking = self.look_again(by, &doubted).await?;
         let mut contents = BTreeMap::new();
         for d in &wanted {
             contents.insert(d.content.clone(), self.content(&d.content).await?);
@@ -232,7 +257,7 @@ impl Inner {
         };
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
-        if retrying == 0 {
+        if retrying == 0 && looking == 0 {
             if wanted.iter().any(words_are_over) {
                 return Err(ActError::Conflict(words!(
                     "`{id}` 过了有效期，已作罢；要发就重新发起",
@@ -253,7 +278,7 @@ impl Inner {
         if row.priority == Priority::Emergency {
             self.urge();
         }
-        Ok(Retrying { id: id.to_owned(), retrying })
+        Ok(Retrying { id: id.to_owned(), retrying, looking })
     }
 
     /// Refuses to publish again what somebody has ended since; and the accounts that were told, or are to be, in newer words.
@@ -324,6 +349,16 @@ impl Inner {
             Some(mut config) if same_place(&config) => {
                 config.keep_templates(&self.config());
                 let accounts = config.city.accounts.len();
+                // Another folder may be another daemon's.
+                let queue = &config.settings.queue;
+                let is_other = *queue != self.config().settings.queue && !lock(&self.sole).is_of(queue);
+                let sole = match is_other.then(|| Sole::of(queue)).transpose() {
+                    Ok(sole) => sole,
+                    Err(said) => {
+                        tracing::error!(reason = said.en, "the old configuration stays in force");
+                        return self.reject("queue_in_use", said);
+                    }
+                };
                 if let Err(error) = self.with_its_holds(config).await {
                     tracing::error!(%error, "the ledger does not take what is to be held: the old configuration stays in force");
                     let said = Words::new(
@@ -331,6 +366,9 @@ impl Inner {
                         "the ledger takes nothing, and a hold could not be kept on new accounts: the old configuration stays in force, try again",
                     );
                     return self.reject("ledger", said);
+                }
+                if let Some(sole) = sole {
+                    *lock(&self.sole) = sole;
                 }
                 tracing::info!(accounts, "the configuration was read again");
                 let mut state = lock(&self.state);
@@ -401,4 +439,8 @@ pub(crate) fn no_longer_wanted(id: &str, cause: Cause, row: &Delivery) -> Words 
         }
         _ => words!("`{id}` 已取消，不再发送", "`{id}` was cancelled; it is not sent again"),
     }
+}
+
+fn is_in_doubt(row: &Delivery) -> bool {
+    matches!(row.state, State::Unknown | State::Accepted)
 }

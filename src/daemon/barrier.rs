@@ -183,7 +183,7 @@ impl Ticket {
         match verdict_of(inner, row, &self.content, now) {
             Verdict::Go => None,
             Verdict::Held { cause, until, why } => {
-                let expires_at = held_expiry(row, &self.content.body);
+                let expires_at = held_expiry(row.at, &self.content.body);
                 stopped(Stopped::Held { cause, until, expires_at, why })
             }
             Verdict::Closed(why) => stopped(Stopped::Closed(why)),

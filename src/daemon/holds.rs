@@ -16,12 +16,12 @@ use super::config::Config;
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
-use crate::core::announcement::{AnnouncementId, Content, ContentHash, Priority};
+use crate::core::announcement::{AnnouncementId, Body, Content, ContentHash, Priority};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State, newest};
 use crate::core::gate::{Choice, Hold, Verdict};
 use crate::core::words::{Words, shown, words};
-use crate::daemon::send::{closed, review, verdict_of};
+use crate::daemon::send::{closed, is_expired, review, verdict_of};
 use crate::ledger::{Filter, LedgerError};
 
 /// What was kept back, at most so many at once.
@@ -55,6 +55,17 @@ pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<Ac
 }
 
 impl Inner {
+    /// Whether a hold kept a post of routine back that was to go then; where what was held goes on by itself, one that
+    /// stands.
+    pub(crate) fn came_over(&self, row: &Delivery, at: Time, body: &Body) -> bool {
+        let now = self.clock.now();
+        let standing_alone = self.config().settings.emergency.resume;
+        match standing_alone {
+            true => at <= now && self.memory.came_over(&row.account, body, now, now),
+            false => self.memory.came_over(&row.account, body, at, now),
+        }
+    }
+
     /// A configuration comes in force, and no hold begins between its accounts being held and its being there.
     pub(crate) async fn with_its_holds(&self, config: Config) -> Result<(), LedgerError> {
         let _turn = self.naming.lock().await;
@@ -155,6 +166,7 @@ impl Inner {
         let decide = |row: &Delivery| {
             let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
             match verdict_of(self, row, content, now) {
+                Verdict::Go if is_expired(row, now) => Some(Event::Expired),
                 Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
                 Verdict::Go if resume => {
                     let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
@@ -267,11 +279,12 @@ impl Inner {
                 // What its account gets no more waits for nobody any longer.
                 Verdict::Closed(why) => Some(closed(why)),
                 _ if is_covered(row, content) => None,
+                _ if is_expired(row, at) => Some(Event::Expired),
                 _ => Some(Event::GateOpen { at, expires_at }),
             }
         };
         let done = stepped(self.step_all(by, &rows, decide).await)?;
-        let released = done.iter().filter(|row| row.state != State::Cancelled).count();
+        let released = done.iter().filter(|row| !row.state.is_settled()).count();
         let covered = rows.iter().filter(|row| is_covered(row, &contents[&row.content])).count();
         if done.is_empty() {
             let said =

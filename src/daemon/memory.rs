@@ -15,7 +15,7 @@ use super::lock;
 use super::steady::Steady;
 use crate::clock::{Clock, Mono, Time};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, ContentHash};
+use crate::core::announcement::{AnnouncementId, Body, ContentHash};
 use crate::core::change::{Change, Withdrawal};
 use crate::core::delivery::{Delivery, DeliveryId, Outcome, State, Step};
 use crate::core::gate::{Asking, Gate, Hold, Person, Verdict};
@@ -78,6 +78,12 @@ impl Memory {
     pub fn verdict(&self, asking: &Asking<'_>, now: Time, emergency: &Emergency) -> Verdict {
         let ahead = self.ahead();
         lock(&self.gate).verdict(asking, now, ahead, emergency)
+    }
+
+    /// Whether a hold stood in the way of a post of routine between its instant and now.
+    pub fn came_over(&self, account: &AccountId, body: &Body, at: Time, now: Time) -> bool {
+        let by = now - self.ahead();
+        lock(&self.gate).came_over(account, body, at.min(by), by)
     }
 
     /// The holds that stand now.

@@ -28,6 +28,7 @@ pub mod release;
 pub mod resolve;
 pub mod send;
 pub mod settle;
+pub mod sole;
 pub mod status;
 mod steady;
 pub mod watch;
@@ -53,6 +54,7 @@ use config::{Config, Env};
 use hands::InHand;
 use memory::{Memory, Reserved};
 use pauses::Pauses;
+use sole::Sole;
 
 /// From a granted permit to the first byte written, on a busy machine.
 const LONGEST_WAY_OUT: Duration = Duration::from_millis(150);
@@ -102,6 +104,8 @@ pub struct Inner {
     deciding: tokio::sync::Mutex<()>,
     /// A hold of named accounts, and a configuration with other accounts: one at a time, or the one misses the other's.
     naming: tokio::sync::Mutex<()>,
+    /// The right to publish the queue folder.
+    sole: Mutex<Sole>,
     /// Occurrences of the queue's emergencies whose silence was looked after.
     silenced: Mutex<BTreeSet<OccurrenceId>>,
     /// Readings of the whole queue, or of all that is held, for those who only look.
@@ -152,6 +156,7 @@ impl Daemon {
             looking: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
             naming: tokio::sync::Mutex::default(),
+            sole: Mutex::default(),
             silenced: Mutex::default(),
             looks: Semaphore::new(1),
             panics: Mutex::default(),
@@ -311,6 +316,11 @@ impl Inner {
 
     /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another
     /// change came first, the row is read again and decided on again; `None` of the decision leaves it alone.
+    /// It publishes the queue folder for as long as it keeps this.
+    pub fn publishes_alone(&self, sole: Sole) {
+        *lock(&self.sole) = sole;
+    }
+
     pub(crate) async fn step_all(
         &self,
         by: &Actor,

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::prune::{PRUNE, PRUNE_REFUSED, removed, waiting};
+use super::prune::{PRUNE, PRUNE_REFUSED, asked, refusals, refused, removed, waiting};
+use super::send::held_expiry;
 use super::{Inner, answers, lock};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
@@ -28,6 +29,9 @@ use crate::ledger::LedgerError;
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// An occurrence of a repeat that is older than this is not compared any more.
 const COMPARED: TimeDelta = TimeDelta::hours(49);
+
+/// Under this name the ledger keeps the zone by which repeats are written ahead.
+const ZONE: &str = "zone";
 
 /// What is superseded may have left the queue; it is known by name for this long.
 const SUPERSEDED: TimeDelta = TimeDelta::days(60);
@@ -114,19 +118,30 @@ impl Planner {
         let inner = &self.inner;
         let config = inner.config();
         let mut reading = inner.read_queue(now).await?;
-        let refused = inner.ledger.meta(PRUNE_REFUSED).await?;
-        let rules =
-            plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: refused.as_deref() };
+        let (zone, written_in) = (config.settings.zone, inner.ledger.meta(ZONE).await?);
+        let kept = inner.ledger.meta(PRUNE_REFUSED).await?;
+        let (asked, refused) = (asked(inner.ledger.meta(PRUNE).await?.as_deref()), refused(kept.as_deref()));
+        let is_new_zone = written_in.as_ref().is_some_and(|name| name != zone.name());
+        let publish = &config.settings.publish;
+        let rules = plan::Rules { publish, zone, is_new_zone, asked: &asked, refused: &refused };
         let (plan, known) = inner.planned(&mut reading.desired, now, &rules).await?;
         self.note(&reading, &plan).await?;
-        if refused.is_some() && !plan.is_refused {
-            // What was refused is not asked for any more: a refusal, like a consent, is used once.
-            let forgotten = Change::Meta { key: PRUNE_REFUSED.to_owned(), value: None };
-            inner.ledger.commit(&Actor::Queue, vec![forgotten]).await?;
+        if plan.refused != refused {
+            // A refusal, like a consent, is used once. Another one may have come in this moment.
+            let changes = vec![Change::ExpectMeta(PRUNE_REFUSED.to_owned(), kept), refusals(&plan.refused)];
+            match inner.ledger.commit(&Actor::Queue, changes).await {
+                Ok(_) => {}
+                Err(LedgerError::Conflict) => inner.ask_rescan(),
+                Err(error) => return Err(error),
+            }
         }
         let is_carried_out = self.carry_out(&plan, &reading.desired.announcements, &known, now).await?;
         if plan.actions.iter().any(|action| action.goes_on(now)) {
             inner.ask_rescan();
+        }
+        if is_carried_out && written_in.as_deref() != Some(zone.name()) {
+            let named = Change::Meta { key: ZONE.to_owned(), value: Some(zone.name().to_owned()) };
+            inner.ledger.commit(&Actor::Queue, vec![named]).await?;
         }
         Ok(is_carried_out && !reading.desired.folder_gone)
     }
@@ -207,7 +222,7 @@ impl Planner {
                 }
                 Action::EditedAfterPublication(id, hash) => {
                     tracing::warn!(announcement = %id, "edited after publication: what is out stays as it is");
-                    let edited = AnnouncementRow { edited: Some(hash.clone()), ..row(id) };
+                    let edited = AnnouncementRow { edited: Some(hash.clone()), planned_to: None, ..row(id) };
                     vec![next(edited), Note::change("edited_after_publication", id, json!({ "content": hash }))]
                 }
                 Action::Withdraw(id) => {
@@ -336,8 +351,12 @@ impl Planner {
                 changes.push(Change::Expect(d.id, d.fence));
                 continue;
             } else {
+                let held_until = held_expiry(release, &content.body);
+                // What a hold kept back lasts by its own `expires_after`, also when it was out of the queue meanwhile.
+                let came_over = !d.is_pending() && inner.came_over(d, release, &content.body);
+                let expires_at = if came_over { held_until } else { expires_at };
                 let (content, priority) = (hash.clone(), content.body.priority);
-                Event::Edited(Edit { content, priority, at: release, expires_at, is_doubted })
+                Event::Edited(Edit { content, priority, at: release, expires_at, held_until, is_doubted })
             };
             changes.push(match inner.computed(d, event) {
                 Ok(step) => Change::Step(Box::new(step)),
@@ -460,7 +479,13 @@ impl Inner {
         let _turn = self.looks.acquire().await;
         let (config, now) = (self.config(), self.clock.now());
         let mut reading = self.read_queue(now).await?;
-        let rules = plan::Rules { publish: &config.settings.publish, zone: config.settings.zone, refused: None };
+        let (publish, zone) = (&config.settings.publish, config.settings.zone);
+        let is_new_zone = self.ledger.meta(ZONE).await?.is_some_and(|name| name != zone.name());
+        let (asked, refused) = (
+            asked(self.ledger.meta(PRUNE).await?.as_deref()),
+            refused(self.ledger.meta(PRUNE_REFUSED).await?.as_deref()),
+        );
+        let rules = plan::Rules { publish, zone, is_new_zone, asked: &asked, refused: &refused };
         let (plan, _) = self.planned(&mut reading.desired, now, &rules).await?;
         let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {

@@ -18,7 +18,8 @@ use crate::core::plan::Prune;
 use crate::core::words::{Words, words};
 use crate::ledger::LedgerError;
 
-/// Under these names the ledger keeps the prune that waits for a person, and the one that a person has refused.
+/// Under these names the ledger keeps the prune that waits for a person, and the announcements that a person has refused to
+/// withdraw.
 pub const PRUNE: &str = "prune";
 pub const PRUNE_REFUSED: &str = "prune_refused";
 
@@ -33,7 +34,8 @@ impl Inner {
             let hash = &prune.hash;
             return Err(ActError::Conflict(words!("等待的是另一个计划 {hash}", "another plan is waiting: {hash}")));
         }
-        let changes = answered(&prune, accept);
+        let before = self.ledger.meta(PRUNE_REFUSED).await?;
+        let changes = answered(&prune, before, accept);
         let committed = match self.commit(by, changes).await {
             Err(LedgerError::Conflict) => {
                 let said = Words::new("等待的已经变了，请重看", "what waits has changed meanwhile: look again");
@@ -63,9 +65,26 @@ pub fn waiting(prune: &Prune) -> serde_json::Value {
     json!({ "hash": prune.hash, "announcements": prune.announcements })
 }
 
-/// A consent withdraws all at once. A refusal keeps it in force, and it is not asked about again as long as it is gone.
+/// The announcements that a person is asked about, as the ledger keeps them.
+pub fn asked(value: Option<&str>) -> BTreeSet<AnnouncementId> {
+    let value = value.and_then(|value| serde_json::from_str::<serde_json::Value>(value).ok());
+    value.and_then(|value| serde_json::from_value(value["announcements"].clone()).ok()).unwrap_or_default()
+}
+
+/// Those that a person has refused to withdraw.
+pub fn refused(value: Option<&str>) -> BTreeSet<AnnouncementId> {
+    value.and_then(|value| serde_json::from_str(value).ok()).unwrap_or_default()
+}
+
+/// As the ledger keeps them; none is nothing.
+pub fn refusals(refused: &BTreeSet<AnnouncementId>) -> Change {
+    let value = (!refused.is_empty()).then(|| json!(refused).to_string());
+    Change::Meta { key: PRUNE_REFUSED.to_owned(), value }
+}
+
+/// A consent withdraws all at once. A refusal keeps each in force, and it is not asked about again as long as it is gone.
 /// Both are for exactly what waits now.
-fn answered(prune: &Prune, accept: bool) -> Vec<Change> {
+fn answered(prune: &Prune, before: Option<String>, accept: bool) -> Vec<Change> {
     let mut changes = vec![
         Change::ExpectMeta(PRUNE.to_owned(), Some(waiting(prune).to_string())),
         Change::Meta { key: PRUNE.to_owned(), value: None },
@@ -77,7 +96,9 @@ fn answered(prune: &Prune, accept: bool) -> Vec<Change> {
             changes.push(Note::change("withdrawn", id, json!({ "by": "queue" })));
         }
     } else {
-        changes.push(Change::Meta { key: PRUNE_REFUSED.to_owned(), value: Some(prune.hash.clone()) });
+        let mut kept = refused(before.as_deref());
+        kept.extend(prune.announcements.iter().cloned());
+        changes.extend([Change::ExpectMeta(PRUNE_REFUSED.to_owned(), before), refusals(&kept)]);
     }
     let word = if accept { "prune_accepted" } else { PRUNE_REFUSED };
     changes.push(Note::change(word, "queue", json!({ "plan": prune.hash, "announcements": prune.announcements })));

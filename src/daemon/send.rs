@@ -152,8 +152,8 @@ async fn postponed(inner: &Arc<Inner>, row: &Delivery, until: Time, why: Words) 
 }
 
 /// A held delivery lasts as long as its own `expires_after`; without one it waits for a person.
-pub fn held_expiry(row: &Delivery, body: &Body) -> Option<Time> {
-    row.at.checked_add_signed(TimeDelta::from_std(body.expires_after?).ok()?)
+pub fn held_expiry(at: Time, body: &Body) -> Option<Time> {
+    at.checked_add_signed(TimeDelta::from_std(body.expires_after?).ok()?)
 }
 
 /// What stands in the way now, if anything.
@@ -195,7 +195,7 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
     if is_expired(row, now) {
         return stepped(inner, row, Event::Expired).await;
     }
-    let expires_at = held_expiry(row, &content.body);
+    let expires_at = held_expiry(row.at, &content.body);
     let goes_on = row.priority == Priority::Emergency || inner.config().settings.emergency.resume;
     let event = match verdict {
         Verdict::Go if goes_on => released(inner, row, &content, now),
@@ -222,7 +222,7 @@ fn released(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Even
 /// The hold is over, and a person releases what it came over.
 pub fn review(row: &Delivery, content: &Content) -> Event {
     let why = Words::new("静默已结束，等人放行", "the hold is over; waiting for a person to release it");
-    Event::GateClosed { cause: Cause::Review, until: None, expires_at: held_expiry(row, &content.body), why }
+    Event::GateClosed { cause: Cause::Review, until: None, expires_at: held_expiry(row.at, &content.body), why }
 }
 
 /// The hour before which nothing of it goes, also when the wall clock was put back while it waited to be tried again.
@@ -268,7 +268,7 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     match verdict_of(inner, row, &content, slot) {
         Verdict::Go => {}
         Verdict::Held { cause, until, why } => {
-            let expires_at = held_expiry(row, &content.body);
+            let expires_at = held_expiry(row.at, &content.body);
             return stepped(inner, row, Event::GateClosed { cause, until, expires_at, why }).await;
         }
         Verdict::Closed(why) => return written(inner, row, closed(why)).await,

@@ -28,12 +28,12 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
     for id in wanted {
         let Some(row) = db.prepare_cached(&one)?.query_row([&id], rows::announcement).optional()? else { continue };
         // A repeat has one occurrence a day for years; only those that can still matter are compared.
-        let from = if row.planned_to.is_some() { micros(since) } else { i64::MIN };
         let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
         let named: Vec<(Arc<str>, i64, bool)> = list(
             db,
-            "SELECT id, release, stopped IS NOT NULL FROM occurrences WHERE announcement = $1 AND release >= $2",
-            params![id, from],
+            "SELECT id, release, stopped IS NOT NULL FROM occurrences
+             WHERE announcement = $1 AND (release >= $2 OR id = $1)",
+            params![id, micros(since)],
             |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
         )?;
         for (occurrence, release, is_stopped) in named {
@@ -42,9 +42,19 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         }
         let accounts = list(db, "SELECT account FROM superseded WHERE announcement = $1", [&id], |r| r.get(0))?;
         let superseded = accounts.into_iter().map(AccountId).collect();
-        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded });
+        // Of one that never was a repeat its one hour says so.
+        let was_repeat = row.planned_to.is_some() || row.edited.is_some();
+        let was_out = was_repeat && was_out(db, &id)?;
+        known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded, was_out });
     }
     Ok(known)
+}
+
+/// Whether a request was made for any delivery of it, however long ago.
+fn was_out(db: &Connection, announcement: &str) -> Sql<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_announcement
+               WHERE announcement = $1 AND (attempt > 0 OR state IN ('published', 'deleted')))";
+    db.prepare_cached(sql)?.query_row([announcement], |r| r.get(0))
 }
 
 /// An occurrence, and how many of its deliveries stand where.

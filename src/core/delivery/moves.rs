@@ -92,6 +92,8 @@ impl Delivery {
         if is_held_back && is_routine && edit.at == self.at {
             // Another text for the hour it was kept back from still waits for a person's review.
             self.prepared = None;
+            self.expires_at = edit.held_until;
+            self.next_at = [self.next_at, self.expires_at].into_iter().flatten().min();
             return;
         }
         if edit.is_doubted && self.doubted.is_none() {

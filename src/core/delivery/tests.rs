@@ -91,7 +91,7 @@ fn found(receipt: Receipt) -> Event {
 
 fn edited(content: &str) -> Event {
     let (content, priority) = (content.into(), Priority::Routine);
-    Event::Edited(Edit { content, priority, at: now(), expires_at: None, is_doubted: false })
+    Event::Edited(Edit { content, priority, at: now(), expires_at: None, held_until: None, is_doubted: false })
 }
 
 fn after(row: &Delivery, event: Event) -> Delivery {
@@ -347,8 +347,14 @@ fn a_held_post_whose_text_is_edited_for_the_same_hour_still_waits_for_review() {
 
 #[test]
 fn an_edit_sets_the_priority_with_the_content() {
-    let edit =
-        Edit { content: "h2".into(), priority: Priority::Emergency, at: now(), expires_at: None, is_doubted: false };
+    let edit = Edit {
+        content: "h2".into(),
+        priority: Priority::Emergency,
+        at: now(),
+        expires_at: None,
+        held_until: None,
+        is_doubted: false,
+    };
     let row = after(&delivery(State::Ready), Event::Edited(edit));
     assert_eq!((row.state, row.priority), (State::Scheduled, Priority::Emergency));
 }

@@ -68,16 +68,24 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
     };
     let occurrence = KnownOccurrence { release, is_stopped: false, pending, ended, out };
     let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), occurrence)]);
-    KnownAnnouncement { row, occurrences, superseded: BTreeSet::new() }
+    KnownAnnouncement { row, occurrences, superseded: BTreeSet::new(), was_out: false }
 }
 
 fn known(list: Vec<KnownAnnouncement>) -> Known {
     Known { announcements: list.into_iter().map(|k| (k.row.id.clone(), k)).collect() }
 }
 
-fn planned(desired: &Desired, known: &Known, refused: Option<&str>) -> Plan {
+fn planned(desired: &Desired, known: &Known, refused: Option<&Prune>) -> Plan {
+    answered(desired, known, None, refused)
+}
+
+/// With a prune that a person was asked about, and one that was refused.
+fn answered(desired: &Desired, known: &Known, asked: Option<&Prune>, refused: Option<&Prune>) -> Plan {
     let publish = Publish::default();
-    let rules = Rules { publish: &publish, zone: chrono_tz::Asia::Shanghai, refused };
+    let of = |prune: Option<&Prune>| prune.iter().flat_map(|p| p.announcements.clone()).collect();
+    let (asked, refused): (BTreeSet<_>, BTreeSet<_>) = (of(asked), of(refused));
+    let zone = chrono_tz::Asia::Shanghai;
+    let rules = Rules { publish: &publish, zone, is_new_zone: false, asked: &asked, refused: &refused };
     plan(desired, known, now(), &rules)
 }
 
@@ -126,11 +134,14 @@ fn r03_an_emptied_queue_cancels_nothing_until_a_person_says_so() {
     let plan = planned(&Desired::default(), &was, None);
     assert_eq!(plan.actions, []);
     let blocked = plan.blocked.expect("it waits");
-    let refused = planned(&Desired::default(), &was, Some(&blocked.hash));
-    assert!(refused.actions.is_empty() && refused.blocked.is_none() && refused.is_refused, "it is not asked for twice");
+    let refused = planned(&Desired::default(), &was, Some(&blocked));
+    assert!(
+        refused.actions.is_empty() && refused.blocked.is_none() && refused.refused.len() == 1,
+        "not asked for twice"
+    );
     // Back, and gone again: that is another loss, and the refusal does not speak of it.
-    let back = planned(&desired(std::slice::from_ref(&a)), &was, Some(&blocked.hash));
-    assert!(!back.is_refused);
+    let back = planned(&desired(std::slice::from_ref(&a)), &was, Some(&blocked));
+    assert!(back.refused.is_empty());
     let gone = Desired { folder_gone: true, ..Desired::default() };
     assert!(planned(&gone, &was, None).blocked.is_some());
 }
@@ -143,6 +154,124 @@ fn r03_more_than_a_fifth_at_once_waits_and_fewer_go() {
     let plan = planned(&desired(&all[5..]), &was, None);
     assert!(plan.blocked.is_none());
     assert_eq!(plan.actions.len(), 5);
+}
+
+/// Much was gone at once, and time goes by: some of it is released, some is put back, others are added.
+#[test]
+fn r03_what_a_person_was_asked_about_waits_for_the_answer_however_little_is_left() {
+    let all: Vec<Announcement> = (0..16).map(|n| at(&format!("a{n:02}"), "x", 5)).collect();
+    let of =
+        |list: &[Announcement]| known(list.iter().map(|a| known_as(a, now() + TimeDelta::hours(5), 1, 0, 0)).collect());
+    let asked = planned(&desired(&all[8..]), &of(&all), None).blocked.unwrap();
+    assert_eq!(asked.announcements.len(), 8);
+    let many: Vec<Announcement> = (0..100).map(|n| at(&format!("b{n}"), "x", 5)).collect();
+    let wider = [&all[..], &many].concat();
+    for (wish, was, left) in [
+        (desired(&all[8..]), of(&all[3..]), 5),
+        (desired(&all[7..]), of(&all), 7),
+        (desired(&wider[8..]), of(&wider), 8),
+    ] {
+        let open = answered(&wish, &was, Some(&asked), None);
+        assert_eq!(open.blocked.unwrap().announcements.len(), left);
+        assert!(open.actions.is_empty());
+        let refused = answered(&wish, &was, None, Some(&asked));
+        assert!(refused.actions.is_empty() && refused.blocked.is_none(), "it was refused: each of them is kept");
+        assert_eq!(refused.refused.len(), left);
+    }
+    // One that was never asked about goes by itself, whatever else is open.
+    let open = answered(&desired(&all[9..]), &of(&all), Some(&asked), None);
+    assert_eq!(open.actions, [Action::Withdraw(all[8].id.clone())]);
+    assert_eq!(open.blocked, Some(asked.clone()));
+    let other = answered(&desired(&all[9..]), &of(&all), None, Some(&asked));
+    assert_eq!(other.actions, [Action::Withdraw(all[8].id.clone())]);
+}
+
+fn repeated(id: &str, text: &str, cron: &str) -> Announcement {
+    let repeat =
+        crate::core::announcement::Repeat { cron: cron.to_owned(), from: None, until: None, skip: BTreeSet::new() };
+    announcement(id, text, Timing::Repeat(repeat))
+}
+
+fn each_hour(id: &str, text: &str) -> Announcement {
+    repeated(id, text, "0 * * * *")
+}
+
+/// As the ledger knows a repeat, with these hours from now and how each of them stands.
+fn known_repeat(a: &Announcement, hours: &[(i64, u32, u32, bool)]) -> KnownAnnouncement {
+    let mut k = known_as(a, now(), 0, 0, 0);
+    k.row.planned_to = Some(now() + AHEAD);
+    k.was_out = hours.iter().any(|(_, _, out, _)| *out > 0);
+    let of = |(hour, pending, out, is_stopped): &(i64, u32, u32, bool)| {
+        let release = now() + TimeDelta::hours(*hour);
+        let (pending, out, is_stopped) = (*pending, *out, *is_stopped);
+        let name = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
+        (name, KnownOccurrence { release, is_stopped, pending, ended: 0, out })
+    };
+    k.occurrences = hours.iter().map(of).collect();
+    k
+}
+
+/// An hour is the same whatever it is called: that of a repeat, of a single announcement, or by another zone.
+#[test]
+fn r03_an_hour_keeps_its_name_when_a_repeat_becomes_a_single_one() {
+    let repeat = each_hour("a", "x");
+    let name = |hour: i64| OccurrenceId::at(&"a".into(), now() + TimeDelta::hours(hour), chrono_tz::Asia::Shanghai);
+    // Held over, not sent: it is edited under the name it has.
+    let held = known_repeat(&repeat, &[(-1, 4, 0, false), (1, 4, 0, false)]);
+    let plan = planned(&desired(&[at("a", "y", -1)]), &known(vec![held]), None);
+    assert!(
+        matches!(&plan.actions[..], [Action::Reschedule(_, gone), Action::Put { occurrences, .. }]
+        if *gone == [name(1)] && occurrences[0].0 == name(-1)),
+        "{plan:?}"
+    );
+    // A person cancelled it: nothing goes.
+    let stopped = known_repeat(&repeat, &[(1, 0, 0, true)]);
+    let plan = planned(&desired(&[at("a", "y", 1)]), &known(vec![stopped]), None);
+    assert!(matches!(&plan.actions[..], [Action::Put { occurrences, .. }] if occurrences.is_empty()), "{plan:?}");
+    // It is out: what is to be sent "now", or at an hour that is over, is not sent again; an hour to come is another one.
+    let out = known_repeat(&repeat, &[(-2, 0, 4, false), (1, 4, 0, false)]);
+    for over in [at("a", "y", -2), at("a", "y", -1), announcement("a", "y", Timing::Now)] {
+        let plan = planned(&desired(&[over]), &known(vec![out.clone()]), None);
+        assert!(
+            matches!(&plan.actions[..], [Action::EditedAfterPublication(..), Action::Reschedule(_, gone)]
+            if *gone == [name(1)]),
+            "{plan:?}"
+        );
+    }
+    let plan = planned(&desired(&[at("a", "y", 5)]), &known(vec![out]), None);
+    assert!(
+        matches!(&plan.actions[..], [Action::Reschedule(..), Action::Put { occurrences, .. }]
+        if occurrences.len() == 1),
+        "{plan:?}"
+    );
+}
+
+/// A repeat that was ended, or is counted in another zone, is compared hour by hour.
+#[test]
+fn a_repeat_that_comes_back_has_its_hours_again_and_another_zone_has_others() {
+    let repeat = each_hour("a", "x");
+    let mut ended = known_repeat(&repeat, &[(-2, 0, 4, false), (1, 0, 0, false)]);
+    ended.row.planned_to = None;
+    let plan = planned(&desired(std::slice::from_ref(&repeat)), &known(vec![ended]), None);
+    let again = OccurrenceId::at(&"a".into(), now() + TimeDelta::hours(1), chrono_tz::Asia::Shanghai);
+    assert!(
+        matches!(&plan.actions[..], [Action::Put { occurrences, .. }]
+        if occurrences.iter().any(|(o, _)| *o == again)),
+        "{plan:?}"
+    );
+
+    let daily = repeated("a", "x", "0 10 * * *");
+    let was = known(vec![known_repeat(&daily, &[(2, 4, 0, false)])]);
+    let publish = Publish::default();
+    let (zone, none) = (chrono_tz::Asia::Tokyo, BTreeSet::new());
+    let rules = Rules { publish: &publish, zone, is_new_zone: true, asked: &none, refused: &none };
+    let plan = super::plan(&desired(&[daily]), &was, now(), &rules);
+    let in_tokyo = now() + TimeDelta::hours(1);
+    assert!(
+        matches!(&plan.actions[..], [Action::Reschedule(_, gone), Action::Put { occurrences, .. }]
+        if gone.len() == 1 && occurrences[0].1 == in_tokyo),
+        "{plan:?}"
+    );
 }
 
 #[test]

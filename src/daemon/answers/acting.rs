@@ -28,6 +28,8 @@ pub struct Withdrawn {
 pub struct Retrying {
     pub id: String,
     pub retrying: usize,
+    /// Of unknown outcome: looked for again now.
+    pub looking: usize,
 }
 
 /// A delivery whose outcome a person has settled; with `dry_run`, as it would be.
@@ -51,6 +53,18 @@ pub struct LocatedPost {
     pub created: Option<DateTime<Utc>>,
     /// It is what was sent, as far as can be told; null where the platform shows nothing to compare.
     pub is_same_text: Option<bool>,
+}
+
+/// What was sent, and the posts since that nobody accounts for: one of them may be it.
+#[derive(Serialize, ToSchema)]
+pub struct Candidates {
+    #[serde(flatten)]
+    pub delivery: super::Delivery,
+    pub sent: String,
+    /// The newest first.
+    pub posts: Vec<LocatedPost>,
+    /// The timeline was read back to the send; otherwise there may be more.
+    pub is_whole: bool,
 }
 
 #[derive(Serialize, ToSchema)]

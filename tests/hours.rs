@@ -1,0 +1,214 @@
+//! An hour of an announcement is one hour, whatever its file says of it later: what is out, held, stopped or refused stays so.
+
+mod support;
+
+use std::time::Duration;
+
+use fabu::core::delivery::State;
+use support::duty::{hold, person};
+use support::{City, all, in_state, simulate};
+
+const START: &str = "2026-11-24T00:00:00Z";
+
+fn file(entries: &str) -> String {
+    format!("announcements:\n{entries}")
+}
+
+fn entry(id: &str, text: &str, when: &str) -> String {
+    format!("  - {{id: {id}, text: {text}, {when}, to: [shanghai]}}\n")
+}
+
+fn out(city: &City, text: &str) -> usize {
+    city.sandbox.posts().iter().filter(|p| p.text == text && !p.deleted).count()
+}
+
+#[test]
+fn r10_an_hour_of_a_repeat_that_is_held_goes_once_when_the_repeat_becomes_a_single_one() {
+    simulate(async {
+        let city = City::new(START, 1701, "");
+        city.save("a.yaml", &file(&entry("a", "明早八点停水", "repeat: \"2 8 * * *\"")));
+        let daemon = city.start().await;
+        let hold = hold(&daemon, Duration::from_secs(600)).await;
+        city.sleep(200).await;
+        city.save("a.yaml", &file(&entry("a", "明早九点停水", "at: 2026-11-24 08:02")));
+        daemon.rescan().await;
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        assert_eq!(daemon.inner.unhold(&person(1000), Some("a")).await.unwrap().released, 4);
+        city.sleep(120).await;
+        assert_eq!((out(&city, "明早八点停水"), out(&city, "明早九点停水")), (0, 4));
+    });
+}
+
+#[test]
+fn r06_an_hour_that_a_person_cancelled_is_not_brought_back_as_a_single_one() {
+    simulate(async {
+        let city = City::new(START, 1702, "");
+        city.save("a.yaml", &file(&entry("a", "早安", "repeat: \"2 8 * * *\"")));
+        let daemon = city.start().await;
+        let stopped = fabu::core::delivery::Desired::Stopped;
+        daemon.inner.withdraw(&person(1000), "a@2026-11-24T08:02+08:00", stopped).await.unwrap();
+        city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+        city.sleep(300).await;
+        assert_eq!(out(&city, "早安"), 0);
+    });
+}
+
+/// The file of a repeat that has spoken says "now", or an hour that is over, and then nothing of the repeat goes either.
+#[test]
+fn r03_a_repeat_that_has_spoken_is_not_sent_again_at_once_nor_does_it_go_on() {
+    for when in ["catch_up: 2h", "at: 2026-11-24 08:02, catch_up: 2h"] {
+        simulate(async {
+            let city = City::new(START, 1703, "");
+            city.save("a.yaml", &file(&entry("a", "早安", "repeat: \"2,20 * * * *\"")));
+            let daemon = city.start().await;
+            city.sleep(300).await;
+            assert_eq!(out(&city, "早安"), 4);
+            city.save("a.yaml", &file(&entry("a", "您早", when)));
+            city.sleep(3 * 3600).await;
+            assert_eq!((out(&city, "早安"), out(&city, "您早")), (4, 0), "{when}");
+            // As it was, it goes on: with the hours to come.
+            city.save("a.yaml", &file(&entry("a", "早安", "repeat: \"2,20 * * * *\"")));
+            city.sleep(3600).await;
+            assert_eq!(out(&city, "早安"), 12, "{when}");
+            drop(daemon);
+        });
+    }
+}
+
+#[test]
+fn r03_what_a_person_refused_to_cancel_goes_out_whatever_else_is_saved() {
+    for is_refused in [true, false] {
+        simulate(async {
+            let city = City::new(START, 1704, "");
+            let of = |from: u32, to: u32, minute: u32| -> String {
+                (from..to)
+                    .map(|n| {
+                        entry(&format!("a{n}"), &format!("第{n}号"), &format!("at: 2026-11-24 08:{:02}", minute + n))
+                    })
+                    .collect()
+            };
+            city.save("gone.yaml", &file(&of(0, 8, 3)));
+            city.save("kept.yaml", &file(&of(20, 28, 20)));
+            let daemon = city.start().await;
+            std::fs::remove_file(city.queue("gone.yaml")).unwrap();
+            city.sleep(10).await;
+            let plan = daemon.inner.state.lock().unwrap().prune.clone().expect("it waits").hash;
+            if is_refused {
+                daemon.inner.prune(&person(1000), false, &plan).await.unwrap();
+            }
+            // Three of them are released; then other files are saved.
+            city.sleep(290).await;
+            city.save("more.yaml", &file(&of(40, 59, 0)));
+            city.sleep(30).await;
+            city.save("more.yaml", &file(&of(40, 58, 0)));
+            city.sleep(1800).await;
+            let waits = daemon.inner.state.lock().unwrap().prune.clone();
+            let gone: usize = (0..8).map(|n| out(&city, &format!("第{n}号"))).sum();
+            // Refused, or not answered: nothing of it is cancelled.
+            assert_eq!((gone, waits.is_none()), (8 * 4, true), "{is_refused}");
+        });
+    }
+}
+
+#[test]
+fn r11_a_held_post_lasts_as_long_as_its_file_says_now() {
+    simulate(async {
+        let city = City::new(START, 1705, "emergency: {after_hold: resume}\n");
+        city.save(
+            "a.yaml",
+            &file(
+                &(entry("a", "久些", "at: 2026-11-24 08:02, expires_after: 60s")
+                    + &entry("b", "短些", "at: 2026-11-24 08:02")),
+            ),
+        );
+        let daemon = city.start().await;
+        let hold = hold(&daemon, Duration::from_secs(3600)).await;
+        city.sleep(140).await;
+        city.save(
+            "a.yaml",
+            &file(
+                &(entry("a", "久些", "at: 2026-11-24 08:02, expires_after: 2h")
+                    + &entry("b", "短些", "at: 2026-11-24 08:02, expires_after: 90s")),
+            ),
+        );
+        city.sleep(300).await;
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        city.sleep(120).await;
+        assert_eq!((out(&city, "久些"), out(&city, "短些")), (4, 0), "{:?}", all(&daemon).await);
+    });
+}
+
+/// Its account is suspended for a moment, or its entry is cut out and pasted elsewhere, while it is held.
+#[test]
+fn what_was_held_is_still_held_when_it_comes_back() {
+    for how in ["moved", "suspended"] {
+        simulate(async {
+            let city = City::new(START, 1706, "publish: {catch_up: 60s}\n");
+            city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
+            let daemon = city.start().await;
+            let hold = hold(&daemon, Duration::from_secs(3600)).await;
+            city.sleep(400).await;
+            let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+            if how == "moved" {
+                std::fs::remove_file(city.queue("a.yaml")).unwrap();
+                city.sleep(20).await;
+                city.save("c.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            } else {
+                let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 4);
+                std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
+                daemon.inner.reload_config().await;
+                city.sleep(20).await;
+                std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
+                daemon.inner.reload_config().await;
+            }
+            city.sleep(30).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{how}: {:?}", all(&daemon).await);
+            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+            daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
+            city.sleep(60).await;
+            assert_eq!(out(&city, "早安"), 4, "{how}");
+        });
+    }
+}
+
+#[test]
+fn r52_what_an_account_missed_while_it_was_suspended_can_be_tried_again() {
+    simulate(async {
+        let city = City::new(START, 1707, "");
+        city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+        let daemon = city.start().await;
+        let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+        let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 1);
+        std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(600).await;
+        assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "it is suspended still");
+        std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(30).await;
+        assert_eq!(out(&city, "早安"), 3);
+        assert_eq!(daemon.inner.retry(&person(1000), "a", None).await.unwrap().retrying, 1);
+        city.sleep(60).await;
+        assert_eq!(out(&city, "早安"), 4);
+    });
+}
+
+#[test]
+fn another_zone_moves_the_hours_of_a_repeat_that_are_still_to_come() {
+    simulate(async {
+        let city = City::new(START, 1708, "");
+        city.save("a.yaml", &file(&entry("a", "早安", "repeat: \"0 9 * * *\"")));
+        let daemon = city.start().await;
+        city.sleep(60).await;
+        let config = city.path().join("fabu.yaml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("Asia/Shanghai", "Asia/Bangkok")).unwrap();
+        daemon.inner.reload_config().await;
+        // Nine in Shanghai is one hour from the start, nine in Bangkok two.
+        city.sleep(5400).await;
+        assert_eq!(out(&city, "早安"), 0);
+        city.sleep(3600).await;
+        assert_eq!(out(&city, "早安"), 4);
+    });
+}
