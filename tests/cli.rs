@@ -85,13 +85,14 @@ fn without_a_daemon_the_exit_code_is_three_and_the_hint_says_what_to_do() {
         &["retry", "a"],
         &["prune", "accept"],
         &["resolve", "sina:shanghai", "a", "--not-published"],
+        &["resolve", "sina:shanghai", "a"],
     ] {
         let output = fabu(folder.path(), "en_US.UTF-8", arguments);
         assert_eq!(output.status.code(), Some(3), "{arguments:?} {}", told(&output));
         assert!(String::from_utf8_lossy(&output.stderr).contains("fabu run"));
     }
     assert_eq!(fabu(folder.path(), "C", &["nonsense"]).status.code(), Some(2));
-    assert_eq!(fabu(folder.path(), "C", &["resolve", "sina:shanghai", "a"]).status.code(), Some(2));
+    assert_eq!(fabu(folder.path(), "C", &["resolve", "sina:shanghai"]).status.code(), Some(2));
 }
 
 #[test]

@@ -77,7 +77,7 @@ async fn r09_every_dialect_finds_its_own_post_and_nobody_elses() {
         let looked = w.find(&taken).await.unwrap();
         assert!(!matches!(looked, Look::Found(_)), "{}: {looked:?}", case.name);
         // Nor is a post of the same words that another account made.
-        let theirs = w.platform.find(&w.call_as(&w.other), &w.wanted(&prepared)).await;
+        let theirs = w.find_by(&w.call_as(&w.other), &w.wanted(&prepared)).await;
         assert!(!matches!(theirs, Ok(Look::Found(_))), "{}: {theirs:?}", case.name);
     }
 }

@@ -15,7 +15,7 @@ const MAY: [(&str, &[&str]); 9] = [
     ("sandbox", &["clock"]),
 ];
 /// Crates that the pure room may use.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "std",
     "chrono",
     "chrono_tz",
@@ -28,6 +28,7 @@ const PURE: [&str; 12] = [
     "thiserror",
     "unicode_normalization",
     "unicode_segmentation",
+    "htmlize",
 ];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -15,7 +15,7 @@ use crate::core::announcement::Priority;
 use crate::core::delivery::{DeliveryId, Desired};
 use crate::core::words::Words;
 use crate::daemon::Inner;
-use crate::daemon::answers::{Pruned, Resolved, Retrying, Withdrawn};
+use crate::daemon::answers::{Candidates, Pruned, Resolved, Retrying, Withdrawn};
 use crate::daemon::resolve::Said;
 
 type Answer<T> = Result<axum::Json<T>, Problem>;
@@ -33,9 +33,10 @@ pub(super) struct Retry {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resolve {
-    /// The post's address; absent or null: it was not published.
+    /// The post's address; absent or null, and `post` too: it was not published.
     published: Option<String>,
-    /// The id of the post that this address means, where its text is not what was sent.
+    /// The id of the post that this address means, where its text is not what was sent; without an address one of the
+    /// account's timeline.
     post: Option<String>,
     /// Shows which post it would be, and what would follow, and writes nothing.
     #[serde(default)]
@@ -112,6 +113,22 @@ pub async fn resolve(
     Sent(bytes): Sent,
 ) -> Answer<Resolved> {
     let Resolve { published, post, dry_run } = body(&headers, &bytes)?;
+    let id = may_settle(&inner, &id, &peer, has).await?;
+    Ok(axum::Json(inner.resolve(&peer.actor(), id, Said { published, post, dry_run }).await?))
+}
+
+/// What a person may choose from. The platform is asked, in the account's budget: not for whoever may only look.
+pub async fn candidates(
+    Allowed(peer, has): Allowed<EDIT>,
+    State(inner): State<Arc<Inner>>,
+    Named(id): Named,
+) -> Answer<Candidates> {
+    let id = may_settle(&inner, &id, &peer, has).await?;
+    Ok(axum::Json(inner.candidates(id).await?))
+}
+
+/// The delivery of that number; one of an emergency is settled by role `duty`.
+async fn may_settle(inner: &Arc<Inner>, id: &str, peer: &Peer, has: Role) -> Result<DeliveryId, Problem> {
     let id: i64 =
         id.parse().map_err(|_| Problem::not_found(Words::new("没有这次投递", "there is no such delivery")))?;
     let row = inner.ledger.load(vec![DeliveryId(id)]).await?.into_iter().next();
@@ -119,9 +136,9 @@ pub async fn resolve(
         && row.priority == Priority::Emergency
         && has < Role::Duty
     {
-        return Err(denied(&peer, Role::Duty, has));
+        return Err(denied(peer, Role::Duty, has));
     }
-    Ok(axum::Json(inner.resolve(&peer.actor(), DeliveryId(id), Said { published, post, dry_run }).await?))
+    Ok(DeliveryId(id))
 }
 
 pub async fn prune(

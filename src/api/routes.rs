@@ -21,9 +21,9 @@ use crate::core::announcement::Priority;
 use crate::core::delivery::State;
 use crate::daemon::Inner;
 use crate::daemon::answers::{
-    Announcement, AnnouncementTold, CancelPreview, Cleared, ClosingPreview, Confirmed, Delivery, DeliveryTold, Fate,
-    Health, Held, HoldOver, Holding, Plan, Preview, Pruned, Retrying, Status, Taken, TakenBefore, Told, Trail, Unheld,
-    Withdrawn,
+    Announcement, AnnouncementTold, CancelPreview, Candidates, Cleared, ClosingPreview, Confirmed, Delivery,
+    DeliveryTold, Fate, Health, Held, HoldOver, Holding, Plan, Preview, Pruned, Retrying, Status, Taken, TakenBefore,
+    Told, Trail, Unheld, Withdrawn,
 };
 
 /// The routes, and the same described.
@@ -278,6 +278,14 @@ fn acting(routes: Routes) -> Routes {
                     .takes_perhaps::<Retry>()
                     .answers::<Retrying>(200),
             ),
+        )
+        .get(
+            "/v1/deliveries/{id}/candidates",
+            actions::candidates,
+            does("可能就是它的帖", "The posts since that nobody accounts for; the platform is asked")
+                .answers::<Candidates>(200)
+                .refuses(&[404, 409])
+                .writes(),
         )
         .post(
             "/v1/deliveries/{id}/resolve",

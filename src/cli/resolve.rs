@@ -21,7 +21,7 @@ use crate::core::words::{Words, shown, words};
 #[command(group = clap::ArgGroup::new("which").required(true).args(["account", "all", "from"]))]
 pub struct Resolve {
     /// The account, PLATFORM:UNIT
-    #[arg(requires = "id", requires = "fate")]
+    #[arg(requires = "id")]
     pub account: Option<String>,
     /// The announcement or occurrence
     #[arg(requires = "account")]
@@ -38,12 +38,19 @@ pub struct Resolve {
     /// Many at once, a line each: ACCOUNT ID URL, or ACCOUNT ID not-published; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// The post's id on the platform, where its text is not what was sent
-    #[arg(long, value_name = "POST", requires = "published")]
+    /// The post's id on the platform: where its text is not what was sent, or instead of its address
+    #[arg(long, value_name = "POST", requires = "account", conflicts_with = "not_published")]
     pub post: Option<String>,
     /// Writes what was shown without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+impl Resolve {
+    /// One delivery, and not what became of it: a person wants to see what there is to choose from.
+    fn says_nothing(&self) -> bool {
+        self.account.is_some() && self.published.is_none() && self.post.is_none() && !self.not_published
+    }
 }
 
 /// A person's statement about one delivery.
@@ -51,9 +58,15 @@ pub struct Resolve {
 struct Said {
     account: String,
     id: String,
-    /// `None`: it was not published.
+    /// `None`, and no post: it was not published.
     published: Option<String>,
     post: Option<String>,
+}
+
+impl Said {
+    fn is_published(&self) -> bool {
+        self.published.is_some() || self.post.is_some()
+    }
 }
 
 /// One that was shown: its delivery, and what would be written of it.
@@ -77,7 +90,16 @@ pub async fn resolve(config: &Path, resolve: &Resolve, voice: Voice) -> Exit {
         Err(exit) => return exit,
     };
     let zone = zone(config);
-    let said = match said(&client, resolve).await {
+    let said = match resolve.says_nothing() {
+        true => match chosen(&client, resolve, zone, voice).await {
+            Ok(Choice::Said(said)) => Ok(vec![said]),
+            Ok(Choice::Shown) => return Exit::Done,
+            Ok(Choice::Left(why)) => Err(Unsaid::Words(why)),
+            Err(unsaid) => Err(unsaid),
+        },
+        false => said(&client, resolve).await,
+    };
+    let said = match said {
         Ok(said) => said,
         Err(Unsaid::Client(error)) => return refused(&error, voice),
         Err(Unsaid::Words(words)) => {
@@ -225,34 +247,95 @@ fn read(file: &Path) -> Result<Vec<Said>, Unsaid> {
     Ok(said)
 }
 
+/// What came of showing a person what there is to choose from.
+enum Choice {
+    Said(Said),
+    /// It was shown, and no more was asked for.
+    Shown,
+    Left(Words),
+}
+
+/// Shows the posts since the send that nobody accounts for, and lets a person take one by its number.
+async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> Result<Choice, Unsaid> {
+    let account = resolve.account.clone().unwrap_or_default();
+    let id = resolve.id.clone().unwrap_or_default();
+    let rows = open(client, &id, Some(&account), UNKNOWN).await?;
+    let rows = if rows.is_empty() { open(client, &id, Some(&account), GIVEN_UP).await? } else { rows };
+    let delivery = only(&rows)?;
+    let found = client.get(&format!("/v1/deliveries/{delivery}/candidates")).await?;
+    if voice.json {
+        voice.data(&found);
+        return Ok(Choice::Shown);
+    }
+    let posts = found["posts"].as_array().cloned().unwrap_or_default();
+    let sent = shown(text(&found, "sent"));
+    voice.out(voice.say(&words!("所发：“{sent}”", "sent: \"{sent}\"")));
+    for (n, post) in posts.iter().enumerate().map(|(n, post)| (n + 1, post)) {
+        let created = when(post, "created", zone, now(), voice);
+        let url = voice.paint(QUIET, shown(post["url"].as_str().unwrap_or("")));
+        let (said, post) = (shown(text(post, "text")), shown(text(post, "id")));
+        voice.out(format_args!("{n:>3}  {created}  “{said}”  {post}  {url}"));
+    }
+    let (account, id) = (shown(&account), shown(&id));
+    if found["is_whole"] == false {
+        voice.note(voice.say(&Words::new(
+            "时间线没有读到发送之时，更早的可能还有",
+            "the timeline was not read back to the send: there may be more",
+        )));
+    }
+    if posts.is_empty() {
+        return Ok(Choice::Left(words!(
+            "发送之后没有不知来历的帖。确定没有发出就用 fabu resolve {account} {id} --not-published",
+            "there is no post since the send that nobody accounts for. If you are sure that it is not out: fabu resolve {account} {id} --not-published"
+        )));
+    }
+    if !std::io::stdin().is_terminal() {
+        return Ok(Choice::Left(words!(
+            "没有终端可问：用 fabu resolve {account} {id} --post 编号，或 --not-published",
+            "there is no terminal to ask at: fabu resolve {account} {id} --post ID, or --not-published"
+        )));
+    }
+    let n = posts.len();
+    let question = words!("哪一条是它？（1–{n}，回车：都不选）", "Which one is it? (1-{n}, Enter: none) ");
+    let answer = asked(voice, &question).await;
+    let number = answer.trim().parse::<usize>().ok().and_then(|n| posts.get(n.checked_sub(1)?));
+    let Some(post) = number else { return Ok(Choice::Left(Words::new("没有写入", "nothing was written"))) };
+    let (account, id) = (resolve.account.clone().unwrap_or_default(), text(&found, "occurrence").to_owned());
+    Ok(Choice::Said(Said { account, id, published: None, post: Some(text(post, "id").to_owned()) }))
+}
+
+/// The one delivery that is meant.
+fn only(rows: &[Value]) -> Result<String, Unsaid> {
+    match rows {
+        [row] => Ok(text(row, "id").to_owned()),
+        [] => Err(Unsaid::Words(Words::new("结果并非不明", "its outcome is not unknown"))),
+        [row, ..] => {
+            let occurrence = text(row, "occurrence");
+            Err(Unsaid::Words(words!(
+                "有几次都结果不明，请写明是哪一次（如 {occurrence}）",
+                "several of its occurrences are unknown: name the one you mean, like {occurrence}"
+            )))
+        }
+    }
+}
+
 /// Asks the daemon what it would write.
 async fn looked(client: &Client, said: Said) -> Result<Tried, (Said, Unsaid)> {
     let found = async {
         let rows = open(client, &said.id, Some(&said.account), UNKNOWN).await?;
-        match (rows.is_empty(), &said.published) {
+        match (rows.is_empty(), said.is_published()) {
             (false, _) => Ok(rows),
-            (true, Some(_)) => open(client, &said.id, Some(&said.account), GIVEN_UP).await,
-            (true, None) => standing(client, &said.id, Some(&said.account)).await,
+            (true, true) => open(client, &said.id, Some(&said.account), GIVEN_UP).await,
+            (true, false) => standing(client, &said.id, Some(&said.account)).await,
         }
     };
     let rows = match found.await {
         Ok(rows) => rows,
         Err(error) => return Err((said, error.into())),
     };
-    let delivery = match rows.as_slice() {
-        [row] => text(row, "id").to_owned(),
-        [] => {
-            let why = words!("结果并非不明", "its outcome is not unknown");
-            return Err((said, Unsaid::Words(why)));
-        }
-        [row, ..] => {
-            let occurrence = text(row, "occurrence");
-            let why = words!(
-                "有几次都结果不明，请写明是哪一次（如 {occurrence}）",
-                "several of its occurrences are unknown: name the one you mean, like {occurrence}"
-            );
-            return Err((said, Unsaid::Words(why)));
-        }
+    let delivery = match only(&rows) {
+        Ok(delivery) => delivery,
+        Err(unsaid) => return Err((said, unsaid)),
     };
     let body = json!({ "published": said.published, "post": said.post, "dry_run": true });
     match client.post(&format!("/v1/deliveries/{delivery}/resolve"), &body).await {
@@ -319,20 +402,24 @@ async fn may_write(tried: &[Tried], resolve: &Resolve, is_one: bool, voice: Voic
         return false;
     }
     let count = tried.len();
-    let question = voice.say(&words!("写入这 {count} 条？(y/N) ", "Write these {count}? (y/N) ")).to_owned();
-    eprint!("{}", voice.paint(CARE, question));
+    let answer = asked(voice, &words!("写入这 {count} 条？(y/N) ", "Write these {count}? (y/N) ")).await;
+    let agrees = matches!(answer.trim(), "y" | "Y" | "yes" | "是");
+    if !agrees {
+        voice.error(&Words::new("没有写入", "nothing was written"));
+    }
+    agrees
+}
+
+/// A line from the terminal.
+async fn asked(voice: Voice, question: &Words) -> String {
+    eprint!("{}", voice.paint(CARE, voice.say(question).to_owned()));
     std::io::stderr().flush().unwrap_or_default();
     // On a thread of its own, so that Ctrl-C is heard meanwhile.
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
     });
-    let answer = line.await.ok().and_then(Result::ok).unwrap_or_default();
-    let agrees = matches!(answer.trim(), "y" | "Y" | "yes" | "是");
-    if !agrees {
-        voice.error(&Words::new("没有写入", "nothing was written"));
-    }
-    agrees
+    line.await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 async fn written(client: &Client, tried: Vec<Tried>, left_out: usize, voice: Voice) -> Exit {

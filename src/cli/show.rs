@@ -12,11 +12,12 @@ use super::text::{BAD, CARE, GOOD, QUIET, STRONG, Voice};
 use super::{Exit, client, emergencies, refused};
 use crate::api::client::{Client, ClientError, in_path};
 use crate::clock::{Clock, Time};
-use crate::core::accounts::Status;
+use crate::core::accounts::{Account, Status};
 use crate::core::change::{Recorded, Tampered, verified};
+use crate::core::delivery::Failure;
 use crate::core::words::{Words, shown, words};
 use crate::daemon::config::{self, Env};
-use crate::platform::{Call, Lane, http::Net};
+use crate::platform::{Call, Lane, Standing, http::Net};
 
 pub async fn status(config: &Path, id: Option<&str>, voice: Voice) -> Exit {
     let client = match client(config, voice) {
@@ -356,48 +357,69 @@ pub async fn accounts_check(file: &Path, voice: Voice, env: &Env) -> Exit {
         async move {
             let (Some(platform), Some(token)) = (platform, account.secret.as_ref()) else {
                 let why = account.secret_fault.clone().unwrap_or_else(|| Words::new("没有密钥", "no secret"));
-                return (account, Err(why));
+                return (account, Known::Bad(why));
             };
             let timeout = platform.settings().timeout;
             let call = Call { http: &*net, barrier: None, clock: &clock, lane: Lane::Routine, account, token, timeout };
-            (account, platform.check(&call).await.map_err(|failure| failure.words().clone()))
+            let known = match platform.check(&call).await {
+                Ok(standing) => Known::Good(standing),
+                Err(failure @ (Failure::Credential(..) | Failure::Astray(_))) => Known::Bad(failure.words().clone()),
+                // A limit, or a platform that cannot be reached, says nothing of a credential.
+                Err(failure) => Known::Nothing(failure.words().clone()),
+            };
+            (account, known)
         }
     });
     let results: Vec<_> = futures_util::stream::iter(asked).buffered(16).collect().await;
-    let bad = results.iter().filter(|(_, r)| r.is_err()).count();
+    let count = |of: fn(&Known) -> bool| results.iter().filter(|(_, known)| of(known)).count();
+    let good = count(|known| matches!(known, Known::Good(_)));
+    let bad = count(|known| matches!(known, Known::Bad(_)));
     if voice.json {
-        let items: Vec<Value> = results
-            .iter()
-            .map(|(account, result)| match result {
-                Ok(standing) => {
-                    json!({ "account": account.id, "good": true, "uid": standing.uid, "expires": standing.expires })
-                }
-                Err(why) => json!({ "account": account.id, "good": false, "reason": voice.say(why) }),
-            })
-            .collect();
-        voice.data(&json!({ "items": items, "next": null }));
+        let item = |(account, known): &(&Account, Known)| match known {
+            Known::Good(standing) => {
+                json!({ "account": account.id, "good": true, "uid": standing.uid, "expires": standing.expires })
+            }
+            Known::Bad(why) => json!({ "account": account.id, "good": false, "reason": voice.say(why) }),
+            Known::Nothing(why) => json!({ "account": account.id, "good": null, "reason": voice.say(why) }),
+        };
+        voice.data(&json!({ "items": results.iter().map(item).collect::<Vec<Value>>(), "next": null }));
     } else {
         let now = clock.now();
-        for (account, result) in &results {
-            let (sign, said) = match result {
-                Ok(standing) => {
+        for (account, known) in &results {
+            let (sign, said) = match known {
+                Known::Good(standing) => {
                     let days = standing.expires.map(|e| (e - now).num_days());
                     let left = days
                         .map_or_else(String::new, |d| voice.say(&words!("还有 {d} 天", "{d} days left")).to_owned());
                     (voice.paint(GOOD, "✓"), left)
                 }
-                Err(why) => (voice.paint(BAD, "✗"), shown(voice.say(why))),
+                Known::Bad(why) => (voice.paint(BAD, "✗"), shown(voice.say(why))),
+                Known::Nothing(why) => (voice.paint(CARE, "?"), shown(voice.say(why))),
             };
             voice.out(format_args!("{sign} {} {said}", account.id));
         }
-        let good = results.len() - bad;
-        voice.note(voice.say(&words!("{good} 个有效，{bad} 个失效", "{good} work, {bad} do not")));
+        let words = match results.len() - good - bad {
+            0 => words!("{good} 个有效，{bad} 个失效", "{good} work, {bad} do not"),
+            open => words!(
+                "{good} 个有效，{bad} 个失效，{open} 个现在问不到",
+                "{good} work, {bad} do not, {open} cannot be told now"
+            ),
+        };
+        voice.note(voice.say(&words));
     }
-    match bad {
-        0 => Exit::Done,
-        n if n == results.len() => Exit::Failed,
+    match good {
+        n if n == results.len() => Exit::Done,
+        0 => Exit::Failed,
         _ => Exit::Partly,
     }
+}
+
+/// What a platform says of a credential.
+enum Known {
+    Good(Standing),
+    Bad(Words),
+    /// It could not be asked.
+    Nothing(Words),
 }
 
 /// Every record of the trail, from the daemon or from the file when none runs.

@@ -11,11 +11,13 @@ pub mod change;
 pub mod delivery;
 pub mod fit;
 pub mod gate;
+pub mod likeness;
 pub mod pacing;
 pub mod plan;
 pub mod policy;
 pub mod repeat;
 pub mod template;
+pub mod timeline;
 pub mod words;
 
 /// An instant in UTC, to the microsecond.

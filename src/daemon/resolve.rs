@@ -7,37 +7,75 @@
 use std::sync::Arc;
 
 use super::acts::ActError;
-use super::answers::{self, LocatedPost, Resolved};
+use super::answers::{self, Candidates, LocatedPost, Resolved};
 use super::outcome::written_once;
 use super::prepare::Means;
-use super::{Inner, StepError, settle};
-use crate::core::announcement::Priority;
+use super::settle::{self, Share};
+use super::{Inner, StepError};
 use crate::core::change::Actor;
 use crate::core::delivery::{Delivery, DeliveryId, Event, Failure, Receipt, State};
-use crate::core::pacing::Use;
-use crate::core::words::{Words, words};
+use crate::core::likeness::{same_text, silently_cut};
+use crate::core::timeline::{self, Page, Rest, Wanted};
+use crate::core::words::{Words, shown, words};
 use crate::ledger::LedgerError;
-use crate::platform::{Shown, timeline};
+use crate::platform::Shown;
+use crate::platform::reading::listed;
 
 /// A person's statement about one delivery.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    /// The post's address; `None`: it was not published.
+    /// The post's address.
     pub published: Option<String>,
-    /// The id of the post that was shown to the person, where its text is not what was sent.
+    /// The id of the post that was shown to the person, where its text is not what was sent; without an address it says
+    /// which post of the timeline it is. Neither: it was not published.
     pub post: Option<String>,
     pub dry_run: bool,
 }
 
+impl Said {
+    fn is_published(&self) -> bool {
+        self.published.is_some() || self.post.is_some()
+    }
+}
+
 impl Inner {
+    /// What a person may choose from: the posts since the send that nobody accounts for.
+    pub async fn candidates(self: &Arc<Self>, id: DeliveryId) -> Result<Candidates, ActError> {
+        let row = self.ledger.load(vec![id]).await?.into_iter().next().ok_or_else(no_delivery)?;
+        let means = Means::of(self, &row).map_err(|failure| cannot_ask(&failure))?;
+        let wanted = self.wanted_of(&row, &means).await?;
+        let page = self.timeline_of(&row, &means, &wanted).await?;
+        let mut posts = Vec::new();
+        for post in timeline::unaccounted(&page, &wanted) {
+            posts.push(self.as_located(&row, post).await?);
+        }
+        let is_whole = page.rest == Rest::Nothing || page.reaches_back(&wanted);
+        Ok(Candidates { delivery: answers::Delivery::of(&row), sent: wanted.text, posts, is_whole })
+    }
+
+    async fn wanted_of(&self, row: &Delivery, means: &Means) -> Result<Wanted, ActError> {
+        let wanted = settle::wanted(self, row, means.timeout).await?.into_iter().next();
+        // A person judges for themselves what resembles what.
+        let wanted = wanted.map(|wanted| Wanted { was_sent: true, ..wanted });
+        wanted.ok_or_else(no_delivery)
+    }
+
+    /// A call of the account's, and more where the send lies further back.
+    async fn timeline_of(self: &Arc<Self>, row: &Delivery, means: &Means, wanted: &Wanted) -> Result<Page, ActError> {
+        self.pay(row, means).await?;
+        let share = Share::of(self, row, means);
+        let page = listed(&*means.platform, &means.call(self, row), wanted, &share).await;
+        page.map_err(|failure| cannot_ask(&failure))
+    }
+
     pub async fn resolve(self: &Arc<Self>, by: &Actor, id: DeliveryId, said: Said) -> Result<Resolved, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next();
-        let row = row.ok_or_else(|| ActError::NotFound(Words::new("没有这次投递", "there is no such delivery")))?;
+        let row = row.ok_or_else(no_delivery)?;
         // A person may find a post that was not there as far as anybody knew.
         let is_given_up = matches!(row.state, State::Failed | State::Expired | State::Cancelled | State::Deleted);
-        let may_be_there = is_given_up && said.published.is_some();
+        let may_be_there = is_given_up && said.is_published();
         // Somebody may have taken it down by hand.
-        let may_be_gone = row.stands_wrongly() && said.published.is_none();
+        let may_be_gone = row.stands_wrongly() && !said.is_published();
         if !matches!(row.state, State::Unknown | State::Accepted) && !may_be_there && !may_be_gone {
             let state = row.state.as_str();
             let said = words!(
@@ -46,8 +84,8 @@ impl Inner {
             );
             return Err(ActError::Conflict(said));
         }
-        let (event, post) = match &said.published {
-            None => {
+        let (event, post) = match said.is_published() {
+            false => {
                 let left = self.memory.under_way(id);
                 if !left.is_zero() {
                     let seconds = left.as_secs() + 1;
@@ -61,8 +99,8 @@ impl Inner {
                 }
                 (Event::SettledNotPublished, None)
             }
-            Some(url) => {
-                let (receipt, post) = self.located(&row, url).await?;
+            true => {
+                let (receipt, post) = self.located(&row, &said).await?;
                 if !said.dry_run && post.is_same_text == Some(false) && said.post.as_ref() != Some(&post.id) {
                     let (id, text) = (&post.id, &post.text);
                     return Err(ActError::Conflict(words!(
@@ -132,52 +170,38 @@ impl Inner {
         means: &Means,
         url: &str,
     ) -> Result<Result<Option<Shown>, Failure>, ActError> {
-        let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
-        let (reserve, now) = (self.config().settings.emergency.reserve, self.clock.now());
-        let calls = self.memory.reserve(means.platform.settings(), &row.account, use_, false, reserve, now);
-        let calls = calls.map_err(|_| {
+        self.pay(row, means).await?;
+        Ok(means.platform.locate(&means.call(self, row), url).await)
+    }
+
+    async fn pay(self: &Arc<Self>, row: &Delivery, means: &Means) -> Result<(), ActError> {
+        Share::of(self, row, means).take().await?.map_err(|_| {
             ActError::Conflict(Words::new(
                 "查询限额已用完，请稍后再试",
                 "no call is left to ask the platform: try again later",
             ))
-        })?;
-        self.count(calls).await?;
-        Ok(means.platform.locate(&means.call(self, row), url).await)
+        })
     }
 
-    /// The post that an address means, as a receipt, and as a person is shown it.
-    async fn located(self: &Arc<Self>, row: &Delivery, url: &str) -> Result<(Receipt, LocatedPost), ActError> {
+    /// The post that is meant, as a receipt, and as a person is shown it.
+    async fn located(self: &Arc<Self>, row: &Delivery, said: &Said) -> Result<(Receipt, LocatedPost), ActError> {
         let means = Means::of(self, row).map_err(|failure| cannot_ask(&failure))?;
-        let shown = match self.shown_at(row, &means, url).await? {
-            Ok(Some(shown)) => shown,
-            Ok(None) => {
-                let said = Words::new("平台上没有这一条", "the platform has no such post");
-                return Err(ActError::Invalid("published".into(), said));
-            }
-            Err(Failure::Refused(_, said)) => return Err(ActError::Invalid("published".into(), said)),
-            Err(failure) => return Err(cannot_ask(&failure)),
+        let shown = match &said.published {
+            Some(url) => self.addressed(row, &means, url).await?,
+            None => self.chosen(row, &means, said.post.as_deref().unwrap_or_default()).await?,
         };
         let receipts = self.ledger.receipts(row.account.clone(), row.id, row.at).await?;
         if receipts.taken.contains(&shown.id) {
             return Err(anothers(&shown.id));
         }
-        let is_same_text = match shown.text.is_empty() {
-            true => None,
-            false => Some(self.is_text_of(row, &shown).await?),
-        };
-        let post = LocatedPost {
-            id: shown.id.clone(),
-            url: shown.url.clone(),
-            text: shown.text.chars().take(200).collect(),
-            created: shown.created,
-            is_same_text,
-        };
+        let post = self.as_located(row, &shown).await?;
+        let given = said.published.as_ref().map(|url| url.trim().to_owned());
         let receipt = Receipt {
-            post_id: match crate::planted("address_is_an_id") {
-                true => url.rsplit('/').next().unwrap_or_default().to_owned(),
-                false => shown.id,
+            post_id: match (crate::planted("address_is_an_id"), &said.published) {
+                (true, Some(url)) => url.rsplit('/').next().unwrap_or_default().to_owned(),
+                _ => shown.id,
             },
-            url: shown.url.or_else(|| Some(url.trim().to_owned())),
+            url: shown.url.or(given),
             accepted_at: shown.created.unwrap_or_else(|| self.clock.now()),
             shown: true,
             read_back: true,
@@ -186,10 +210,55 @@ impl Inner {
         Ok((receipt, post))
     }
 
+    /// The post at an address.
+    async fn addressed(self: &Arc<Self>, row: &Delivery, means: &Means, url: &str) -> Result<Shown, ActError> {
+        match self.shown_at(row, means, url).await? {
+            Ok(Some(shown)) => Ok(shown),
+            Ok(None) => {
+                let said = Words::new("平台上没有这一条", "the platform has no such post");
+                Err(ActError::Invalid("published".into(), said))
+            }
+            Err(Failure::Refused(_, said)) => Err(ActError::Invalid("published".into(), said)),
+            Err(failure) => Err(cannot_ask(&failure)),
+        }
+    }
+
+    /// A post of the account's timeline, by its id.
+    async fn chosen(self: &Arc<Self>, row: &Delivery, means: &Means, id: &str) -> Result<Shown, ActError> {
+        let wanted = self.wanted_of(row, means).await?;
+        let page = self.timeline_of(row, means, &wanted).await?;
+        if let Some(why) = page.foreign {
+            return Err(ActError::Conflict(why));
+        }
+        page.posts.into_iter().find(|post| post.id == id).ok_or_else(|| {
+            let id = shown(id);
+            let said = words!("时间线上没有 `{id}`", "the account's timeline does not show `{id}`");
+            ActError::Invalid("post".into(), said)
+        })
+    }
+
+    async fn as_located(&self, row: &Delivery, post: &Shown) -> Result<LocatedPost, ActError> {
+        let is_same_text = match post.text.is_empty() {
+            true => None,
+            false => Some(self.is_text_of(row, post).await?),
+        };
+        Ok(LocatedPost {
+            id: post.id.clone(),
+            url: post.url.clone(),
+            text: post.text.chars().take(200).collect(),
+            created: post.created,
+            is_same_text,
+        })
+    }
+
     async fn is_text_of(&self, row: &Delivery, shown: &Shown) -> Result<bool, ActError> {
         let sent = settle::text_of(self, row).await?;
-        Ok(timeline::same_text(&sent, &shown.text, shown.truncated) || timeline::silently_cut(&sent, &shown.text))
+        Ok(same_text(&sent, &shown.text, shown.truncated) || silently_cut(&sent, &shown.text))
     }
+}
+
+fn no_delivery() -> ActError {
+    ActError::NotFound(Words::new("没有这次投递", "there is no such delivery"))
 }
 
 fn anothers(post_id: &str) -> ActError {

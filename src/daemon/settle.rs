@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
@@ -12,27 +13,28 @@ use super::pauses::What;
 use super::prepare::{Means, good_credential, key};
 use super::send::{paused, waited};
 use super::{Inner, StepError};
+use crate::clock::Time;
 use crate::core::announcement::{Content, Priority, Timing};
 use crate::core::change::Change;
 use crate::core::delivery::{Delivery, Desired, Event, Failure, State};
 use crate::core::fit;
 use crate::core::pacing::Use;
-use crate::core::words::Words;
+use crate::core::timeline::Shown;
+use crate::core::words::{Words, shown, words};
 use crate::ledger::{Filter, LedgerError};
+use crate::platform::reading::{Purse, read_back};
 use crate::platform::{Look, Wanted};
 
 /// Takes a call out of the share that is kept for settling; when there is none, the row waits.
 async fn paid(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Option<Driven> {
-    let now = inner.clock.now();
-    let reserve = inner.config().settings.emergency.reserve;
-    let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
-    match inner.memory.reserve(means.platform.settings(), &row.account, use_, false, reserve, now) {
-        Ok(calls) => inner.count(calls).await.err().map(|error| Err(StepError::Ledger(error))),
-        Err(until) => {
+    match Share::of(inner, row, means).take().await {
+        Ok(Ok(())) => None,
+        Ok(Err(until)) => {
             let why =
                 Words::new("没有查询限额，等下一时段", "no budget is left for looking; waiting for the next window");
             Some(stepped(inner, row, Event::Postponed { until, why }).await)
         }
+        Err(error) => Some(Err(StepError::Ledger(error))),
     }
 }
 
@@ -93,7 +95,8 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
     let mut with = Vec::new();
     let mut found = None;
     for wanted in wanted(inner, row, means.timeout).await? {
-        let answer = means.platform.find(&means.call(inner, row), &wanted).await;
+        let share = Share::of(inner, row, means);
+        let answer = read_back(&*means.platform, &means.call(inner, row), &wanted, &share).await;
         inner.metrics.request(row.account.platform(), "find", outcome_name(answer.as_ref().err()));
         let event = match answer {
             Ok(Look::Found(receipt)) => Event::Found { receipt, waited },
@@ -118,6 +121,7 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
                 );
                 Event::Unseen { why, waited }
             }
+            Ok(Look::Unaccounted(posts)) => Event::Unseen { why: unaccounted(&posts), waited },
             Ok(Look::Unproven(why)) => {
                 inner.memory.hides(&row.account, None);
                 Event::Unseen { why, waited }
@@ -137,6 +141,48 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
     let event = found.expect("something is looked for");
     tracing::info!(account = %row.account, occurrence = %row.occurrence, looks = row.looks, found = event.name(), "looked");
     Ok((event, with))
+}
+
+/// The share of the account's calls that is kept for settling.
+pub struct Share<'a> {
+    inner: &'a Arc<Inner>,
+    row: &'a Delivery,
+    means: &'a Means,
+}
+
+impl<'a> Share<'a> {
+    pub fn of(inner: &'a Arc<Inner>, row: &'a Delivery, means: &'a Means) -> Share<'a> {
+        Share { inner, row, means }
+    }
+
+    /// Takes a call out of it, or says when there will be one.
+    pub async fn take(&self) -> Result<Result<(), Time>, LedgerError> {
+        let Share { inner, row, means } = self;
+        let reserve = inner.config().settings.emergency.reserve;
+        let use_ = if row.priority == Priority::Emergency { Use::Emergency } else { Use::Settle };
+        match inner.memory.reserve(means.platform.settings(), &row.account, use_, false, reserve, inner.clock.now()) {
+            Ok(calls) => inner.count(calls).await.map(Ok),
+            Err(until) => Ok(Err(until)),
+        }
+    }
+}
+
+#[async_trait]
+impl Purse for Share<'_> {
+    async fn another(&self) -> bool {
+        matches!(self.take().await, Ok(Ok(())))
+    }
+}
+
+/// Why a post that was not recognised is not taken for missing.
+fn unaccounted(posts: &[Shown]) -> Words {
+    let Some(oldest) = posts.last() else { return Words::new("未认出", "not recognised") };
+    let (n, id) = (posts.len(), shown(&oldest.id));
+    let text = shown(&oldest.text.chars().take(24).collect::<String>());
+    words!(
+        "未认出；发送之后有 {n} 条不知来历的帖（{id} “{text}”）：fabu resolve 可看",
+        "not recognised, and {n} posted since that nobody accounts for ({id} \"{text}\"): `fabu resolve` shows them"
+    )
 }
 
 /// Looks once for a held delivery that the ledger cannot vouch for, so that its release need not wait for that.
@@ -162,7 +208,7 @@ pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
 
 /// The posts to look for: one with its own text, and one with that of the version which may have gone out before this
 /// ledger knew.
-async fn wanted(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Vec<Wanted>, StepError> {
+pub async fn wanted(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Vec<Wanted>, StepError> {
     let mut all = Vec::new();
     let older = row.doubted.as_ref().filter(|hash| **hash != row.content);
     for hash in std::iter::once(&row.content).chain(older) {
@@ -203,6 +249,9 @@ async fn wanted_of(
         ticket: row.receipt.as_ref().and_then(|r| r.ticket.clone()),
         media: prepared.map(|p| p.media.clone()).unwrap_or_default(),
         since,
+        // From the deadline of its request on the doubt is as old as it is, or as this process.
+        until: Some(now - inner.memory.waited(row.id)),
+        was_sent: row.attempt > 0,
         above: prepared.and_then(|p| p.baseline.clone()),
         taken: receipts.taken,
         standing: receipts.standing,

@@ -13,19 +13,21 @@ use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
-use super::reply::{Ask, Reply, exchange, in_path, sane_id, sane_url, text_of};
-use super::timeline::{self, Rest, Shown, text_of_html};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
+use super::reply::{Ask, Reply, exchange, in_path, is_number, sane_id, sane_url, text_of, text_of_html};
+use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::Rest;
 use crate::core::words::Words;
 
 const PAGE: usize = 40;
 /// A wait the server does not name: its window is five minutes.
 const LATER_S: i64 = 300;
+/// Of a refusal without JSON so many characters are kept.
+const MOST_SAID: usize = 200;
 /// A picture still being worked on is asked for this often, about so many seconds apart.
 const LOOKS: u32 = 10;
 const BETWEEN: Duration = Duration::from_secs(3);
@@ -70,10 +72,11 @@ impl Mastodon {
             }
             Some(json) if is_error && !reply.status.is_success() => {
                 let failure = classify(call, &reply, json, picture);
-                Err(Refused { status: Some(reply.status.as_u16()), failure })
+                Err(Refused { status: Some(reply.status.as_u16()), is_bare: false, failure })
             }
-            // A page, an empty body, or an error that calls itself a success.
-            _ => Err(reply.unclear(call).into()),
+            None => Err(bare(call, &reply)),
+            // An error that calls itself a success, or a success that calls itself an error.
+            Some(_) => Err(reply.unclear(call).into()),
         }
     }
 
@@ -82,6 +85,8 @@ impl Mastodon {
         let ask = Ask::get(self.url(&format!("v1/statuses/{}", in_path(id))));
         match self.ask(call, ask, false).await {
             Ok(_) => Ok(true),
+            // A page that says so may be a proxy's, which knows nothing of posts: then the server has to be there.
+            Err(refused) if refused.status == Some(404) && refused.is_bare => self.verify(call).await.map(|_| false),
             Err(refused) if refused.status == Some(404) => Ok(false),
             Err(refused) => Err(refused.into()),
         }
@@ -104,6 +109,30 @@ impl Mastodon {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.insert(call.account.id.clone(), id.clone());
         Ok(id)
+    }
+
+    /// The newest posts, or those below one.
+    async fn page(&self, call: &Call<'_>, below: Option<&str>) -> Result<Page, Failure> {
+        let id = self.id(call).await?;
+        let mut ask = Ask::get(self.url(&format!("v1/accounts/{}/statuses", in_path(&id))))
+            .query("limit", PAGE)
+            .query("exclude_reblogs", true);
+        if let Some(below) = below {
+            ask = ask.query("max_id", below);
+        }
+        let (reply, json) = self.ask(call, ask, false).await?;
+        let statuses = json.as_array().ok_or_else(|| reply.unclear(call))?;
+        // One that cannot be read might be ours: then nothing is proved by the others.
+        let posts: Option<Vec<Shown>> = statuses.iter().map(shown).collect();
+        let posts = posts.ok_or_else(|| reply.unclear(call))?;
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
+        // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
+        let rest = if has_next { Rest::Older } else { Rest::of(posts.len(), PAGE, false) };
+        let foreign = of_others(call, &posts);
+        // Mastodon's own ids grow; those of others are a second and a hash, or a time in letters.
+        let grows = posts.iter().all(|post| is_number(&post.id));
+        Ok(Page { posts, rest, grows, skew, foreign })
     }
 
     /// Uploads a picture and waits until the server has worked it through.
@@ -129,15 +158,37 @@ impl Mastodon {
     }
 }
 
-/// A refusal with its status, said in the server's own shape.
+/// A refusal with its status: said in the server's own shape, or by nothing but the status.
 struct Refused {
     status: Option<u16>,
+    is_bare: bool,
     failure: Failure,
+}
+
+/// What other servers of this API say without JSON (snac, GoToSocial, Takahe): in a page, a line, or not at all. Each of
+/// these is said before anything is made.
+fn bare(call: &Call<'_>, reply: &Reply) -> Refused {
+    let text = String::from_utf8_lossy(&reply.body);
+    let low = text.to_lowercase();
+    let status = reply.status.as_u16();
+    let why = || reply.quoted(call, status, text_of_html(&text).chars().take(MOST_SAID).collect::<String>().trim());
+    let is_token = low.contains("invalid") && low.contains("token");
+    let failure = match status {
+        401 | 422 if text.trim().is_empty() => Failure::Credential(Scope::Account, why()),
+        400 | 401 if is_token => Failure::Credential(Scope::Account, why()),
+        400 if says_too_long(&low) => Failure::Refused(Class::Content, why()),
+        _ => reply.unclear(call),
+    };
+    Refused { status: Some(status), is_bare: true, failure }
+}
+
+fn says_too_long(low: &str) -> bool {
+    low.contains("too long") || low.contains("exceeds") || low.contains("character limit")
 }
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Refused {
-        Refused { status: None, failure }
+        Refused { status: None, is_bare: false, failure }
     }
 }
 
@@ -152,12 +203,16 @@ fn shown(status: &Value) -> Option<Shown> {
     Some(Shown {
         id: text_of(status, "id").and_then(sane_id)?,
         text: text_of_html(status.get("content")?.as_str()?),
+        // Some servers send the plain text along.
+        source: text_of(status, "text")
+            .or_else(|| status.pointer("/pleroma/content").and_then(|c| text_of(c, "text/plain"))),
         url: sane_url(text_of(status, "url")).or_else(|| sane_url(text_of(status, "uri"))),
         created: created.map(|at| from_micros(at.timestamp_micros())),
         truncated: false,
         key: None,
         author: status.get("account").and_then(|account| text_of(account, "id")),
         shown: true,
+        gone: None,
     })
 }
 
@@ -211,24 +266,25 @@ impl Platform for Mastodon {
         })
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
-        let id = self.id(call).await?;
-        let ask = Ask::get(self.url(&format!("v1/accounts/{}/statuses", in_path(&id))))
-            .query("limit", PAGE)
-            .query("exclude_reblogs", true);
-        let (reply, json) = self.ask(call, ask, false).await?;
-        let statuses = json.as_array().ok_or_else(|| reply.unclear(call))?;
-        // One that cannot be read might be ours: then nothing is proved by the others.
-        let listed: Option<Vec<Shown>> = statuses.iter().map(shown).collect();
-        let listed = listed.ok_or_else(|| reply.unclear(call))?;
-        if let Some(why) = of_others(call, &listed) {
-            return Ok(Look::Unproven(why));
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure> {
+        self.page(call, None).await
+    }
+
+    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
+        match read.posts.last() {
+            Some(last) => self.page(call, Some(&last.id)).await.map(Some),
+            None => Ok(None),
         }
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
-        // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
-        let rest = if has_next { Rest::Older } else { Rest::of(listed.len(), PAGE, false) };
-        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
+    }
+
+    async fn source(&self, call: &Call<'_>, post: &Shown) -> Result<Option<String>, Failure> {
+        let ask = Ask::get(self.url(&format!("v1/statuses/{}/source", in_path(&post.id))));
+        match self.ask(call, ask, false).await {
+            Ok((_, json)) => Ok(text_of(&json, "text")),
+            // Not every server keeps it.
+            Err(refused) if refused.status.is_some() => Ok(None),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// `https://host/@name/ID`, `…/users/name/statuses/ID`, and the same behind `web` or `deck`.
@@ -282,8 +338,11 @@ fn classify(call: &Call<'_>, reply: &Reply, json: &Value, picture: bool) -> Fail
     let more = text_of(json, "error_description").unwrap_or_default();
     let status = reply.status.as_u16();
     let why = reply.quoted(call, status, format!("{text} {more}").trim());
+    let low = text.to_lowercase();
     match status {
         401 | 403 => Failure::Credential(Scope::Account, why),
+        400 if low.contains("invalid") && low.contains("token") => Failure::Credential(Scope::Account, why),
+        400 if says_too_long(&low) => Failure::Refused(Class::Content, why),
         422 if text.contains("not finished processing") => Failure::Later(Duration::from_secs(5), Scope::Account, why),
         413 | 415 | 422 if picture => Failure::Refused(Class::Media, why),
         422 => Failure::Refused(Class::Content, why),

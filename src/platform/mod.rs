@@ -7,11 +7,11 @@
 mod address;
 pub mod http;
 pub mod mastodon;
+pub mod reading;
 pub mod reply;
 pub mod statuses;
 pub mod statuses_auth;
 pub mod tencent_weibo;
-pub mod timeline;
 pub mod wechat;
 mod wechat_article;
 mod wechat_mass;
@@ -29,9 +29,10 @@ use crate::core::accounts::{Account, Secret};
 use crate::core::delivery::{Failure, Prepared, Receipt, Scope};
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::Page;
+pub use crate::core::timeline::{Look, Shown, Wanted};
 use crate::core::words::{Words, shown, words};
 pub use http::{Http, Lane, Lost, Permit, Room};
-pub use timeline::Shown;
 
 /// What one operation needs besides its subject.
 pub struct Call<'a> {
@@ -65,42 +66,6 @@ pub struct Picture {
     pub sha256: String,
     pub kind: String,
     pub bytes: Bytes,
-}
-
-/// What is looked for on an account's own timeline.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    pub text: String,
-    pub title: Option<String>,
-    pub key: String,
-    /// What the platform gave to ask again with (`publish_id`, a draft's id), if anything.
-    pub ticket: Option<String>,
-    pub media: Vec<String>,
-    /// The earliest it can have been made.
-    pub since: Time,
-    /// Newest post id known from before it was sent, where ids grow with time.
-    pub above: Option<String>,
-    /// Posts that are known to be other deliveries' receipts.
-    pub taken: Vec<String>,
-    /// Those of them from before it was sent that stand there, as far as is known: a list that shows none of them has
-    /// been cut.
-    pub standing: Vec<String>,
-    /// Texts of the account's other deliveries of which nobody knows yet whether they are out.
-    pub rivals: Vec<String>,
-}
-
-/// What a look at the timeline came to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Look {
-    Found(Receipt),
-    /// Read, reaching back to the send, and not there.
-    Absent,
-    /// The platform keeps our key: sending the same again is how one looks, and posts nothing twice.
-    SendAgain,
-    /// Read, but it proves nothing: it does not reach back far enough, or was taken and is not shown yet.
-    Unproven(Words),
-    /// The platform turned it down after taking it.
-    TurnedDown(crate::core::delivery::Class, Words),
 }
 
 /// Whether a credential works.
@@ -150,8 +115,21 @@ pub trait Platform: Send + Sync {
     async fn prepare(&self, call: &Call<'_>, post: &Post) -> Result<Prepared, Failure>;
     /// The one request that can be seen. `pictures` are those `prepare` said travel with the post.
     async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure>;
-    /// Read-back.
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure>;
+    /// Read-back by what this platform has besides a timeline: a ticket, a draft, a key of ours. `None`: it has nothing
+    /// of the kind, and the timeline is read.
+    async fn find(&self, _call: &Call<'_>, _wanted: &Wanted) -> Result<Option<Look>, Failure> {
+        Ok(None)
+    }
+    /// The account's newest posts.
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure>;
+    /// The posts below those that were read; `None` where this platform shows no more than the newest.
+    async fn below(&self, _call: &Call<'_>, _read: &Page) -> Result<Option<Page>, Failure> {
+        Ok(None)
+    }
+    /// A post's text as it was sent, where the platform keeps that and can be asked for it.
+    async fn source(&self, _call: &Call<'_>, _post: &Shown) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
     /// The post of this account that a public address means, as the platform shows it. `Refused` where the address
     /// cannot be read, or is another's; `None` where there is no such post.
     async fn locate(&self, call: &Call<'_>, url: &str) -> Result<Option<Shown>, Failure>;

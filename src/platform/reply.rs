@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Call, Lost, Picture};
 use crate::clock::Time;
 use crate::core::delivery::Failure;
+use crate::core::likeness::decoded;
 use crate::core::words::{Words, shown, words};
 
 /// An answer that was read whole.
@@ -351,13 +352,22 @@ pub fn code_of(value: &Value, key: &str) -> Option<i64> {
     }
 }
 
-/// A post id we are ready to put into a path, a ledger and a table: digits and letters, never `0`.
+/// An id we are ready to put into a path, a form, a ledger and a table, whatever it means to its maker: printable, bounded,
+/// never `0`, and nothing that ends a path, a list or a quotation.
 pub fn sane_id(id: String) -> Option<String> {
-    let fine = !id.is_empty()
-        && id.len() <= 64
+    const LONGEST: usize = 128;
+    const ENDS: &[u8] = b"/\\,;<>\"'`?#&{}|^";
+    let is_fine = (1..=LONGEST).contains(&id.len())
         && id != "0"
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    fine.then_some(id)
+        && id.bytes().all(|b| b.is_ascii_graphic() && !ENDS.contains(&b))
+        && !id.starts_with('.')
+        && !id.contains("..");
+    is_fine.then_some(id)
+}
+
+/// Whether an id is a number: only those are known to grow with time.
+pub fn is_number(id: &str) -> bool {
+    id.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A URL a platform gave, kept only if it is one a browser may open.
@@ -367,6 +377,61 @@ pub fn sane_url(url: Option<String>) -> Option<String> {
             && u.len() < 500
             && !u.contains(|c: char| c.is_control() || c == ' ' || c == '<' || c == '"')
     })
+}
+
+/// Text out of HTML: tags dropped, the ends of blocks become line ends, entities decoded. A `<` that begins no tag is text.
+pub fn text_of_html(html: &str) -> String {
+    let mut out = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match tag_of(rest) {
+            Some((name, tag)) => {
+                let ends_line =
+                    ["br", "/p", "/li", "/div", "/blockquote", "/pre", "/h1", "/h2", "/h3", "/h4", "/h5", "/h6"];
+                if ends_line.contains(&name) {
+                    out.push('\n');
+                }
+                rest = &rest[tag..];
+            }
+            None => {
+                out.push('<');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    decoded(out.trim())
+}
+
+/// The name of the tag a text begins with, and the length of the tag. Outside of its values a tag is ASCII.
+fn tag_of(text: &str) -> Option<(&str, usize)> {
+    let inner = text.strip_prefix('<')?;
+    if !inner.trim_start_matches('/').starts_with(|c: char| c.is_ascii_alphabetic() || c == '!') {
+        return None;
+    }
+    let mut quote = None;
+    for (at, c) in inner.char_indices() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '>') => {
+                let name = inner[..at].split([' ', '\t', '\n']).next().unwrap_or_default();
+                return Some((name.strip_suffix('/').unwrap_or(name), at + 2));
+            }
+            (None, _) if !c.is_ascii() => return None,
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+/// Sina's and Twitter's date: `Tue May 31 17:46:55 +0800 2011`.
+pub fn ruby_date(text: &str) -> Option<Time> {
+    let parsed = chrono::DateTime::parse_from_str(text, "%a %b %d %H:%M:%S %z %Y").ok()?;
+    Some(crate::clock::from_micros(parsed.timestamp_micros()))
 }
 
 /// `Retry-After` in seconds, bounded; anything else is the default.
@@ -418,9 +483,29 @@ mod tests {
     }
 
     #[test]
+    fn html_becomes_text() {
+        for (html, text) in [
+            ("<p>早安 &amp; 上海<br>二</p><p>三</p>", "早安 & 上海\n二\n三"),
+            ("<p>早安<br/>二</p>", "早安\n二"),
+            ("<p>a<b 且 c>d</p>", "a<b 且 c>d"),
+            ("<p>1 < 2 &hellip; <a href=\"https://a.cn/?x=>\" class='u'>见</a></p>", "1 < 2 … 见"),
+            ("<ul><li>一</li><li>二</li></ul>", "一\n二"),
+            ("没有标签 <", "没有标签 <"),
+        ] {
+            assert_eq!(text_of_html(html), text);
+        }
+    }
+
+    #[test]
     fn ids_are_opaque_and_odd_ones_are_not_believed() {
-        for odd in ["", "0", "../x", "<script>", "a b", &"9".repeat(65)] {
+        for odd in
+            ["", "0", "../x", "..", ".x", "a..b", "a/b", "a,b", "<script>", "a b", "a\u{7f}", "帖", &"9".repeat(129)]
+        {
             assert_eq!(sane_id(odd.to_owned()), None, "{odd}");
+        }
+        // A number, a time in letters, a second and a hash, a file's name: whatever its maker calls it.
+        for id in ["1", "01JDKX3ZQ1Q6W3", "1732406400.123456-6f1ed002ab55", "p-3fd2.png", "a:b@c~1"] {
+            assert_eq!(sane_id(id.to_owned()).as_deref(), Some(id));
         }
         assert_eq!(sane_id("9223372036854775808".to_owned()).as_deref(), Some("9223372036854775808"));
         assert_eq!(text_of(&serde_json::json!({"id": 1.5}), "id"), None);

@@ -12,15 +12,18 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
-use super::reply::{Ask, Reply, code_of, exchange, in_path, retry_after, sane_id, sane_url, text_of};
+use super::reply::{
+    Ask, Reply, code_of, exchange, in_path, is_number, retry_after, ruby_date, sane_id, sane_url, text_of, text_of_html,
+};
 use super::statuses_auth::authorize;
-use super::timeline::{self, Rest, Shown, newer, ruby_date, same_text, silently_cut, text_of_html};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
+use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
+use crate::core::likeness::{resembles, same_letters, same_text, silently_cut};
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::{Rest, newer};
 use crate::core::words::Words;
 
 const PAGE: usize = 20;
@@ -120,11 +123,13 @@ impl Statuses {
             url: self.post_url(status, &id),
             id,
             text: text.or_else(html).unwrap_or_default(),
+            source: None,
             created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
             truncated,
             key: None,
             author: status.get("user").and_then(|user| text_of(user, "id").or_else(|| text_of(user, "id_str"))),
             shown: true,
+            gone: None,
         })
     }
 
@@ -168,10 +173,17 @@ impl Statuses {
         const SECOND: TimeDelta = TimeDelta::seconds(1);
         let mut known = [post.baseline.as_ref(), before].into_iter().flatten();
         let is_made_since = |slack| shown.created.map(|created| created - skew >= begun - slack);
-        let is_new = known.clone().all(|known| newer(&shown.id, known)) && is_made_since(BEFORE) != Some(false);
+        // Ids that are no numbers need not grow.
+        let is_later = |known: &String| match is_number(known) && is_number(&shown.id) {
+            true => newer(&shown.id, known),
+            false => shown.id != *known,
+        };
+        let is_new = known.clone().all(is_later) && is_made_since(BEFORE) != Some(false);
         let is_anew = known.all(|known| *known != shown.id) && is_made_since(SECOND) == Some(true);
-        (is_new || is_anew)
-            && (same_text(&post.text, &shown.text, shown.truncated) || silently_cut(&post.text, &shown.text))
+        let has_its_words = same_text(&post.text, &shown.text, shown.truncated)
+            || silently_cut(&post.text, &shown.text)
+            || same_letters(&post.text, &shown.text, shown.truncated);
+        (is_new || is_anew) && has_its_words || is_anew && resembles(&post.text, &shown.text)
     }
 
     /// Whether the site shows the post.
@@ -184,10 +196,28 @@ impl Statuses {
         }
     }
 
+    /// The newest posts, or those below one: `max_id` is the newest id that may be listed.
+    async fn page(&self, call: &Call<'_>, below: Option<&str>) -> Result<Page, Failure> {
+        let mut ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
+        if let Some(below) = below {
+            ask = ask.query("max_id", below);
+        }
+        let (reply, json) = self.ask(call, ask, false).await?;
+        let statuses = json.as_array().ok_or_else(|| reply.unclear(call))?;
+        // One that cannot be read might be ours: then nothing is proved by the others.
+        let posts: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
+        let posts = posts.ok_or_else(|| reply.unclear(call))?;
+        let foreign = of_others(call, &posts);
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let rest = Rest::of(posts.len(), PAGE, false);
+        let grows = posts.iter().all(|post| is_number(&post.id));
+        Ok(Page { posts, rest, grows, skew, foreign })
+    }
+
     fn seen(&self, call: &Call<'_>, id: &str) {
         let mut known = self.known();
         let newest = known.newest.entry(call.account.id.clone()).or_default();
-        if newer(id, newest) {
+        if !is_number(id) || !is_number(newest) || newer(id, newest) {
             *newest = id.to_owned();
         }
     }
@@ -300,22 +330,19 @@ impl Platform for Statuses {
         })
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
-        let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE);
-        let (reply, json) = self.ask(call, ask, false).await?;
-        let statuses = json.as_array().ok_or_else(|| reply.unclear(call))?;
-        // One that cannot be read might be ours: then nothing is proved by the others.
-        let listed: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
-        let listed = listed.ok_or_else(|| reply.unclear(call))?;
-        if let Some(why) = of_others(call, &listed) {
-            return Ok(Look::Unproven(why));
-        }
-        if let Some(newest) = listed.first() {
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure> {
+        let page = self.page(call, None).await?;
+        if let Some(newest) = page.posts.first().filter(|_| page.foreign.is_none()) {
             self.seen(call, &newest.id);
         }
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        let rest = Rest::of(listed.len(), PAGE, false);
-        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
+        Ok(page)
+    }
+
+    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
+        match read.posts.last() {
+            Some(last) => self.page(call, Some(&last.id)).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.

@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
-use super::timeline::{self, Rest, Shown};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted};
+use super::{Call, Page, Picture, Platform, Post, Shown, Standing};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::Rest;
 use crate::core::words::{Words, words};
 
 /// How many records a look at the timeline asks for, of 70 it may.
@@ -82,6 +82,32 @@ impl TencentWeibo {
             _ => ask.query(&key, value),
         });
         more.iter().fold(ask, |ask, (key, value)| ask.query(key, value))
+    }
+
+    /// The newest posts, or those below one (`pageflag` 1: from its time and id downwards). Times are whole seconds, so
+    /// a page begins within the second in which the last one ended.
+    async fn page(&self, call: &Call<'_>, below: Option<&Shown>) -> Result<Page, Failure> {
+        let (flag, id) = below.map_or(("0", "0"), |last| ("1", last.id.as_str()));
+        let time = below.and_then(|last| last.created).map_or(0, |at| at.timestamp() + 1);
+        let query = [
+            ("pageflag", flag.to_owned()),
+            ("pagetime", time.to_string()),
+            ("reqnum", PAGE.to_string()),
+            ("lastid", id.to_owned()),
+            ("type", "0".to_owned()),
+            ("contenttype", "0".to_owned()),
+        ];
+        let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
+        let posts = records(&json).ok_or_else(|| reply.unclear(call))?;
+        // Each says whether it is the account's own.
+        let own = |record: &Value| code_of(record, "self") != Some(0) && is_accounts(call, record);
+        let infos = json.get("data").and_then(|data| data.get("info")).and_then(Value::as_array);
+        let foreign = (!infos.into_iter().flatten().all(own)).then(|| of_another_user(call));
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        // `hasnext` is 0 where there is more, and 1 at the end.
+        let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
+        let rest = Rest::of(posts.len(), PAGE, hasnext == Some(0));
+        Ok(Page { posts, rest, grows: false, skew, foreign })
     }
 
     /// Whether the platform shows the post.
@@ -174,11 +200,13 @@ fn record(record: &Value) -> Option<(Shown, Fate)> {
         id,
         // `text` is rendered; `origtext` is as it was sent.
         text: text_of(record, "origtext").or_else(|| text_of(record, "text")).unwrap_or_default(),
+        source: None,
         created: code_of(record, "timestamp").and_then(|s| s.checked_mul(1_000_000)).map(from_micros),
         truncated: false,
         key: None,
         author: None,
         shown: fate == Fate::Normal,
+        gone: taken_away(&fate),
     };
     Some((shown, fate))
 }
@@ -188,13 +216,13 @@ fn post_url(id: &str) -> String {
 }
 
 /// The records of a timeline; `None` when it cannot be read whole, for what is left out might be ours.
-fn records(json: &Value) -> Option<Vec<(Shown, Fate)>> {
+fn records(json: &Value) -> Option<Vec<Shown>> {
     let data = json.get("data")?;
     // An account without posts has no list at all.
     if data.is_null() || data.get("info").is_some_and(Value::is_null) {
         return Some(Vec::new());
     }
-    data.get("info")?.as_array()?.iter().map(record).collect()
+    data.get("info")?.as_array()?.iter().map(|info| record(info).map(|(shown, _)| shown)).collect()
 }
 
 #[async_trait]
@@ -265,36 +293,15 @@ impl Platform for TencentWeibo {
         Ok(receipt)
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
-        let pages =
-            [("pageflag", 0), ("pagetime", 0), ("reqnum", PAGE), ("lastid", 0), ("type", 0), ("contenttype", 0)];
-        let query: Vec<(&str, String)> = pages.iter().map(|(key, value)| (*key, value.to_string())).collect();
-        let (reply, json) = self.ask(call, self.read(call, "statuses/broadcast_timeline", &query)).await?;
-        let listed = records(&json).ok_or_else(|| reply.unclear(call))?;
-        // Each says whether it is the account's own.
-        let own = |record: &Value| code_of(record, "self") != Some(0) && is_accounts(call, record);
-        let infos = json.get("data").and_then(|data| data.get("info")).and_then(Value::as_array);
-        if !infos.into_iter().flatten().all(own) {
-            return Ok(Look::Unproven(of_another_user(call)));
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure> {
+        self.page(call, None).await
+    }
+
+    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
+        match read.posts.last() {
+            Some(last) => self.page(call, Some(last)).await.map(Some),
+            None => Ok(None),
         }
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        // `hasnext` is 0 where there is more, and 1 at the end.
-        let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
-        let rest = Rest::of(listed.len(), PAGE, hasnext == Some(0));
-        let page = |posts: Vec<Shown>| timeline::Page { posts, rest, grows: false, skew };
-        let only = |is_there: bool| {
-            let of = listed.iter().filter(|(_, fate)| matches!(fate, Fate::Normal | Fate::Review) == is_there);
-            page(of.map(|(shown, _)| shown.clone()).collect())
-        };
-        if let found @ Look::Found(_) = timeline::look(&only(true), wanted) {
-            return Ok(found);
-        }
-        // One that was there and was taken away was published, and is not to be posted again.
-        if let Look::Found(receipt) = timeline::look(&only(false), wanted) {
-            let is_system = |(s, fate): &(Shown, Fate)| s.id == receipt.post_id && *fate == Fate::DeletedBySystem;
-            return Ok(taken_away(listed.iter().any(is_system)));
-        }
-        Ok(timeline::look(&page(listed.into_iter().map(|(shown, _)| shown).collect()), wanted))
     }
 
     /// `http://t.qq.com/p/t/ID`.
@@ -361,12 +368,16 @@ fn of_another_user(call: &Call<'_>) -> Words {
     )
 }
 
-fn taken_away(by_system: bool) -> Look {
-    if by_system {
-        let why = Words::new("发布后被平台删除", "published, and then deleted by the platform");
-        return Look::TurnedDown(Class::Policy, why);
+fn taken_away(fate: &Fate) -> Option<(Class, Words)> {
+    match fate {
+        Fate::Normal | Fate::Review => None,
+        Fate::DeletedBySystem => {
+            Some((Class::Policy, Words::new("发布后被平台删除", "published, and then deleted by the platform")))
+        }
+        Fate::DeletedByUser => {
+            Some((Class::Platform, Words::new("发布后被人删除", "published, and then deleted by a person")))
+        }
     }
-    Look::TurnedDown(Class::Platform, Words::new("发布后被人删除", "published, and then deleted by a person"))
 }
 
 /// The class of each documented answer (`platforms.md` 2.1); what is not listed is not understood.

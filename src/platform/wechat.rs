@@ -14,15 +14,16 @@ use serde_json::{Value, json};
 
 use super::address::{Address, unreadable};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
-use super::timeline::{Rest, Shown, same_text};
 use super::wechat_article::{Article, TITLE, article, content, digest, title};
 use super::wechat_token::{Token, Tokens};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, wechat_mass};
+use super::{Call, Look, Page, Picture, Platform, Post, Shown, Standing, Wanted, wechat_mass};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules, urls};
+use crate::core::likeness::same_text;
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::{self, Rest};
 use crate::core::words::Words;
 
 /// An author's name, in characters.
@@ -194,15 +195,11 @@ impl WeChat {
 
     /// Looks for the article by title and digest; `None` when the list reaches back and does not have it.
     async fn list(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Option<Look>, Failure> {
-        let body = json!({ "offset": 0, "count": PAGE, "no_content": 1 });
-        let (reply, json) = self.ask(call, Asked::json("freepublish/batchget", body)).await?;
-        let items = json.get("item").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
-        let listed: Option<Vec<Article>> = items.iter().map(article).collect();
-        let listed = listed.ok_or_else(|| reply.unclear(call))?;
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
-        let title = wanted.title.clone().unwrap_or_else(|| title(&wanted.text));
+        let (listed, page) = self.articles(call, 0).await?;
+        let of_text = |text: &String| title(text);
+        let title = wanted.title.clone().unwrap_or_else(|| of_text(&wanted.text));
         let digest = digest(&wanted.text);
-        let is_after = |a: &Article| a.made.is_none_or(|made| made - skew >= wanted.since - BEFORE);
+        let is_after = |a: &Article| a.made.is_none_or(|made| made - page.skew >= wanted.since - BEFORE);
         let is_ours = |a: &&Article| {
             is_after(a)
                 && !a.deleted
@@ -212,17 +209,36 @@ impl WeChat {
         };
         // Of two the earliest after the send: a later one is another occurrence's.
         if let Some(a) = listed.iter().rfind(is_ours) {
-            let made = a.made.map_or(wanted.since, |made| made - skew);
+            let made = a.made.map_or(wanted.since, |made| made - page.skew);
             return Ok(Some(Look::Found(found(a.id.clone(), a.url.clone(), made, None))));
         }
-        let all = code_of(&json, "total_count").and_then(|n| usize::try_from(n).ok());
-        let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > listed.len()));
         let is_listed = |id: &String| listed.iter().any(|a| a.id == *id);
         let shows_known = wanted.standing.is_empty() || wanted.standing.iter().any(is_listed);
         let is_past = listed.last().is_some_and(|last| !is_after(last));
-        let reaches_back = is_past && rest != Rest::Any || rest == Rest::Nothing && shows_known;
-        let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
-        Ok((!reaches_back).then_some(Look::Unproven(why)))
+        let reaches_back = is_past && page.rest != Rest::Any || page.rest == Rest::Nothing && shows_known;
+        if !reaches_back {
+            let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
+            return Ok(Some(Look::Unproven(why)));
+        }
+        // What the list shows of an article is its title.
+        let rivals = wanted.rivals.iter().map(of_text).collect();
+        let titled = Wanted { text: title, rivals, above: None, ..wanted.clone() };
+        let unaccounted: Vec<Shown> = timeline::unaccounted(&page, &titled).cloned().collect();
+        Ok((!unaccounted.is_empty()).then_some(Look::Unaccounted(unaccounted)))
+    }
+
+    /// The articles that were published, the newest first, from the so many-th on.
+    async fn articles(&self, call: &Call<'_>, offset: usize) -> Result<(Vec<Article>, Page), Failure> {
+        let body = json!({ "offset": offset, "count": PAGE, "no_content": 1 });
+        let (reply, json) = self.ask(call, Asked::json("freepublish/batchget", body)).await?;
+        let items = json.get("item").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
+        let listed: Option<Vec<Article>> = items.iter().map(article).collect();
+        let listed = listed.ok_or_else(|| reply.unclear(call))?;
+        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let all = code_of(&json, "total_count").and_then(|n| usize::try_from(n).ok());
+        let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > offset + listed.len()));
+        let posts = listed.iter().map(Article::shown).collect();
+        Ok((listed, Page { posts, rest, grows: false, skew, foreign: None }))
     }
 }
 
@@ -356,13 +372,29 @@ impl Platform for WeChat {
         })
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
-        match wanted.ticket.as_deref() {
+    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Option<Look>, Failure> {
+        let look = match wanted.ticket.as_deref() {
             Some(ticket) if wechat_mass::is_ticket(ticket) => wechat_mass::status(self, call, ticket).await,
             Some(publish_id) => self.poll(call, publish_id).await,
             None if self.mass => Ok(wechat_mass::look(call, wanted)),
             None => self.look(call, wanted).await,
+        };
+        look.map(Some)
+    }
+
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure> {
+        if self.mass {
+            let why = Words::new("平台不列出群发", "the platform lists nothing of what is pushed");
+            return Err(Failure::Refused(Class::Platform, why));
         }
+        self.articles(call, 0).await.map(|(_, page)| page)
+    }
+
+    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
+        // They are counted from the newest: where one was deleted meanwhile, another would be passed over.
+        let Some(last) = read.posts.last() else { return Ok(None) };
+        let (_, page) = self.articles(call, read.posts.len() - 1).await?;
+        Ok(page.posts.first().is_some_and(|first| first.id == last.id).then_some(page))
     }
 
     /// `https://mp.weixin.qq.com/s/…`: an address that has no id in it, so it is looked for in the list.
@@ -380,31 +412,25 @@ impl Platform for WeChat {
             return Ok(Some(Shown {
                 id,
                 text,
+                source: None,
                 url,
                 created: None,
                 truncated: false,
                 key: None,
                 author: None,
                 shown: true,
+                gone: None,
             }));
         }
-        let body = json!({ "offset": 0, "count": PAGE, "no_content": 1 });
-        let (reply, json) = self.ask(call, Asked::json("freepublish/batchget", body)).await?;
-        let items = json.get("item").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
-        let listed: Vec<Article> = items.iter().filter_map(article).collect();
+        let (listed, _) = self.articles(call, 0).await?;
         let is_there = |a: &&Article| {
             a.url.as_deref().and_then(|url| Address::read(url).ok()).is_some_and(|own| own.is_same(&address, &KEYS))
         };
-        Ok(listed.iter().find(is_there).filter(|a| !a.deleted).map(|a| Shown {
-            id: a.id.clone(),
-            text: a.digest.clone().unwrap_or_else(|| a.title.clone()),
-            url: a.url.clone(),
-            created: a.made,
-            truncated: true,
-            key: None,
-            author: None,
-            shown: true,
-        }))
+        Ok(listed
+            .iter()
+            .find(is_there)
+            .filter(|a| !a.deleted)
+            .map(|a| Shown { text: a.digest.clone().unwrap_or_else(|| a.title.clone()), ..a.shown() }))
     }
 
     async fn delete(&self, call: &Call<'_>, receipt: &Receipt) -> Result<(), Failure> {

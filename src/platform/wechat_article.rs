@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::reply::{code_of, sane_id, sane_url, text_of};
 use crate::clock::{Time, from_micros};
 use crate::core::fit::title_of;
+use crate::core::timeline::Shown;
 
 /// An article's title in characters, and its digest as the platform would make it.
 pub(super) const TITLE: usize = 32;
@@ -18,6 +19,24 @@ pub(super) struct Article {
     pub url: Option<String>,
     pub made: Option<Time>,
     pub deleted: bool,
+}
+
+impl Article {
+    /// As a timeline would list it, by its title.
+    pub(super) fn shown(&self) -> Shown {
+        Shown {
+            id: self.id.clone(),
+            text: self.title.clone(),
+            source: None,
+            url: self.url.clone(),
+            created: self.made,
+            truncated: true,
+            key: None,
+            author: None,
+            shown: true,
+            gone: None,
+        }
+    }
 }
 
 pub(super) fn article(item: &Value) -> Option<Article> {

@@ -10,13 +10,13 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::address::{Address, of_another, unreadable};
-use super::reply::{Ask, Reply, code_of, exchange, sane_id, text_of};
-use super::timeline::{self, Rest, Shown, ruby_date};
-use super::{Call, Look, Picture, Platform, Post, Standing, Wanted, of_other, of_others, standing};
+use super::reply::{Ask, Reply, code_of, exchange, ruby_date, sane_id, text_of};
+use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
 use crate::clock::Time;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
 use crate::core::policy::PlatformSettings;
+use crate::core::timeline::Rest;
 use crate::core::words::{Words, words};
 
 /// A user's own timeline lists the newest five, whatever `count` says.
@@ -122,11 +122,13 @@ impl Weibo {
             url,
             id,
             text: text_of(status, "text").unwrap_or_default(),
+            source: None,
             created: text_of(status, "created_at").and_then(|t| ruby_date(&t)),
             truncated,
             key,
             author,
             shown: true,
+            gone: None,
         })
     }
 }
@@ -253,21 +255,20 @@ impl Platform for Weibo {
         })
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
+    /// At most the newest few, whatever is asked for: there is nothing below them.
+    async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure> {
         let ask = Ask::get(self.url("statuses/user_timeline.json")).query("count", PAGE).query("page", 1);
         let (reply, json) = self.ask(call, ask).await?;
         let statuses = json.get("statuses").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
         // One that cannot be read might be ours: then nothing is proved by the others.
-        let listed: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
-        let listed = listed.ok_or_else(|| reply.unclear(call))?;
-        if let Some(why) = of_others(call, &listed) {
-            return Ok(Look::Unproven(why));
-        }
+        let posts: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
+        let posts = posts.ok_or_else(|| reply.unclear(call))?;
+        let foreign = of_others(call, &posts);
         let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
         // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
         let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
-        let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > listed.len()));
-        Ok(timeline::look(&timeline::Page { posts: listed, rest, grows: true, skew }, wanted))
+        let rest = Rest::of(posts.len(), PAGE, all.is_some_and(|all| all > posts.len()));
+        Ok(Page { posts, rest, grows: true, skew, foreign })
     }
 
     /// `https://weibo.com/UID/LETTERS`, `https://m.weibo.cn/detail/ID` and what comes between them.

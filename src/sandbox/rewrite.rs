@@ -1,4 +1,5 @@
-//! What platforms do to a text before they show it: short links, entities, lost blanks, a cut with a link to the rest.
+//! What platforms do to a text before they show it: short links, entities, lost blanks, rendered markup, a cut with a
+//! link to the rest, or words that nobody would know again.
 
 use super::count;
 use super::dice::Dice;
@@ -7,6 +8,10 @@ use super::dice::Dice;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rewrite {
     blanks: bool,
+    /// Signs of Markdown are rendered away, and quotes are made typographic.
+    markup: bool,
+    /// Not one word is left: the text is shown backwards.
+    translated: bool,
     links: Option<&'static str>,
     entities: bool,
     /// Shown up to so many characters, then `…全文`.
@@ -24,6 +29,8 @@ impl Rewrite {
                 "url.cn" => rewrite.links = Some("http://url.cn/5"),
                 "entities" => rewrite.entities = true,
                 "trim" => rewrite.blanks = true,
+                "markup" => rewrite.markup = true,
+                "translated" => rewrite.translated = true,
                 "more" => rewrite.more = Some(count.map_or(60, |n| n as usize)),
                 _ => {}
             }
@@ -36,6 +43,12 @@ impl Rewrite {
         if self.blanks {
             text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         }
+        if self.markup {
+            text = rendered(&text);
+        }
+        if self.translated {
+            text = text.chars().rev().collect();
+        }
         if let Some(prefix) = self.links {
             text = shorten(&text, |_| format!("{prefix}{}", dice.word(6)));
         }
@@ -44,6 +57,14 @@ impl Rewrite {
         }
         if self.entities { escape(&text) } else { text }
     }
+}
+
+fn rendered(text: &str) -> String {
+    let line = |line: &str| {
+        let bare = line.trim_start_matches(['#', '>', '-', ' ']);
+        bare.replace("**", "").replace('`', "").replace('\'', "’").replace("...", "…")
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Replaces every URL of a text.
@@ -79,5 +100,7 @@ mod tests {
         assert!(shown.starts_with("看 a&lt;b http://t.cn/A6") && shown.ends_with(" 。"), "{shown}");
         assert_eq!(Rewrite::named("more", Some(2)).apply("早安上海", &mut Dice(1)), "早安…全文");
         assert_eq!(unescape("&amp;lt;"), "&lt;");
+        assert_eq!(Rewrite::named("markup", None).apply("# **早安**\n- it's", &mut Dice(1)), "早安\nit’s");
+        assert_eq!(Rewrite::named("translated", None).apply("早安", &mut Dice(1)), "安早");
     }
 }

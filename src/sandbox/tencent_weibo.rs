@@ -275,6 +275,7 @@ fn timeline(ctx: &mut Ctx<'_>) -> Reply {
         None => Some(default),
         Some(text) => text.parse::<i64>().ok(),
     };
+    let last = ctx.call.param("lastid").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
     let (Some(count), Some(page), Some(before)) = (number("reqnum", 20), number("pageflag", 0), number("pagetime", 0))
     else {
         return error(1, 3, "error parameter");
@@ -285,15 +286,17 @@ fn timeline(ctx: &mut Ctx<'_>) -> Reply {
     let Some(account) = ctx.account() else { return error(3, 3, "access_token not found") };
     // What the system deleted stays in the own timeline, with its status; what the user deleted does not.
     let (missing, is_told) = ctx.gap();
-    let mut all = ctx
-        .posts
-        .of(account)
-        .skip(missing)
-        .filter(|post| post.visible_from <= ctx.now && standing(ctx, post) != 3)
-        .filter(|post| page != 1 || before == 0 || post.created.timestamp() < before);
-    let info: Vec<Value> = all.by_ref().take(count as usize).map(|post| record(ctx, post)).collect();
-    let end = all.next().is_none() && !is_told;
-    drop(all);
+    let is_listed = |post: &&Entry| post.visible_from <= ctx.now && standing(ctx, post) != 3;
+    let mut all: Vec<&Entry> = ctx.posts.of(account).skip(missing).filter(is_listed).collect();
+    if page == 1 && before != 0 {
+        all.retain(|post| post.created.timestamp() < before);
+        // Downwards from a post its place tells, for ids do not grow.
+        if let Some(place) = all.iter().position(|post| post.number == last) {
+            all.drain(..=place);
+        }
+    }
+    let end = all.len() <= count as usize && !is_told;
+    let info: Vec<Value> = all.into_iter().take(count as usize).map(|post| record(ctx, post)).collect();
     if info.is_empty() {
         return ok(ctx, Value::Null);
     }

@@ -14,6 +14,7 @@ use fabu::clock::{Clock, from_micros};
 use fabu::core::accounts::{Account, AccountId, PlatformName, Secret, Status};
 use fabu::core::delivery::{Failure, Prepared, Receipt};
 use fabu::core::policy::{Limits, PlatformSettings, ReadBack, Warm};
+use fabu::platform::reading::{Purse, read_back};
 use fabu::platform::{self, Call, Http, Lane, Look, Lost, Picture, Platform, Post, Wanted};
 use fabu::sandbox::{AccountSetup, Cut, FaultRule, PlatformSetup, Sandbox, Setup};
 use http::{Request, Response};
@@ -21,6 +22,16 @@ use serde_json::{Value, json};
 
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 const MOST_ANSWER: u64 = 1 << 20;
+
+/// As many calls as a reading wants.
+struct Endless;
+
+#[async_trait]
+impl Purse for Endless {
+    async fn another(&self) -> bool {
+        true
+    }
+}
 
 /// The sandbox as `Http`, bounded and decompressed as the real one is.
 pub struct InProcess {
@@ -285,6 +296,8 @@ impl World {
             ticket: None,
             media: prepared.media.clone(),
             since: self.clock.now() - TimeDelta::seconds(20),
+            until: None,
+            was_sent: true,
             above: prepared.baseline.clone(),
             taken: Vec::new(),
             standing: Vec::new(),
@@ -293,7 +306,11 @@ impl World {
     }
 
     pub async fn find(&self, wanted: &Wanted) -> Result<Look, Failure> {
-        self.platform.find(&self.call(), wanted).await
+        self.find_by(&self.call(), wanted).await
+    }
+
+    pub async fn find_by(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
+        read_back(&*self.platform, call, wanted, &Endless).await
     }
 
     pub async fn pass(&self, seconds: u64) {

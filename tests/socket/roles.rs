@@ -11,7 +11,7 @@ use crate::outdoors::{Outdoors, answer, connect_as, is_root, request, runtime};
 use crate::support::{all, in_state, simulate};
 
 /// What each path takes and from which role on, as it is promised; the document has to say the same.
-const PROMISED: [(&str, &[(&str, u32)]); 24] = [
+const PROMISED: [(&str, &[(&str, u32)]); 25] = [
     ("/v1/health", &[("GET", NONE)]),
     ("/v1/openapi.json", &[("GET", VIEW)]),
     ("/v1/status", &[("GET", VIEW)]),
@@ -34,6 +34,7 @@ const PROMISED: [(&str, &[(&str, u32)]); 24] = [
     ("/v1/announcements/{id}/cancel", &[("POST", EDIT)]),
     ("/v1/announcements/{id}/delete", &[("POST", EDIT)]),
     ("/v1/announcements/{id}/retry", &[("POST", EDIT)]),
+    ("/v1/deliveries/{id}/candidates", &[("GET", EDIT)]),
     ("/v1/deliveries/{id}/resolve", &[("POST", EDIT)]),
     ("/v1/prune", &[("POST", EDIT)]),
 ];
