@@ -9,6 +9,8 @@ mod faults;
 mod hostile;
 #[path = "platforms/own_ways.rs"]
 mod own_ways;
+#[path = "platforms/servers.rs"]
+mod servers;
 #[path = "platforms/wire.rs"]
 mod wire;
 #[path = "platforms/world.rs"]

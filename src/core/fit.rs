@@ -350,6 +350,7 @@ pub fn is_command(text: &str) -> bool {
         "subscribers",
         "subscriptions",
         "groups",
+        "last",
         "on",
         "off",
         "stop",
@@ -360,10 +361,10 @@ pub fn is_command(text: &str) -> bool {
         "tracking",
     ];
     let with_one = [
-        "join", "drop", "follow", "sub", "leave", "unsub", "get", "last", "whois", "nudge", "invite", "list", "track",
-        "untrack", "on", "off", "lose", "stop",
+        "join", "drop", "follow", "sub", "leave", "unsub", "get", "last", "whois", "nudge", "invite", "track",
+        "untrack", "on", "off", "lose", "stop", "fav", "repeat", "rp", "rt", "rd",
     ];
-    let with_more = ["r", "reply", "d", "tag", "untag", "list"];
+    let with_more = ["r", "reply", "d", "dm", "tag", "untag", "list"];
     match words.as_slice() {
         [first] => alone.contains(&first.as_str()),
         [first, _] => with_one.contains(&first.as_str()),
@@ -423,6 +424,11 @@ mod tests {
     #[test]
     fn command_words_are_known_by_their_company() {
         assert!(is_command("stop") && is_command("Follow lujiazui") && is_command("d pudong 你好"));
+        // Tried on GNU social 2.0.
+        for eaten in ["last", "fav x", "FAV #1", "repeat x", "rt x", "rp x", "rt #1", "dm x y"] {
+            assert!(is_command(eaten), "{eaten}");
+        }
+        assert!(!is_command("list x") && !is_command("fav") && !is_command("rt 请转发 扩散"));
         assert!(!is_command("stop the traffic") && !is_command("早安") && !is_command("follow us on weibo"));
     }
 }

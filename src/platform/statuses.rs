@@ -110,7 +110,8 @@ impl Statuses {
             }
             failure => failure,
         };
-        Err(Refused { status: Some(reply.status.as_u16()).filter(|_| is_recognised(&reply)), failure })
+        let status = Some(reply.status.as_u16()).filter(|_| is_recognised(&reply));
+        Err(Refused { status, is_broken: reply.status.as_u16() == 500, failure })
     }
 
     fn shown(&self, status: &Value) -> Option<Shown> {
@@ -231,12 +232,14 @@ impl Statuses {
 /// A refusal with its status, where the site said it in a shape that is known.
 struct Refused {
     status: Option<u16>,
+    /// The site's program has failed (500), in whatever shape.
+    is_broken: bool,
     failure: Failure,
 }
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Refused {
-        Refused { status: None, failure }
+        Refused { status: None, is_broken: false, failure }
     }
 }
 
@@ -284,8 +287,9 @@ impl Platform for Statuses {
                 let id = text_of(&json, "media_id_string").or_else(|| text_of(&json, "media_id")).and_then(sane_id);
                 prepared.media.push(id.ok_or_else(|| reply.unclear(call))?);
             }
-            // An older site: it knows no upload ahead, and takes the picture with the post.
-            Err(refused) if refused.status == Some(404) => prepared.attached.push(travels),
+            // An older site knows no upload ahead, and one of GNU social 2.0 on PHP 7.4 fails in it, before anything can be
+            // seen: both take the picture with the post.
+            Err(refused) if refused.status == Some(404) || refused.is_broken => prepared.attached.push(travels),
             Err(refused) => return Err(refused.into()),
         }
         Ok(prepared)

@@ -109,11 +109,12 @@ pub(super) fn answer(ctx: &mut Ctx<'_>) -> Reply {
 }
 
 fn authenticate(ctx: &Ctx<'_>) -> Option<Reply> {
+    let dialect = ctx.site.settings.dialect;
     match ctx.account() {
-        None => Some(error(401, "The access token is invalid")),
+        None => Some(dialect.unauthorized("The access token is invalid")),
         Some(account) => match account.standing(ctx.now) {
-            Standing::Expired => Some(error(401, "The access token expired")),
-            Standing::Revoked => Some(error(401, "The access token was revoked")),
+            Standing::Expired => Some(dialect.unauthorized("The access token expired")),
+            Standing::Revoked => Some(dialect.unauthorized("The access token was revoked")),
             Standing::Good if account.captcha => Some(error(403, "Your login is currently disabled")),
             Standing::Good => None,
         },
@@ -173,6 +174,7 @@ fn post(ctx: &mut Ctx<'_>) -> Reply {
     }
     let unit = ctx.unit.clone().unwrap_or_default();
     let key = ctx.call.header("idempotency-key").filter(|key| !key.is_empty()).map(|key| format!("{unit} {key}"));
+    let key = key.filter(|_| ctx.site.settings.dialect.keeps_keys());
     if let Some(key) = &key {
         if let Some(post) = ctx.site.keys.find(key, ctx.now).and_then(|n| ctx.posts.get(n)) {
             return Reply::json(200, "same key", status(post, ctx));
@@ -207,8 +209,7 @@ fn make(ctx: &mut Ctx<'_>) -> Result<Entry, Reply> {
     }
     let limit = ctx.site.settings.text_limit;
     if count::mastodon(&text) + count::mastodon(&spoiler) > limit {
-        let words = format!("Validation failed: Text character limit of {limit} exceeded");
-        return Err(error(422, &words));
+        return Err(ctx.site.settings.dialect.too_long(limit));
     }
     if let Some(at) = field(call, "scheduled_at") {
         let soon = chrono::DateTime::parse_from_rfc3339(&at)
@@ -224,7 +225,9 @@ fn make(ctx: &mut Ctx<'_>) -> Result<Entry, Reply> {
     let floor = (ctx.clock().timestamp_millis().max(0) as u64) << 16;
     let number = ctx.site.next_id(floor, ctx.twist.big_ids);
     let extra = json!({"visibility": visibility, "spoiler": spoiler, "language": field(call, "language")});
-    Ok(ctx.publish(New { shown: text.trim().to_owned(), sent: text, images, number, extra, ..New::default() }))
+    let (dialect, clock) = (ctx.site.settings.dialect, ctx.clock());
+    let id = Some(dialect.post_id(number, clock, &mut ctx.site.dice));
+    Ok(ctx.publish(New { shown: text.trim().to_owned(), sent: text, images, number, id, extra, ..New::default() }))
 }
 
 /// The account; its id is its number as a string.
@@ -270,6 +273,7 @@ fn html(text: &str) -> String {
 fn status(post: &Entry, ctx: &Ctx<'_>) -> Value {
     let handle = ctx.site.accounts.get(&post.unit).map_or("", |account| account.handle.as_str());
     let url = format!("https://{}.example/@{handle}/{}", ctx.site.name, post.id);
+    let host = format!("{}.example", ctx.site.name);
     let media: Vec<Value> = post.images.iter().map(|url| json!({"type": "image", "url": url})).collect();
     json!({
         "id": post.id,
@@ -281,7 +285,7 @@ fn status(post: &Entry, ctx: &Ctx<'_>) -> Value {
         "language": post.extra.get("language"),
         "uri": format!("https://{}.example/users/{handle}/statuses/{}", ctx.site.name, post.id),
         "url": url,
-        "content": html(&post.shown),
+        "content": ctx.site.settings.dialect.html(&post.shown, &host).unwrap_or_else(|| html(&post.shown)),
         "reblog": null,
         "account": user(&post.unit, ctx),
         "media_attachments": media,
@@ -296,7 +300,10 @@ fn show(ctx: &Ctx<'_>) -> Reply {
     let id = id_of(&ctx.call.path);
     let own = |post: &&Entry| Some(&post.unit) == ctx.unit.as_ref() || !post.hidden && !post.in_review(ctx.now);
     match ctx.posts.anywhere(&ctx.site.name, id).filter(|post| post.listed(ctx.now)).filter(own) {
-        None => error(404, "Record not found"),
+        None => ctx.site.settings.dialect.not_found(),
+        Some(_) if ctx.call.path.ends_with("/source") && !ctx.site.settings.dialect.has_source() => {
+            ctx.site.settings.dialect.not_found()
+        }
         Some(post) if ctx.call.path.ends_with("/source") => {
             Reply::ok(json!({"id": post.id, "text": post.sent, "spoiler_text": post.extra.get("spoiler")}))
         }
@@ -306,7 +313,7 @@ fn show(ctx: &Ctx<'_>) -> Reply {
 
 fn delete(ctx: &mut Ctx<'_>) -> Reply {
     let found = ctx.own(id_of(&ctx.call.path));
-    let Some(post) = ctx.live(found) else { return error(404, "Record not found") };
+    let Some(post) = ctx.live(found) else { return ctx.site.settings.dialect.not_found() };
     ctx.delete(post.n);
     let mut gone = status(&post, ctx);
     gone["text"] = json!(post.sent);
@@ -319,7 +326,16 @@ fn timeline(ctx: &Ctx<'_>) -> Reply {
         return error(404, "Record not found");
     };
     let number = |name: &str| ctx.call.param(name).and_then(|n| n.parse::<u64>().ok());
-    let (since, most) = (number("since_id").unwrap_or(0), number("max_id").unwrap_or(u64::MAX));
+    // By its place, whatever an id looks like; a number that is none's counts all the same.
+    let than = |name: &str, post: &Entry| {
+        let id = ctx.call.param(name)?;
+        let named = ctx.posts.anywhere(&ctx.site.name, id).map(|other| post.n.cmp(&other.n));
+        named.or_else(|| id.parse::<u64>().ok().map(|number| post.number.cmp(&number)))
+    };
+    let is_asked_for = |post: &&Entry| {
+        than("since_id", post).is_none_or(std::cmp::Ordering::is_gt)
+            && than("max_id", post).is_none_or(std::cmp::Ordering::is_lt)
+    };
     let count = number("limit").unwrap_or(20).clamp(1, 40) as usize;
     let own = Some(&account.unit) == ctx.unit.as_ref();
     let shown = ctx
@@ -327,7 +343,7 @@ fn timeline(ctx: &Ctx<'_>) -> Reply {
         .of(account)
         .skip(ctx.gap().0)
         .filter(|post| post.listed(ctx.now) && (own || !post.hidden && !post.in_review(ctx.now)))
-        .filter(|post| post.number > since && post.number < most)
+        .filter(is_asked_for)
         .take(count);
     Reply::ok(shown.map(|post| status(post, ctx)).collect())
 }

@@ -25,7 +25,8 @@ pub(super) fn upload(ctx: &mut Ctx<'_>) -> Reply {
     let work = std::time::Duration::try_from_secs_f64(ctx.site.settings.work_seconds).unwrap_or_default();
     let ready_at = after(ctx.now, work.max(ctx.twist.delayed.unwrap_or_default()));
     let floor = (ctx.clock().timestamp_millis().max(0) as u64) << 16;
-    let id = ctx.site.next_id(floor, false).to_string();
+    let (number, clock) = (ctx.site.next_id(floor, false), ctx.clock());
+    let id = ctx.site.settings.dialect.media_id(number, clock, &mut ctx.site.dice);
     let url = format!("https://files.{}.example/media/{id}/original.jpg", ctx.site.name);
     let unit = ctx.unit.clone().unwrap_or_default();
     let media = Media { unit, url, ready_at, permanent: true };

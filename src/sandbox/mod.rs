@@ -12,6 +12,7 @@ mod faults;
 mod flow;
 mod latency;
 mod mastodon;
+mod mastodon_kin;
 mod mastodon_media;
 mod rewrite;
 mod script;

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::mastodon_kin::Dialect;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Api {
     Weibo,
@@ -143,6 +145,8 @@ pub(super) struct Settings {
     pub work_seconds: f64,
     pub mass_per_day: u32,
     pub locks_keys: bool,
+    /// Whose way of speaking Mastodon's API it is.
+    pub dialect: Dialect,
     pub base_url: Option<String>,
     pub limits: Limits,
 }
@@ -181,6 +185,7 @@ impl Settings {
             work_seconds: value.get("work_seconds").and_then(Value::as_f64).unwrap_or(0.0).max(0.0),
             mass_per_day: count("mass_per_day").unwrap_or(1) as u32,
             locks_keys: flag("locks_keys").unwrap_or(false),
+            dialect: Dialect::named(&text("dialect").unwrap_or_default()),
             base_url: text("base_url"),
             limits: if limits { read_limits(api, value.get("limits")) } else { Limits::default() },
         }

@@ -19,7 +19,7 @@ const TOO_LONG: &str = "characters, including attachment URL.";
 const DUPLICATE: &str = "Too many duplicate messages too quickly; take a breather and post again in a few minutes.";
 const TOO_FAST: &str = "Too many notices too fast; take a breather and post again in a few minutes.";
 /// Command words with the least and the most words that may follow them.
-const COMMANDS: [(&str, usize, usize); 34] = [
+const COMMANDS: [(&str, usize, usize); 39] = [
     ("help", 0, 0),
     ("login", 0, 0),
     ("lose", 1, 1),
@@ -37,14 +37,19 @@ const COMMANDS: [(&str, usize, usize); 34] = [
     ("leave", 1, 1),
     ("unsub", 1, 1),
     ("get", 1, 1),
-    ("last", 1, 1),
+    ("last", 0, 1),
+    ("fav", 1, 1),
+    ("repeat", 1, 1),
+    ("rp", 1, 1),
+    ("rt", 1, 1),
+    ("rd", 1, 1),
     ("r", 2, 99),
     ("reply", 2, 99),
     ("whois", 1, 1),
     ("nudge", 1, 1),
     ("stats", 0, 0),
     ("invite", 1, 1),
-    ("list", 1, 99),
+    ("list", 2, 99),
     ("tag", 2, 99),
     ("unlist", 1, 99),
     ("untag", 2, 99),

@@ -120,11 +120,21 @@ async fn r08_an_eaten_command_is_known_by_the_baseline_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn an_older_site_takes_the_picture_with_the_post() {
     let w = world(&case("statuses bearer"));
-    w.fault(json!({"behaviour": "error", "operation": "upload", "params": {"status": 404, "message": "Not found"}}));
-    let prepared = w.prepare(&w.with_picture(&text(1))).await.unwrap();
-    assert_eq!((prepared.attached.len(), prepared.media.len()), (1, 0));
-    assert_eq!(word(&w.publish(&prepared).await), "published");
-    assert_eq!(w.sandbox.posts()[0].pictures, 1);
+    for (n, rule) in [
+        json!({"behaviour": "error", "operation": "upload", "params": {"status": 404, "message": "Not found"}}),
+        json!({"behaviour": "proxy_page", "operation": "upload", "params": {"status": 500}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        w.fault(rule);
+        let prepared = w.prepare(&w.with_picture(&text(n as u32))).await.unwrap();
+        assert_eq!((prepared.attached.len(), prepared.media.len()), (1, 0));
+        w.sandbox.clear();
+        assert_eq!(word(&w.publish(&prepared).await), "published");
+        assert_eq!(w.sandbox.posts().last().unwrap().pictures, 1);
+        w.pass(61).await;
+    }
     let own = world(&case("statuses of Sina's kind"));
     own.out(&own.with_picture(&text(1))).await;
     assert_eq!(own.sandbox.requests().last().unwrap().path, "/api/statuses/upload.json");

@@ -104,6 +104,9 @@ pub fn cases() -> Vec<Case> {
             "site-user:basic-canary",
         ),
         case("mastodon", "mastodon", json!({"visibility": "public", "language": "zh"}), "mastodon-canary"),
+        case("snac", "mastodon", json!({"dialect": "snac"}), "mastodon-canary"),
+        case("gotosocial", "mastodon", json!({"dialect": "gotosocial"}), "mastodon-canary"),
+        case("takahe", "mastodon", json!({"dialect": "takahe"}), "mastodon-canary"),
     ]
 }
 
