@@ -351,6 +351,7 @@ fn further(name: &str, raw: &RawPlatform) -> BTreeMap<String, serde_json::Value>
         ("post_url", &raw.post_url),
         ("profile_url", &raw.profile_url),
         ("visibility", &raw.visibility),
+        ("dialect", &raw.dialect),
         ("language", &raw.language),
     ] {
         if let Some(value) = value {

@@ -55,6 +55,8 @@ pub(super) struct RawPlatform {
     pub(super) post_url: Option<String>,
     pub(super) profile_url: Option<String>,
     pub(super) visibility: Option<String>,
+    /// For the sandbox alone: which server it imitates.
+    pub(super) dialect: Option<String>,
     pub(super) language: Option<String>,
     /// Connections of the emergency lane that are kept open.
     pub(super) warm: Option<RawWarm>,
