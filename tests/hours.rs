@@ -212,3 +212,34 @@ fn another_zone_moves_the_hours_of_a_repeat_that_are_still_to_come() {
         assert_eq!(out(&city, "早安"), 4);
     });
 }
+
+/// Hours so near that they are prepared and in hand already.
+#[test]
+fn r06_a_repeat_that_its_file_ends_does_not_go_on_with_the_hours_that_are_near() {
+    for (when, wait) in [
+        ("at: \"2026-11-24 08:00:40\"", 5),
+        ("at: \"2026-11-24 08:00:40\"", 1),
+        ("catch_up: 1h", 5),
+        ("catch_up: 1h", 1),
+    ] {
+        simulate(async {
+            let city = City::new(START, 1709, "");
+            city.save(
+                "a.yaml",
+                &file(&entry(
+                    "a",
+                    "早安",
+                    "repeat: \"*/20 * * * * *\", from: 2026-11-24 08:00:30, until: 2026-11-24 08:03",
+                )),
+            );
+            let daemon = city.start().await;
+            city.sleep(40 + wait).await;
+            let spoken = out(&city, "早安");
+            assert_eq!(spoken, 4);
+            city.save("a.yaml", &file(&entry("a", "您早", when)));
+            city.sleep(600).await;
+            assert_eq!((out(&city, "早安"), out(&city, "您早")), (4, 0), "{when} {wait}");
+            drop(daemon);
+        });
+    }
+}
