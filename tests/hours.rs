@@ -243,3 +243,29 @@ fn r06_a_repeat_that_its_file_ends_does_not_go_on_with_the_hours_that_are_near()
         });
     }
 }
+
+/// A hold that came long after it had expired is no reason to hold it.
+#[test]
+fn r11_what_expired_before_a_hold_is_not_revived_by_it() {
+    for resume in ["review", "resume"] {
+        simulate(async {
+            let more = format!("publish: {{catch_up: 60s}}\nemergency: {{after_hold: {resume}}}\n");
+            let city = City::new(START, 1710, &more);
+            city.sandbox.set_faults(vec![support::fault(serde_json::json!({
+                "behaviour": "unreachable", "params": { "kind": "refused" }
+            }))]);
+            city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            let daemon = city.start().await;
+            city.sleep(600).await;
+            city.sandbox.clear();
+            assert_eq!(in_state(&all(&daemon).await, State::Expired), 4);
+            let hold = hold(&daemon, Duration::from_secs(3600)).await;
+            city.save("a.yaml", &file(&entry("a", "您早", "at: 2026-11-24 08:02")));
+            city.sleep(60).await;
+            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+            city.sleep(300).await;
+            let rows = all(&daemon).await;
+            assert_eq!((out(&city, "您早"), in_state(&rows, State::Expired)), (0, 4), "{resume}: {rows:?}");
+        });
+    }
+}

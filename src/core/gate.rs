@@ -141,10 +141,19 @@ impl Gate {
         Verdict::Go
     }
 
-    /// Whether a hold stood in the way of a post of routine between its instant and now.
-    pub fn came_over(&self, account: &AccountId, body: &Body, at: Time, now: Time) -> bool {
+    /// Whether a hold came over a post of routine between its instant and its end, so that it was kept back; where what was
+    /// held goes on by itself, one that stands.
+    pub fn came_over(
+        &self,
+        account: &AccountId,
+        body: &Body,
+        (at, end): (Time, Time),
+        now: Time,
+        resume: bool,
+    ) -> bool {
         let is_routine = body.priority != Priority::Emergency && body.hold_exempt.is_none();
-        is_routine && self.holds.iter().any(|hold| hold.concerns(account) && hold.overlaps(at, now))
+        let kept = |hold: &Hold| hold.concerns(account) && hold.overlaps(at, end) && (!resume || hold.stands(now));
+        at <= now && is_routine && self.holds.iter().any(kept)
     }
 
     /// The holds that stand now.

@@ -58,22 +58,34 @@ pub struct KnownAnnouncement {
     pub was_out: bool,
 }
 
-impl KnownAnnouncement {
-    /// The occurrence that has this hour, whatever its name: an hour is named by itself in a repeat and by the
-    /// announcement otherwise, and by the zone of its day.
-    fn of_hour(&self, at: Time) -> Option<(&OccurrenceId, &KnownOccurrence)> {
-        let mut of_hour: Vec<_> = self.occurrences.iter().filter(|(_, k)| k.release == at).collect();
-        // One that is out, or that a person stopped, decides for its hour.
-        of_hour.sort_by_key(|(_, k)| !(k.is_released() || k.is_stopped));
-        of_hour.first().copied()
+/// The occurrences by their hours, whatever their names: an hour is named by itself in a repeat and by the announcement
+/// otherwise, and by the zone of its day.
+struct Hours<'a> {
+    known: &'a KnownAnnouncement,
+    by_hour: BTreeMap<Time, (&'a OccurrenceId, &'a KnownOccurrence)>,
+}
+
+impl<'a> Hours<'a> {
+    fn of(known: &'a KnownAnnouncement) -> Hours<'a> {
+        let mut by_hour = BTreeMap::new();
+        for (name, k) in &known.occurrences {
+            // One that is out, or that a person stopped, decides for its hour.
+            let standing = by_hour.entry(k.release).or_insert((name, k));
+            if k.decides() && !standing.1.decides() {
+                *standing = (name, k);
+            }
+        }
+        Hours { known, by_hour }
+    }
+
+    fn has(&self, at: Time) -> bool {
+        self.by_hour.contains_key(&at)
     }
 
     /// The name under which an hour goes on.
     fn name_of(&self, wanted: OccurrenceId, at: Time) -> OccurrenceId {
-        match self.of_hour(at) {
-            Some((name, k)) if k.is_released() || k.is_stopped || !self.occurrences.contains_key(&wanted) => {
-                name.clone()
-            }
+        match self.by_hour.get(&at) {
+            Some((name, k)) if k.decides() || !self.known.occurrences.contains_key(&wanted) => (*name).clone(),
             _ => wanted,
         }
     }
@@ -96,6 +108,11 @@ impl KnownOccurrence {
     /// Whether its release has begun: from then on the queue changes nothing of it.
     fn is_released(&self) -> bool {
         self.out > 0 && !crate::planted("edit_splits_a_release")
+    }
+
+    /// Nothing the queue says later changes what becomes of its hour.
+    fn decides(&self) -> bool {
+        self.is_released() || self.is_stopped
     }
 
     fn is_waiting(&self) -> bool {
@@ -240,7 +257,8 @@ pub fn carry_on(
     let coming = wanted(announcement, planned_to.max(now), now, rules, PIECE);
     let planned_to = Some(written_to(&coming, now));
     occurrences.extend(coming);
-    occurrences.retain(|(o, at)| !known.occurrences.contains_key(o) && known.of_hour(*at).is_none());
+    let hours = Hours::of(known);
+    occurrences.retain(|(o, at)| !known.occurrences.contains_key(o) && !hours.has(*at));
     Some(Action::Put { id: announcement.id.clone(), occurrences, is_new: false, planned_to })
 }
 
@@ -273,11 +291,11 @@ fn changed(
 ) -> Vec<Action> {
     let id = &announcement.id;
     let mut actions = Vec::new();
+    let hours = Hours::of(known);
+    let named = |(o, at): (OccurrenceId, Time)| (hours.name_of(o, at), at);
     let mut occurrences = wanted(announcement, now, now, rules, MOST_OCCURRENCES);
     if announcement.content.body.timing != Timing::Now {
-        for (o, at) in &mut occurrences {
-            *o = known.name_of(o.clone(), *at);
-        }
+        occurrences = occurrences.into_iter().map(named).collect();
     }
     if !announcement.content.is_repeat() && is_after_publication(&occurrences, known, now) {
         let same_words = announcement.content.body.hash() == known.row.body;
@@ -304,7 +322,7 @@ fn changed(
     }
     // Edited during a pause, it has missed what it would have missed unchanged.
     if known.row.withdrawn.is_none() && known.row.planned_to.is_some() {
-        occurrences.extend(missed(announcement, known, now, rules));
+        occurrences.extend(missed(announcement, known, now, rules).map(named));
     }
     let wanted_ids: BTreeSet<OccurrenceId> = occurrences.iter().map(|(o, _)| o.clone()).collect();
     occurrences.retain(|(o, _)| known.occurrences.get(o).is_none_or(|k| !k.is_released() && !k.is_stopped));

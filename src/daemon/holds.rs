@@ -55,15 +55,11 @@ pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<Ac
 }
 
 impl Inner {
-    /// Whether a hold kept a post of routine back that was to go then; where what was held goes on by itself, one that
-    /// stands.
-    pub(crate) fn came_over(&self, row: &Delivery, at: Time, body: &Body) -> bool {
+    /// Whether a hold kept a post of routine back that was to go at this instant, and to last until its expiry.
+    pub(crate) fn came_over(&self, row: &Delivery, at: Time, expires_at: Option<Time>, body: &Body) -> bool {
         let now = self.clock.now();
-        let standing_alone = self.config().settings.emergency.resume;
-        match standing_alone {
-            true => at <= now && self.memory.came_over(&row.account, body, now, now),
-            false => self.memory.came_over(&row.account, body, at, now),
-        }
+        let end = expires_at.map_or(now, |end| end.min(now));
+        self.memory.came_over(&row.account, body, (at, end), now, self.config().settings.emergency.resume)
     }
 
     /// A configuration comes in force, and no hold begins between its accounts being held and its being there.

@@ -80,10 +80,9 @@ impl Memory {
         lock(&self.gate).verdict(asking, now, ahead, emergency)
     }
 
-    /// Whether a hold stood in the way of a post of routine between its instant and now.
-    pub fn came_over(&self, account: &AccountId, body: &Body, at: Time, now: Time) -> bool {
-        let by = now - self.ahead();
-        lock(&self.gate).came_over(account, body, at.min(by), by)
+    /// Whether a hold kept a post of routine back that was to go then, and to last until then.
+    pub fn came_over(&self, account: &AccountId, body: &Body, lasts: (Time, Time), now: Time, resume: bool) -> bool {
+        lock(&self.gate).came_over(account, body, lasts, now - self.ahead(), resume)
     }
 
     /// The holds that stand now.

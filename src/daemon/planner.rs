@@ -353,7 +353,7 @@ impl Planner {
             } else {
                 let held_until = held_expiry(release, &content.body);
                 // What a hold kept back lasts by its own `expires_after`, also when it was out of the queue meanwhile.
-                let came_over = !d.is_pending() && inner.came_over(d, release, &content.body);
+                let came_over = !d.is_pending() && inner.came_over(d, release, expires_at, &content.body);
                 let expires_at = if came_over { held_until } else { expires_at };
                 let (content, priority) = (hash.clone(), content.body.priority);
                 Event::Edited(Edit { content, priority, at: release, expires_at, held_until, is_doubted })

@@ -45,6 +45,9 @@ impl Inner {
         let means = Means::of(self, &row).map_err(|failure| cannot_ask(&failure))?;
         let wanted = self.wanted_of(&row, &means).await?;
         let page = self.timeline_of(&row, &means, &wanted).await?;
+        if let Some(why) = page.foreign {
+            return Err(ActError::Conflict(why));
+        }
         let mut posts = Vec::new();
         for post in timeline::unaccounted(&page, &wanted) {
             posts.push(self.as_located(&row, post).await?);
