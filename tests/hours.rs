@@ -269,3 +269,48 @@ fn r11_what_expired_before_a_hold_is_not_revived_by_it() {
         });
     }
 }
+
+/// The hour is out under its own name; the file says another time, or none.
+#[test]
+fn r03_what_a_repeat_became_is_not_sent_again_when_its_hour_is_taken_out() {
+    for when in ["catch_up: 2h", "at: 2026-11-24 08:01, catch_up: 2h", "at: 2026-11-24 08:30"] {
+        simulate(async {
+            let city = City::new(START, 1711, "");
+            city.save("a.yaml", &file(&entry("a", "早安", "repeat: \"2,20 * * * *\"")));
+            let daemon = city.start().await;
+            city.sleep(30).await;
+            city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            city.sleep(200).await;
+            assert_eq!(out(&city, "早安"), 4);
+            city.save("a.yaml", &file(&entry("a", "早安", when)));
+            city.sleep(3600).await;
+            assert_eq!(out(&city, "早安"), 4, "{when}");
+            drop(daemon);
+        });
+    }
+}
+
+#[test]
+fn r06_what_was_removed_or_has_its_hour_ahead_is_not_sent_by_retry() {
+    simulate(async {
+        let city = City::new(START, 1712, "");
+        city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 10:02")));
+        city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 10:02")));
+        let daemon = city.start().await;
+        let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+        let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 1);
+        std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(10).await;
+        city.save("a.yaml", "announcements: [\n");
+        std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(10).await;
+        assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "its hour is still to come");
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        city.sleep(30).await;
+        assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "it was removed");
+        city.sleep(3 * 3600).await;
+        assert_eq!(out(&city, "早安"), 0);
+    });
+}

@@ -98,8 +98,8 @@ fn without_tail(seen: &str) -> &str {
 }
 
 fn is_marked(shown: &str, truncated: bool) -> bool {
-    let shown = without_tail(shown.trim_end());
-    truncated || shown.ends_with('…') || shown.ends_with("...") || shown.len() < shown.trim_end().len()
+    let (whole, start) = (shown.trim_end(), without_tail(shown.trim_end()));
+    truncated || start.len() < whole.len() || start.ends_with('…') || start.ends_with("...")
 }
 
 /// A cut may go through a link: its scheme alone is no link any more, and a dot at its end no part of one.
@@ -204,7 +204,10 @@ mod tests {
         }
         let long = "**上海市气象台**发布暴雨红色预警信号".repeat(6);
         let cut: String = long.replace('*', "").chars().take(60).collect();
-        assert!(same_letters(&long, &format!("{cut}…"), false) && !same_letters(&long, &cut, false));
+        for tail in ["…", "...", "全文", "…全文"] {
+            assert!(same_letters(&long, &format!("{cut}{tail}"), false), "{tail}");
+        }
+        assert!(!same_letters(&long, &cut, false) && same_letters(&long, &cut, true));
         for (sent, seen) in [("停水通知", "停电通知"), ("停水", "停水"), ("！！", "？？"), ("停水通知", "停水通知单")]
         {
             assert!(!same_letters(sent, seen, false), "{sent} / {seen}");

@@ -54,7 +54,7 @@ pub struct KnownAnnouncement {
     pub occurrences: BTreeMap<OccurrenceId, KnownOccurrence>,
     /// Accounts on which a newer post has taken its place.
     pub superseded: BTreeSet<AccountId>,
-    /// It is a repeat, or was one, of which something was out already, however long ago.
+    /// Something of it was out already, however long ago.
     pub was_out: bool,
 }
 
@@ -233,11 +233,9 @@ fn compared(announcement: &Announcement, known: &KnownAnnouncement, now: Time, r
     let is_repeat = announcement.content.is_repeat();
     let is_other = is_repeat && (row.planned_to.is_none() || rules.is_new_zone);
     if is_over || content == row.content && !is_back && !is_other {
-        if is_repeat && !is_over {
-            return carry_on(announcement, known, now, rules).into_iter().collect();
-        }
-        let moved = row.file != announcement.file;
-        return if moved { vec![Action::Moved(id.clone())] } else { Vec::new() };
+        let goes_on = if is_repeat && !is_over { carry_on(announcement, known, now, rules) } else { None };
+        let moved = (row.file != announcement.file).then(|| Action::Moved(id.clone()));
+        return goes_on.or(moved).into_iter().collect();
     }
     changed(announcement, known, &content, now, rules)
 }
@@ -332,11 +330,12 @@ fn changed(
     actions
 }
 
-/// Whether it was published already, for all its file says now: its own hour is out, or it would be sent at once after
-/// having been a repeat that spoke. An hour that is still to come is another one.
+/// Whether it was published already, for all its file says now: its own hour is out, by whatever name, or it would be sent
+/// at once after having spoken. To what is still a repeat, or has an hour to come, another hour to come is another one.
 fn is_after_publication(wanted: &[(OccurrenceId, Time)], known: &KnownAnnouncement, now: Time) -> bool {
     let is_out = |o: &OccurrenceId| known.occurrences.get(o).is_some_and(KnownOccurrence::is_released);
-    wanted.iter().any(|(o, at)| is_out(o) || known.was_out && *at <= now + AT_ONCE)
+    let is_done = known.row.planned_to.is_none() && !known.occurrences.values().any(KnownOccurrence::is_waiting);
+    wanted.iter().any(|(o, at)| is_out(o) || known.was_out && (is_done || *at <= now + AT_ONCE))
 }
 
 /// The hours to come that are written and not wanted any more. One that has come belongs to its release: its accounts that

@@ -208,12 +208,14 @@ impl Inner {
                 in_force.insert(d.content.clone());
             }
         }
-        let is_missed = |d: &Delivery| d.is_closed() && !says_itself && in_force.contains(&d.content);
+        let is_there = row.withdrawn.is_none() && !says_itself;
+        let has_passed = |d: &Delivery| d.at <= self.clock.now();
+        let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
         let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
         // Of a repeat the newest hour that has come is meant, unless one is named: nobody wants a day of them at once.
         let is_whole = row.planned_to.is_some() && row.id.as_str() == id;
         let now = self.clock.now();
-        let has_come = |d: &&Delivery| d.at <= now && d.state != State::Cancelled;
+        let has_come = |d: &&Delivery| d.at <= now && (d.state != State::Cancelled || is_missed(d));
         let newest = is_whole.then(|| newest(rows.iter().filter(has_come), |d| d.account.clone()));
         let is_meant =
             |d: &Delivery| newest.as_ref().is_none_or(|newest| newest.get(&d.account) == Some(&(d.at, d.id)));

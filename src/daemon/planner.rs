@@ -139,7 +139,11 @@ impl Planner {
         if plan.actions.iter().any(|action| action.goes_on(now)) {
             inner.ask_rescan();
         }
-        if is_carried_out && written_in.as_deref() != Some(zone.name()) {
+        // What could not be read has its hours by the old one still.
+        let is_read = !reading.desired.folder_gone
+            && reading.desired.standing.is_empty()
+            && reading.desired.unread_files.is_empty();
+        if is_carried_out && is_read && written_in.as_deref() != Some(zone.name()) {
             let named = Change::Meta { key: ZONE.to_owned(), value: Some(zone.name().to_owned()) };
             inner.ledger.commit(&Actor::Queue, vec![named]).await?;
         }
@@ -179,10 +183,11 @@ impl Planner {
                 }
             }
         }
-        let before = lock(&self.inner.state).prune.clone();
-        if before != plan.blocked {
-            lock(&self.inner.state).prune.clone_from(&plan.blocked);
-            let waiting = plan.blocked.as_ref().map(waiting);
+        // By the ledger: after a start nothing is in memory, and the question may be over.
+        let before = self.inner.ledger.meta(PRUNE).await?;
+        lock(&self.inner.state).prune.clone_from(&plan.blocked);
+        let waiting = plan.blocked.as_ref().map(waiting);
+        if before != waiting.as_ref().map(ToString::to_string) {
             let mut changes =
                 vec![Change::Meta { key: PRUNE.to_owned(), value: waiting.as_ref().map(ToString::to_string) }];
             if let Some(body) = waiting {

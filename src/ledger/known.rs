@@ -42,9 +42,7 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         }
         let accounts = list(db, "SELECT account FROM superseded WHERE announcement = $1", [&id], |r| r.get(0))?;
         let superseded = accounts.into_iter().map(AccountId).collect();
-        // Of one that never was a repeat its one hour says so.
-        let was_repeat = row.planned_to.is_some() || row.edited.is_some();
-        let was_out = was_repeat && was_out(db, &id)?;
+        let was_out = was_out(db, &id)?;
         known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded, was_out });
     }
     Ok(known)
