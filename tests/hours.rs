@@ -314,3 +314,24 @@ fn r06_what_was_removed_or_has_its_hour_ahead_is_not_sent_by_retry() {
         assert_eq!(out(&city, "早安"), 0);
     });
 }
+
+/// It was tried and never left: its file gives it another hour, or says it at once.
+#[test]
+fn what_was_tried_and_is_not_out_goes_at_the_hour_its_file_gives_it_next() {
+    for when in ["at: 2026-11-24 09:00", "catch_up: 2h"] {
+        simulate(async {
+            let city = City::new(START, 1713, "publish: {catch_up: 60s}\n");
+            city.sandbox.set_faults(vec![support::fault(serde_json::json!({
+                "behaviour": "limit", "operation": "post"
+            }))]);
+            city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            let daemon = city.start().await;
+            city.sleep(600).await;
+            city.sandbox.clear();
+            assert_eq!(in_state(&all(&daemon).await, State::Expired), 4);
+            city.save("a.yaml", &file(&entry("a", "您早", when)));
+            city.sleep(3600).await;
+            assert_eq!(out(&city, "您早"), 4, "{when}: {:?}", all(&daemon).await);
+        });
+    }
+}

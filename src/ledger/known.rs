@@ -42,17 +42,17 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
         }
         let accounts = list(db, "SELECT account FROM superseded WHERE announcement = $1", [&id], |r| r.get(0))?;
         let superseded = accounts.into_iter().map(AccountId).collect();
-        let was_out = was_out(db, &id)?;
+        let was_out = occurrences.values().any(|k| k.out > 0) || was_out_before(db, &id, since)?;
         known.announcements.insert(AnnouncementId(id), KnownAnnouncement { row, occurrences, superseded, was_out });
     }
     Ok(known)
 }
 
-/// Whether a request was made for any delivery of it, however long ago.
-fn was_out(db: &Connection, announcement: &str) -> Sql<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_announcement
-               WHERE announcement = $1 AND (attempt > 0 OR state IN ('published', 'deleted')))";
-    db.prepare_cached(sql)?.query_row([announcement], |r| r.get(0))
+/// Whether any of its older hours was out: of a repeat, or of what was one.
+fn was_out_before(db: &Connection, announcement: &str, since: Time) -> Sql<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM occurrences o JOIN deliveries d ON d.occurrence = o.id
+               WHERE o.announcement = $1 AND o.release < $2 AND o.id <> $1 AND d.state IN ('published', 'deleted'))";
+    db.prepare_cached(sql)?.query_row(params![announcement, micros(since)], |r| r.get(0))
 }
 
 /// An occurrence, and how many of its deliveries stand where.
