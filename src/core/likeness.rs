@@ -19,7 +19,7 @@ pub fn same_text(sent: &str, shown: &str, truncated: bool) -> bool {
     forms(sent).iter().any(|sent| seen.iter().any(|seen| is_seen(sent, seen, truncated)))
 }
 
-/// Whether both have the same letters and digits, links and what markup and punctuation a server may change left out.
+/// Whether both have the same letters and digits: links, markup and punctuation are left out.
 pub fn same_letters(sent: &str, shown: &str, truncated: bool) -> bool {
     let seen: Vec<String> = forms(shown).iter().map(|form| letters(without_tail(form))).collect();
     forms(sent).iter().map(|form| letters(form)).any(|sent| {
@@ -151,7 +151,7 @@ fn without_hosts(text: &str) -> String {
     out
 }
 
-/// What no server changes: letters and digits, in their order.
+/// The letters and digits, in their order: no server changes them.
 fn letters(normal: &str) -> String {
     normal.replace("⟨u⟩", "").chars().filter(|c| c.is_alphanumeric()).collect()
 }

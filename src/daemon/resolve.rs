@@ -39,15 +39,12 @@ impl Said {
 }
 
 impl Inner {
-    /// What a person may choose from: the posts since the send that nobody accounts for.
+    /// The posts a person may choose from: made since the send, and accounted for by nobody.
     pub async fn candidates(self: &Arc<Self>, id: DeliveryId) -> Result<Candidates, ActError> {
         let row = self.ledger.load(vec![id]).await?.into_iter().next().ok_or_else(no_delivery)?;
         let means = Means::of(self, &row).map_err(|failure| cannot_ask(&failure))?;
         let wanted = self.wanted_of(&row, &means).await?;
         let page = self.timeline_of(&row, &means, &wanted).await?;
-        if let Some(why) = page.foreign {
-            return Err(ActError::Conflict(why));
-        }
         let mut posts = Vec::new();
         for post in timeline::unaccounted(&page, &wanted) {
             posts.push(self.as_located(&row, post).await?);
@@ -57,10 +54,9 @@ impl Inner {
     }
 
     async fn wanted_of(&self, row: &Delivery, means: &Means) -> Result<Wanted, ActError> {
-        let wanted = settle::wanted(self, row, means.timeout).await?.into_iter().next();
+        let wanted = settle::wanted_now(self, row, means.timeout).await?;
         // A person judges for themselves what resembles what.
-        let wanted = wanted.map(|wanted| Wanted { was_sent: true, ..wanted });
-        wanted.ok_or_else(no_delivery)
+        Ok(Wanted { was_sent: true, ..wanted })
     }
 
     /// A call of the account's, and more where the send lies further back.
@@ -68,7 +64,11 @@ impl Inner {
         self.pay(row, means).await?;
         let share = Share::of(self, row, means);
         let page = listed(&*means.platform, &means.call(self, row), wanted, &share).await;
-        page.map_err(|failure| cannot_ask(&failure))
+        let page = page.map_err(|failure| cannot_ask(&failure))?;
+        match page.foreign {
+            Some(why) => Err(ActError::Conflict(why)),
+            None => Ok(page),
+        }
     }
 
     pub async fn resolve(self: &Arc<Self>, by: &Actor, id: DeliveryId, said: Said) -> Result<Resolved, ActError> {
@@ -230,9 +230,6 @@ impl Inner {
     async fn chosen(self: &Arc<Self>, row: &Delivery, means: &Means, id: &str) -> Result<Shown, ActError> {
         let wanted = self.wanted_of(row, means).await?;
         let page = self.timeline_of(row, means, &wanted).await?;
-        if let Some(why) = page.foreign {
-            return Err(ActError::Conflict(why));
-        }
         page.posts.into_iter().find(|post| post.id == id).ok_or_else(|| {
             let id = shown(id);
             let said = words!("时间线上没有 `{id}`", "the account's timeline does not show `{id}`");

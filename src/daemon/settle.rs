@@ -208,15 +208,19 @@ pub async fn vouched(inner: &Arc<Inner>, row: &Delivery) -> Driven {
 
 /// The posts to look for: one with its own text, and one with that of the version which may have gone out before this
 /// ledger knew.
-pub async fn wanted(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Vec<Wanted>, StepError> {
-    let mut all = Vec::new();
-    let older = row.doubted.as_ref().filter(|hash| **hash != row.content);
-    for hash in std::iter::once(&row.content).chain(older) {
+async fn wanted(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Vec<Wanted>, StepError> {
+    let mut all = vec![wanted_now(inner, row, timeout).await?];
+    if let Some(hash) = row.doubted.as_ref().filter(|hash| **hash != row.content) {
         let content = inner.content(hash).await.map_err(StepError::Ledger)?;
-        let prepared = row.prepared.as_ref().filter(|_| *hash == row.content);
-        all.push(wanted_of(inner, row, &content, prepared.map(|p| &**p), timeout).await?);
+        all.push(wanted_of(inner, row, &content, None, timeout).await?);
     }
     Ok(all)
+}
+
+/// The post with its own text.
+pub async fn wanted_now(inner: &Inner, row: &Delivery, timeout: Duration) -> Result<Wanted, StepError> {
+    let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
+    wanted_of(inner, row, &content, row.prepared.as_deref(), timeout).await
 }
 
 async fn wanted_of(

@@ -9,11 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
-use super::reply::{Ask, Reply, exchange, in_path, is_number, sane_id, sane_url, text_of, text_of_html};
+use super::html::text_of_html;
+use super::reply::{Ask, Reply, exchange, in_path, is_number, sane_id, sane_url, text_of};
 use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
 use crate::clock::from_micros;
 use crate::core::accounts::AccountId;
@@ -125,7 +126,7 @@ impl Mastodon {
         // One that cannot be read might be ours: then nothing is proved by the others.
         let posts: Option<Vec<Shown>> = statuses.iter().map(shown).collect();
         let posts = posts.ok_or_else(|| reply.unclear(call))?;
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         let has_next = reply.header("link").is_some_and(|link| link.contains("rel=\"next\""));
         // Boosts are left out of a page after it was filled: a short one with a next one is an ordinary page.
         let rest = if has_next { Rest::Older } else { Rest::of(posts.len(), PAGE, false) };
@@ -165,21 +166,24 @@ struct Refused {
     failure: Failure,
 }
 
-/// What other servers of this API say without JSON (snac, GoToSocial, Takahe): in a page, a line, or not at all. Each of
-/// these is said before anything is made.
+/// The refusals of other servers of this API that come without JSON (snac, GoToSocial, Takahe): in a page, a line, or not at
+/// all. Each of these is said before anything is made.
 fn bare(call: &Call<'_>, reply: &Reply) -> Refused {
     let text = String::from_utf8_lossy(&reply.body);
     let low = text.to_lowercase();
     let status = reply.status.as_u16();
     let why = || reply.quoted(call, status, text_of_html(&text).chars().take(MOST_SAID).collect::<String>().trim());
-    let is_token = low.contains("invalid") && low.contains("token");
     let failure = match status {
         401 | 422 if text.trim().is_empty() => Failure::Credential(Scope::Account, why()),
-        400 | 401 if is_token => Failure::Credential(Scope::Account, why()),
+        400 | 401 if says_bad_token(&low) => Failure::Credential(Scope::Account, why()),
         400 if says_too_long(&low) => Failure::Refused(Class::Content, why()),
         _ => reply.unclear(call),
     };
     Refused { status: Some(status), is_bare: true, failure }
+}
+
+fn says_bad_token(low: &str) -> bool {
+    low.contains("invalid") && low.contains("token")
 }
 
 fn says_too_long(low: &str) -> bool {
@@ -270,11 +274,8 @@ impl Platform for Mastodon {
         self.page(call, None).await
     }
 
-    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
-        match read.posts.last() {
-            Some(last) => self.page(call, Some(&last.id)).await.map(Some),
-            None => Ok(None),
-        }
+    async fn below(&self, call: &Call<'_>, _: &Page, last: &Shown) -> Result<Option<Page>, Failure> {
+        self.page(call, Some(&last.id)).await.map(Some)
     }
 
     async fn source(&self, call: &Call<'_>, post: &Shown) -> Result<Option<String>, Failure> {
@@ -341,7 +342,7 @@ fn classify(call: &Call<'_>, reply: &Reply, json: &Value, picture: bool) -> Fail
     let low = text.to_lowercase();
     match status {
         401 | 403 => Failure::Credential(Scope::Account, why),
-        400 if low.contains("invalid") && low.contains("token") => Failure::Credential(Scope::Account, why),
+        400 if says_bad_token(&low) => Failure::Credential(Scope::Account, why),
         400 if says_too_long(&low) => Failure::Refused(Class::Content, why),
         422 if text.contains("not finished processing") => Failure::Later(Duration::from_secs(5), Scope::Account, why),
         413 | 415 | 422 if picture => Failure::Refused(Class::Media, why),

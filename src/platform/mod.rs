@@ -5,6 +5,7 @@
 //! error codes beside its requests: a code's class is found in the file named after the `api`.
 
 mod address;
+mod html;
 pub mod http;
 pub mod mastodon;
 pub mod reading;
@@ -122,8 +123,9 @@ pub trait Platform: Send + Sync {
     }
     /// The account's newest posts.
     async fn newest(&self, call: &Call<'_>) -> Result<Page, Failure>;
-    /// The posts below those that were read; `None` where this platform shows no more than the newest.
-    async fn below(&self, _call: &Call<'_>, _read: &Page) -> Result<Option<Page>, Failure> {
+    /// The posts below those that were read, of which this is the last; `None` where this platform shows no more than the
+    /// newest.
+    async fn below(&self, _call: &Call<'_>, _read: &Page, _last: &Shown) -> Result<Option<Page>, Failure> {
         Ok(None)
     }
     /// A post's text as it was sent, where the platform keeps that and can be asked for it.

@@ -58,7 +58,8 @@ pub async fn listed(
         if !is_open || !matches!(look(&page, wanted), Look::Unproven(_)) || !purse.another().await {
             break;
         }
-        let Some(below) = platform.below(call, &page).await? else { break };
+        let Some(last) = page.posts.last() else { break };
+        let Some(below) = platform.below(call, &page, last).await? else { break };
         page.extend(below);
         // A platform that shows the same again has no more to show.
         if page.posts.len() == known {

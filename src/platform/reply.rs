@@ -4,13 +4,13 @@
 //! what a platform says may hold the token or drive a terminal: it is masked and escaped here, once.
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::{Call, Lost, Picture};
 use crate::clock::Time;
 use crate::core::delivery::Failure;
-use crate::core::likeness::decoded;
 use crate::core::words::{Words, shown, words};
 
 /// An answer that was read whole.
@@ -239,6 +239,11 @@ impl Reply {
         Some(crate::clock::from_micros(parsed.timestamp_micros()))
     }
 
+    /// How far the platform's clock is ahead of ours, as far as it tells.
+    pub fn skew(&self, call: &Call<'_>) -> TimeDelta {
+        self.date().map_or(TimeDelta::zero(), |date| date - call.clock.now())
+    }
+
     /// The platform's words about this request, with what the request carried masked too.
     pub fn said(&self, call: &Call<'_>, text: &str) -> String {
         masked(text, call.token.expose(), &self.secrets)
@@ -379,55 +384,6 @@ pub fn sane_url(url: Option<String>) -> Option<String> {
     })
 }
 
-/// Text out of HTML: tags dropped, the ends of blocks become line ends, entities decoded. A `<` that begins no tag is text.
-pub fn text_of_html(html: &str) -> String {
-    let mut out = String::with_capacity(html.len());
-    let mut rest = html;
-    while let Some(at) = rest.find('<') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        match tag_of(rest) {
-            Some((name, tag)) => {
-                let ends_line =
-                    ["br", "/p", "/li", "/div", "/blockquote", "/pre", "/h1", "/h2", "/h3", "/h4", "/h5", "/h6"];
-                if ends_line.contains(&name) {
-                    out.push('\n');
-                }
-                rest = &rest[tag..];
-            }
-            None => {
-                out.push('<');
-                rest = &rest[1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    decoded(out.trim())
-}
-
-/// The name of the tag a text begins with, and the length of the tag. Outside of its values a tag is ASCII.
-fn tag_of(text: &str) -> Option<(&str, usize)> {
-    let inner = text.strip_prefix('<')?;
-    if !inner.trim_start_matches('/').starts_with(|c: char| c.is_ascii_alphabetic() || c == '!') {
-        return None;
-    }
-    let mut quote = None;
-    for (at, c) in inner.char_indices() {
-        match (quote, c) {
-            (Some(open), _) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '>') => {
-                let name = inner[..at].split([' ', '\t', '\n']).next().unwrap_or_default();
-                return Some((name.strip_suffix('/').unwrap_or(name), at + 2));
-            }
-            (None, _) if !c.is_ascii() => return None,
-            (None, _) => {}
-        }
-    }
-    None
-}
-
 /// Sina's and Twitter's date: `Tue May 31 17:46:55 +0800 2011`.
 pub fn ruby_date(text: &str) -> Option<Time> {
     let parsed = chrono::DateTime::parse_from_str(text, "%a %b %d %H:%M:%S %z %Y").ok()?;
@@ -480,20 +436,6 @@ mod tests {
         assert_eq!(masked("Basic dTpjYW5hcnk=", "u:canary", &["dTpjYW5hcnk=".to_owned()]), "Basic ••••");
         let straddling = format!("{}2.00canary", "x".repeat(395));
         assert!(!masked(&straddling, "2.00canary", &[]).contains("2.00"));
-    }
-
-    #[test]
-    fn html_becomes_text() {
-        for (html, text) in [
-            ("<p>早安 &amp; 上海<br>二</p><p>三</p>", "早安 & 上海\n二\n三"),
-            ("<p>早安<br/>二</p>", "早安\n二"),
-            ("<p>a<b 且 c>d</p>", "a<b 且 c>d"),
-            ("<p>1 < 2 &hellip; <a href=\"https://a.cn/?x=>\" class='u'>见</a></p>", "1 < 2 … 见"),
-            ("<ul><li>一</li><li>二</li></ul>", "一\n二"),
-            ("没有标签 <", "没有标签 <"),
-        ] {
-            assert_eq!(text_of_html(html), text);
-        }
     }
 
     #[test]

@@ -12,8 +12,9 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
+use super::html::text_of_html;
 use super::reply::{
-    Ask, Reply, code_of, exchange, in_path, is_number, retry_after, ruby_date, sane_id, sane_url, text_of, text_of_html,
+    Ask, Reply, code_of, exchange, in_path, is_number, retry_after, ruby_date, sane_id, sane_url, text_of,
 };
 use super::statuses_auth::authorize;
 use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
@@ -174,12 +175,7 @@ impl Statuses {
         const SECOND: TimeDelta = TimeDelta::seconds(1);
         let mut known = [post.baseline.as_ref(), before].into_iter().flatten();
         let is_made_since = |slack| shown.created.map(|created| created - skew >= begun - slack);
-        // Ids that are no numbers need not grow.
-        let is_later = |known: &String| match is_number(known) && is_number(&shown.id) {
-            true => newer(&shown.id, known),
-            false => shown.id != *known,
-        };
-        let is_new = known.clone().all(is_later) && is_made_since(BEFORE) != Some(false);
+        let is_new = known.clone().all(|known| may_follow(&shown.id, known)) && is_made_since(BEFORE) != Some(false);
         let is_anew = known.all(|known| *known != shown.id) && is_made_since(SECOND) == Some(true);
         let has_its_words = same_text(&post.text, &shown.text, shown.truncated)
             || silently_cut(&post.text, &shown.text)
@@ -209,7 +205,7 @@ impl Statuses {
         let posts: Option<Vec<Shown>> = statuses.iter().map(|status| self.shown(status)).collect();
         let posts = posts.ok_or_else(|| reply.unclear(call))?;
         let foreign = of_others(call, &posts);
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         let rest = Rest::of(posts.len(), PAGE, false);
         let grows = posts.iter().all(|post| is_number(&post.id));
         Ok(Page { posts, rest, grows, skew, foreign })
@@ -218,7 +214,7 @@ impl Statuses {
     fn seen(&self, call: &Call<'_>, id: &str) {
         let mut known = self.known();
         let newest = known.newest.entry(call.account.id.clone()).or_default();
-        if !is_number(id) || !is_number(newest) || newer(id, newest) {
+        if may_follow(id, newest) {
             *newest = id.to_owned();
         }
     }
@@ -312,7 +308,7 @@ impl Platform for Statuses {
         let before = self.known().newest.get(&call.account.id).cloned();
         let with_picture = !pictures.is_empty() || !post.media.is_empty();
         let (reply, json) = self.ask(call, ask.visible(), with_picture).await?;
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         let Some(shown) = self.shown(&json) else { return Err(reply.unclear(call)) };
         if let Some(why) = of_other(call, shown.author.as_deref()) {
             return Err(Failure::Astray(why));
@@ -342,11 +338,8 @@ impl Platform for Statuses {
         Ok(page)
     }
 
-    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
-        match read.posts.last() {
-            Some(last) => self.page(call, Some(&last.id)).await.map(Some),
-            None => Ok(None),
-        }
+    async fn below(&self, call: &Call<'_>, _: &Page, last: &Shown) -> Result<Option<Page>, Failure> {
+        self.page(call, Some(&last.id)).await.map(Some)
     }
 
     /// `{base}/notice/ID`, the site's own template (`post_url`), or whatever address a recent post of the account's has.
@@ -391,6 +384,11 @@ impl Platform for Statuses {
             }
         }
     }
+}
+
+/// Whether the post of this id can be a later one: ids that are no numbers need not grow.
+fn may_follow(id: &str, known: &str) -> bool {
+    if is_number(id) && is_number(known) { newer(id, known) } else { id != known }
 }
 
 fn is_error(json: &Value) -> bool {

@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::address::{Address, of_another, unreadable};
@@ -103,7 +102,7 @@ impl TencentWeibo {
         let own = |record: &Value| code_of(record, "self") != Some(0) && is_accounts(call, record);
         let infos = json.get("data").and_then(|data| data.get("info")).and_then(Value::as_array);
         let foreign = (!infos.into_iter().flatten().all(own)).then(|| of_another_user(call));
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         // `hasnext` is 0 where there is more, and 1 at the end.
         let hasnext = json.get("data").and_then(|data| code_of(data, "hasnext"));
         let rest = Rest::of(posts.len(), PAGE, hasnext == Some(0));
@@ -297,11 +296,8 @@ impl Platform for TencentWeibo {
         self.page(call, None).await
     }
 
-    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
-        match read.posts.last() {
-            Some(last) => self.page(call, Some(last)).await.map(Some),
-            None => Ok(None),
-        }
+    async fn below(&self, call: &Call<'_>, _: &Page, last: &Shown) -> Result<Option<Page>, Failure> {
+        self.page(call, Some(last)).await.map(Some)
     }
 
     /// `http://t.qq.com/p/t/ID`.

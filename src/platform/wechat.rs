@@ -220,7 +220,7 @@ impl WeChat {
             let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
             return Ok(Some(Look::Unproven(why)));
         }
-        // What the list shows of an article is its title.
+        // The list shows an article's title alone.
         let rivals = wanted.rivals.iter().map(of_text).collect();
         let titled = Wanted { text: title, rivals, above: None, ..wanted.clone() };
         let unaccounted: Vec<Shown> = timeline::unaccounted(&page, &titled).cloned().collect();
@@ -234,7 +234,7 @@ impl WeChat {
         let items = json.get("item").and_then(Value::as_array).ok_or_else(|| reply.unclear(call))?;
         let listed: Option<Vec<Article>> = items.iter().map(article).collect();
         let listed = listed.ok_or_else(|| reply.unclear(call))?;
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         let all = code_of(&json, "total_count").and_then(|n| usize::try_from(n).ok());
         let rest = Rest::of(listed.len(), PAGE, all.is_some_and(|all| all > offset + listed.len()));
         let posts = listed.iter().map(Article::shown).collect();
@@ -390,9 +390,8 @@ impl Platform for WeChat {
         self.articles(call, 0).await.map(|(_, page)| page)
     }
 
-    async fn below(&self, call: &Call<'_>, read: &Page) -> Result<Option<Page>, Failure> {
+    async fn below(&self, call: &Call<'_>, read: &Page, last: &Shown) -> Result<Option<Page>, Failure> {
         // They are counted from the newest: where one was deleted meanwhile, another would be passed over.
-        let Some(last) = read.posts.last() else { return Ok(None) };
         let (_, page) = self.articles(call, read.posts.len() - 1).await?;
         Ok(page.posts.first().is_some_and(|first| first.id == last.id).then_some(page))
     }

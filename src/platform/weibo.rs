@@ -264,7 +264,7 @@ impl Platform for Weibo {
         let posts: Option<Vec<Shown>> = statuses.iter().map(|s| self.shown(call, s)).collect();
         let posts = posts.ok_or_else(|| reply.unclear(call))?;
         let foreign = of_others(call, &posts);
-        let skew = reply.date().map_or(TimeDelta::zero(), |date| date - call.clock.now());
+        let skew = reply.skew(call);
         // A full page proves nothing, whatever is said of it; and one that is not may still be five of many more.
         let all = code_of(&json, "total_number").and_then(|n| usize::try_from(n).ok());
         let rest = Rest::of(posts.len(), PAGE, all.is_some_and(|all| all > posts.len()));

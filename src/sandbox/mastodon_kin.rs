@@ -55,7 +55,7 @@ impl Dialect {
         }
     }
 
-    /// What is shown of a text, or Mastodon's own way where this is none.
+    /// A text as it is shown; `None`: in Mastodon's own way.
     pub fn html(self, text: &str, host: &str) -> Option<String> {
         match self {
             Dialect::Mastodon => None,
@@ -64,14 +64,15 @@ impl Dialect {
                 Some(format!("<p>{}</p>", lines.join("<br>")))
             }
             Dialect::GoToSocial => {
-                let linked =
-                    linked(&go(text), |url| format!("<a href=\"{url}\" rel=\"nofollow noreferrer\">{url}</a>"));
+                let linked = rewrite::shorten(&go(text), |url| {
+                    format!("<a href=\"{url}\" rel=\"nofollow noreferrer\">{url}</a>")
+                });
                 let named = names(&linked, |name| format!("<span class=\"h-card\">@<span>{name}</span></span>"));
                 Some(format!("<p>{}</p>", named.replace('\n', "<br>")))
             }
             Dialect::Takahe => {
                 let escaped = rewrite::escape(text).replace('\'', "&#x27;");
-                let linked = linked(&escaped, |url| {
+                let linked = rewrite::shorten(&escaped, |url| {
                     let bare = url.split_once("://").map_or(url, |(_, rest)| rest);
                     format!("<a href=\"{url}\" rel=\"nofollow\"><span class=\"invisible\">https://</span>{bare}</a>")
                 });
@@ -133,11 +134,8 @@ fn go(text: &str) -> String {
 /// "Not really markdown": bold, italic, code, quotes and lists are rendered, names gain their host.
 fn snac_line(line: &str, host: &str) -> String {
     let escaped = go(line);
-    let (before, rest) = match escaped.strip_prefix("&gt; ") {
-        Some(rest) => ("<blockquote>", rest.to_owned()),
-        None => ("", escaped),
-    };
-    let mut rest = rest;
+    let quoted = escaped.strip_prefix("&gt; ");
+    let mut rest = quoted.unwrap_or(&escaped).to_owned();
     for (mark, tag) in [("**", "b"), ("`", "code"), ("*", "i")] {
         let parts: Vec<&str> = rest.split(mark).collect();
         if parts.len() > 1 && parts.len() % 2 == 1 {
@@ -148,15 +146,12 @@ fn snac_line(line: &str, host: &str) -> String {
             rest = parts.iter().enumerate().map(inside).collect();
         }
     }
-    let rest = rest.strip_prefix("# ").map_or(rest.clone(), |title| format!("<b>{title}</b>"));
-    let linked = linked(&rest, |url| format!("<a href=\"{url}\">{url}</a>"));
+    if let Some(title) = rest.strip_prefix("# ") {
+        rest = format!("<b>{title}</b>");
+    }
+    let linked = rewrite::shorten(&rest, |url| format!("<a href=\"{url}\">{url}</a>"));
     let named = names(&linked, |name| format!("<a href=\"https://{host}/{name}\">@{name}@{host}</a>"));
-    let after = if before.is_empty() { "" } else { "</blockquote>" };
-    format!("{before}{named}{after}")
-}
-
-fn linked(text: &str, by: impl Fn(&str) -> String) -> String {
-    rewrite::shorten(text, |url| by(url))
+    if quoted.is_some() { format!("<blockquote>{named}</blockquote>") } else { named }
 }
 
 /// Names after an `@`, outside of addresses: also the host of a mail address.
@@ -167,12 +162,10 @@ fn names(text: &str, by: impl Fn(&str) -> String) -> String {
     while let Some(at) = rest.find('@') {
         let name: String = rest[at + 1..].chars().take_while(|c| of_name(*c)).collect();
         let name = name.trim_end_matches(['.', '-']);
+        let is_named = !name.is_empty() && !rest[..at].ends_with('/');
         out.push_str(&rest[..at]);
-        match name.is_empty() || rest[..at].ends_with('/') {
-            true => out.push('@'),
-            false => out.push_str(&by(name)),
-        }
-        rest = &rest[at + 1 + if rest[..at].ends_with('/') { 0 } else { name.len() }..];
+        out.push_str(&if is_named { by(name) } else { "@".to_owned() });
+        rest = &rest[at + 1 + if is_named { name.len() } else { 0 }..];
     }
     out.push_str(rest);
     out

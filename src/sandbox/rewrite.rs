@@ -1,4 +1,4 @@
-//! What platforms do to a text before they show it: short links, entities, lost blanks, rendered markup, a cut with a
+//! Changes that platforms make to a text before they show it: short links, entities, lost blanks, rendered markup, a cut with a
 //! link to the rest, or words that nobody would know again.
 
 use super::count;
