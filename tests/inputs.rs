@@ -9,7 +9,7 @@ mod there_and_back;
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use fabu::daemon::planner;
+use fabu::daemon::queue;
 use fabu::input::Fault;
 use fabu::input::folder::{Named, Reading};
 use support::{City, utc};
@@ -21,7 +21,7 @@ fn city() -> City {
 }
 
 fn read(city: &City) -> Reading {
-    planner::read(&city.config(), &Named { earlier: Some([].into()), ..Named::default() }, utc(NOW))
+    queue::read(&city.config(), &Named { earlier: Some([].into()), ..Named::default() }, utc(NOW))
 }
 
 /// Reads one queue file's bytes and gives what came of it.

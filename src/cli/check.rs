@@ -13,7 +13,7 @@ use crate::core::plan::{self, Known};
 use crate::core::words::{Words, words};
 use crate::daemon::answers;
 use crate::daemon::config::{self, Config, Env};
-use crate::daemon::planner;
+use crate::daemon::{planner, queue};
 use crate::input::Fault;
 use crate::input::folder::{Named, Reading};
 
@@ -54,7 +54,7 @@ fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
     };
     config.settings.queue = if is_file && inside { configured.clone() } else { folder };
     let reading =
-        planner::read(config, &Named { earlier: Some(BTreeSet::new()), ..Named::default() }, Clock::real().now());
+        queue::read(config, &Named { earlier: Some(BTreeSet::new()), ..Named::default() }, Clock::real().now());
     let only = is_file.then(|| {
         let wanted = path.canonicalize().ok();
         let same = |f: &&Fault| Path::new(&f.source.name).canonicalize().ok() == wanted;
@@ -114,7 +114,7 @@ pub async fn plan(file: &Path, voice: Voice, env: &Env) -> Exit {
         Err(error) => return super::refused(&error, voice),
     };
     let now = Clock::real().now();
-    let reading = planner::read(&config, &Named::default(), now);
+    let reading = queue::read(&config, &Named::default(), now);
     let (publish, zone, none) = (&config.settings.publish, config.settings.zone, BTreeSet::new());
     let rules = plan::Rules { publish, zone, is_new_zone: false, asked: &none, refused: &none };
     let alone = plan::plan(&reading.desired, &Known::default(), now, &rules);

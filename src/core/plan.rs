@@ -127,7 +127,7 @@ pub enum Action {
     Put { id: AnnouncementId, occurrences: Vec<(OccurrenceId, Time)>, is_new: bool, planned_to: Option<Time> },
     /// The announcement is where it is in the folder now; nothing else changed.
     Moved(AnnouncementId),
-    /// What is out stays as it is; a repeat that it was is over.
+    /// The posts that are out stay as they are; a repeat that it was is over.
     EditedAfterPublication(AnnouncementId, ContentHash),
     /// The folder no longer has it.
     Withdraw(AnnouncementId),
@@ -153,7 +153,7 @@ pub struct Prune {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub blocked: Option<Prune>,
-    /// What a person has refused to withdraw, as far as it is still gone and would still go out.
+    /// Announcements that a person has refused to withdraw and that are still gone, and would still go out.
     pub refused: BTreeSet<AnnouncementId>,
 }
 
@@ -163,9 +163,9 @@ pub struct Rules<'a> {
     pub zone: Tz,
     /// Another one than that in which repeats were written ahead.
     pub is_new_zone: bool,
-    /// What a person is asked about, until that person has said so or it is back.
+    /// Announcements that a person is asked about, until there is an answer or they are back.
     pub asked: &'a BTreeSet<AnnouncementId>,
-    /// What a person has refused to withdraw.
+    /// Announcements that a person has refused to withdraw.
     pub refused: &'a BTreeSet<AnnouncementId>,
 }
 
@@ -366,8 +366,8 @@ pub fn kept<'a>(plan: &Plan, desired: &Desired, known: &'a Known) -> Vec<&'a Kno
     known.announcements.values().filter(is_in_force).collect()
 }
 
-/// What is gone from the folder is withdrawn; much of it at once only after a person has said so. What is asked about stays
-/// so until it is answered or back, however little of it is left; and what was refused is kept until it is back.
+/// Withdraws announcements that are gone from the folder; many at once only after a person has said so. Each that is asked
+/// about stays so until it is answered or back, however few are left; each that was refused is kept until it is back.
 fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>) {
     let waits =
         |k: &&KnownAnnouncement| k.row.withdrawn.is_none() && k.occurrences.values().any(KnownOccurrence::is_waiting);

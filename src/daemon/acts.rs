@@ -178,7 +178,7 @@ impl Inner {
         Ok((Some(turn), row, rows))
     }
 
-    /// What is of unknown outcome is looked for now, with whatever was mended.
+    /// Looks now for deliveries of unknown outcome, with whatever was mended.
     async fn look_again(self: &Arc<Self>, by: &Actor, doubted: &[Delivery]) -> Result<usize, ActError> {
         for d in doubted {
             self.memory.forget_credentials(|account, _| *account == d.account);

@@ -23,6 +23,7 @@ mod pictures;
 pub mod planner;
 pub mod prepare;
 pub mod prune;
+pub mod queue;
 pub mod recover;
 pub mod release;
 pub mod resolve;

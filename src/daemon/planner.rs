@@ -11,7 +11,8 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::json;
 
-use super::prune::{PRUNE, PRUNE_REFUSED, asked, refusals, refused, removed, waiting};
+use super::prune::{PRUNE, PRUNE_REFUSED, refusals, removed, waiting};
+use super::queue::ZONE;
 use super::send::held_expiry;
 use super::{Inner, answers, lock};
 use crate::clock::Time;
@@ -21,20 +22,13 @@ use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
 use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
 use crate::core::words::Words;
-use crate::input::folder::{self, Named, Reading};
-use crate::input::queue::Context;
+use crate::input::folder::{self, Reading};
 use crate::ledger::LedgerError;
 
 /// A look at the folder every few seconds: network folders tell nobody when they change.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// An occurrence of a repeat that is older than this is not compared any more.
 const COMPARED: TimeDelta = TimeDelta::hours(49);
-
-/// Under this name the ledger keeps the zone by which repeats are written ahead.
-const ZONE: &str = "zone";
-
-/// What is superseded may have left the queue; it is known by name for this long.
-const SUPERSEDED: TimeDelta = TimeDelta::days(60);
 
 /// What has its hour is in the ledger however far that is; a look shows all of it, repeats a day ahead.
 const WRITTEN_AHEAD: TimeDelta = TimeDelta::days(3660);
@@ -45,28 +39,6 @@ pub struct Planner {
     /// No reading of the folder has been planned yet since the start.
     is_first: bool,
     last_planned: Option<Time>,
-}
-
-/// Reads the queue folder of a configuration.
-pub fn read(config: &super::config::Config, known: &Named, now: Time) -> Reading {
-    let context = Context {
-        root: &config.settings.queue,
-        zone: config.settings.zone,
-        city: &config.city,
-        rules: &config.rules,
-        per_hour: &config.per_hour,
-        now,
-        drill: config.drill,
-    };
-    let mut reading = folder::read(&context, known);
-    // How many persons it needs is part of what they answer for: a configuration that is read again asks them anew.
-    for announcement in reading.desired.announcements.values_mut() {
-        let body = &mut announcement.content.body;
-        if body.priority == Priority::Emergency {
-            body.persons = Some(config.settings.emergency.persons(body));
-        }
-    }
-    reading
 }
 
 impl Planner {
@@ -118,17 +90,15 @@ impl Planner {
         let inner = &self.inner;
         let config = inner.config();
         let mut reading = inner.read_queue(now).await?;
-        let (zone, written_in) = (config.settings.zone, inner.ledger.meta(ZONE).await?);
-        let kept = inner.ledger.meta(PRUNE_REFUSED).await?;
-        let (asked, refused) = (asked(inner.ledger.meta(PRUNE).await?.as_deref()), refused(kept.as_deref()));
-        let is_new_zone = written_in.as_ref().is_some_and(|name| name != zone.name());
-        let publish = &config.settings.publish;
-        let rules = plan::Rules { publish, zone, is_new_zone, asked: &asked, refused: &refused };
+        let zone = config.settings.zone;
+        let earlier = inner.earlier().await?;
+        let rules = earlier.rules(&config.settings);
         let (plan, known) = inner.planned(&mut reading.desired, now, &rules).await?;
-        self.note(&reading, &plan).await?;
-        if plan.refused != refused {
+        self.note(&reading, &plan, earlier.prune.as_deref()).await?;
+        if plan.refused != earlier.refused {
             // A refusal, like a consent, is used once. Another one may have come in this moment.
-            let changes = vec![Change::ExpectMeta(PRUNE_REFUSED.to_owned(), kept), refusals(&plan.refused)];
+            let expected = Change::ExpectMeta(PRUNE_REFUSED.to_owned(), earlier.refusals.clone());
+            let changes = vec![expected, refusals(&plan.refused)];
             match inner.ledger.commit(&Actor::Queue, changes).await {
                 Ok(_) => {}
                 Err(LedgerError::Conflict) => inner.ask_rescan(),
@@ -139,19 +109,19 @@ impl Planner {
         if plan.actions.iter().any(|action| action.goes_on(now)) {
             inner.ask_rescan();
         }
-        // What could not be read has its hours by the old one still.
+        // An entry that could not be read has its hours by the old one still.
         let is_read = !reading.desired.folder_gone
             && reading.desired.standing.is_empty()
             && reading.desired.unread_files.is_empty();
-        if is_carried_out && is_read && written_in.as_deref() != Some(zone.name()) {
+        if is_carried_out && is_read && earlier.zone.as_deref() != Some(zone.name()) {
             let named = Change::Meta { key: ZONE.to_owned(), value: Some(zone.name().to_owned()) };
             inner.ledger.commit(&Actor::Queue, vec![named]).await?;
         }
         Ok(is_carried_out && !reading.desired.folder_gone)
     }
 
-    /// What a person sees of this reading.
-    async fn note(&self, reading: &Reading, plan: &Plan) -> Result<(), LedgerError> {
+    /// Shows a person this reading, and asks about what is gone unless that was asked `before`.
+    async fn note(&self, reading: &Reading, plan: &Plan, before: Option<&str>) -> Result<(), LedgerError> {
         let changed = {
             let mut state = lock(&self.inner.state);
             let changed = state.faults != reading.faults;
@@ -183,13 +153,12 @@ impl Planner {
                 }
             }
         }
-        // By the ledger: after a start nothing is in memory, and the question may be over.
-        let before = self.inner.ledger.meta(PRUNE).await?;
+        // Compared with the ledger: after a start nothing is in memory, and the question may be over.
         lock(&self.inner.state).prune.clone_from(&plan.blocked);
         let waiting = plan.blocked.as_ref().map(waiting);
-        if before != waiting.as_ref().map(ToString::to_string) {
-            let mut changes =
-                vec![Change::Meta { key: PRUNE.to_owned(), value: waiting.as_ref().map(ToString::to_string) }];
+        let asks = waiting.as_ref().map(ToString::to_string);
+        if before != asks.as_deref() {
+            let mut changes = vec![Change::Meta { key: PRUNE.to_owned(), value: asks }];
             if let Some(body) = waiting {
                 tracing::error!(
                     announcements = plan.blocked.as_ref().map_or(0, |p| p.announcements.len()),
@@ -357,7 +326,7 @@ impl Planner {
                 continue;
             } else {
                 let held_until = held_expiry(release, &content.body);
-                // What a hold kept back lasts by its own `expires_after`, also when it was out of the queue meanwhile.
+                // A post that a hold kept back lasts by its own `expires_after`, also when it was out of the queue meanwhile.
                 let came_over = !d.is_pending() && inner.came_over(d, release, expires_at, &content.body);
                 let expires_at = if came_over { held_until } else { expires_at };
                 let (content, priority) = (hash.clone(), content.body.priority);
@@ -436,61 +405,14 @@ impl Inner {
         Ok((plan, known))
     }
 
-    async fn read_queue(&self, now: Time) -> Result<Reading, LedgerError> {
-        let known = Named {
-            earlier: Some(self.ledger.names(now - SUPERSEDED).await?),
-            of_socket: self.ledger.of_socket().await?,
-            emergencies: self.ledger.emergencies().await?,
-        };
-        let config = self.config();
-        let work = move || read(&config, &known, now);
-        let mut reading = self.clock.aside(work).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?;
-        self.as_many_persons(&mut reading).await?;
-        Ok(reading)
-    }
-
-    /// An emergency that takes the place of another needs as many persons as those it replaces: as many as answer for what
-    /// is in the ledger, whatever has become of the file since.
-    async fn as_many_persons(&self, reading: &mut Reading) -> Result<(), LedgerError> {
-        let emergency = &self.config().settings.emergency;
-        let own: BTreeMap<AnnouncementId, (usize, Option<AnnouncementId>)> = (reading.desired.announcements.iter())
-            .map(|(id, announcement)| (id, &announcement.content.body))
-            .filter(|(_, body)| body.priority == Priority::Emergency)
-            .map(|(id, body)| (id.clone(), (emergency.persons(body), body.supersedes.clone())))
-            .collect();
-        for (id, (needed, mut old)) in own.clone() {
-            let (mut persons, mut seen) = (needed, BTreeSet::from([id.clone()]));
-            while let Some(older) = old.take().filter(|older| seen.insert(older.clone())) {
-                let answered_for = match self.announced(older.as_str()).await? {
-                    Some(row) if row.priority == Priority::Emergency => {
-                        let content = self.content(&row.content).await?;
-                        Some((emergency.persons(&content.body), content.body.supersedes.clone()))
-                    }
-                    _ => own.get(&older).cloned(),
-                };
-                let Some((of_it, before)) = answered_for else { break };
-                (persons, old) = (persons.max(of_it), before);
-            }
-            if let Some(announcement) = reading.desired.announcements.get_mut(&id) {
-                announcement.content.body.persons = Some(persons);
-            }
-        }
-        Ok(())
-    }
-
     /// What would be done now, and what goes out within the coming day; nothing is written.
     pub async fn plan_now(&self) -> Result<answers::Plan, LedgerError> {
         // Each is a reading of the whole queue: so many at once as leave a core to those who send.
         let _turn = self.looks.acquire().await;
         let (config, now) = (self.config(), self.clock.now());
         let mut reading = self.read_queue(now).await?;
-        let (publish, zone) = (&config.settings.publish, config.settings.zone);
-        let is_new_zone = self.ledger.meta(ZONE).await?.is_some_and(|name| name != zone.name());
-        let (asked, refused) = (
-            asked(self.ledger.meta(PRUNE).await?.as_deref()),
-            refused(self.ledger.meta(PRUNE_REFUSED).await?.as_deref()),
-        );
-        let rules = plan::Rules { publish, zone, is_new_zone, asked: &asked, refused: &refused };
+        let earlier = self.earlier().await?;
+        let rules = earlier.rules(&config.settings);
         let (plan, _) = self.planned(&mut reading.desired, now, &rules).await?;
         let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {

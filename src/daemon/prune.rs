@@ -71,7 +71,7 @@ pub fn asked(value: Option<&str>) -> BTreeSet<AnnouncementId> {
     value.and_then(|value| serde_json::from_value(value["announcements"].clone()).ok()).unwrap_or_default()
 }
 
-/// Those that a person has refused to withdraw.
+/// The announcements that a person has refused to withdraw.
 pub fn refused(value: Option<&str>) -> BTreeSet<AnnouncementId> {
     value.and_then(|value| serde_json::from_str(value).ok()).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use fabu::daemon::{config, planner};
+use fabu::daemon::{config, queue};
 use fabu::input::Fault;
 use fabu::input::folder::Named;
 use proptest::prelude::*;
@@ -141,7 +141,7 @@ fn reads(city: &City, file: &str, bytes: &[u8]) {
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     if file.starts_with("queue") {
-        drawable(&planner::read(&city.config(), &Named::default(), utc(crate::NOW)).faults);
+        drawable(&queue::read(&city.config(), &Named::default(), utc(crate::NOW)).faults);
     } else {
         drawable(&config::read(&city.path().join("fabu.yaml"), &env, true).1);
     }
