@@ -18,6 +18,18 @@ fn entry(id: &str, text: &str, when: &str) -> String {
     format!("  - {{id: {id}, text: {text}, {when}, to: [shanghai]}}\n")
 }
 
+/// The accounts as they are, and with the first of them suspended; for the daemon to read again.
+fn accounts(city: &City, suspended: usize) -> (String, String) {
+    let open = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+    let resting = open.replacen("{handle: h0", "{status: suspended, handle: h0", suspended);
+    (open, resting)
+}
+
+async fn with_accounts(city: &City, daemon: &fabu::daemon::Daemon, text: &str) {
+    std::fs::write(city.path().join("accounts.yaml"), text).unwrap();
+    daemon.inner.reload_config().await;
+}
+
 fn out(city: &City, text: &str) -> usize {
     city.sandbox.posts().iter().filter(|p| p.text == text && !p.deleted).count()
 }
@@ -149,18 +161,15 @@ fn what_was_held_is_still_held_when_it_comes_back() {
             let daemon = city.start().await;
             let hold = hold(&daemon, Duration::from_secs(3600)).await;
             city.sleep(400).await;
-            let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+            let (open, resting) = accounts(&city, 4);
             if how == "moved" {
                 std::fs::remove_file(city.queue("a.yaml")).unwrap();
                 city.sleep(20).await;
                 city.save("c.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
             } else {
-                let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 4);
-                std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
-                daemon.inner.reload_config().await;
+                with_accounts(&city, &daemon, &resting).await;
                 city.sleep(20).await;
-                std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
-                daemon.inner.reload_config().await;
+                with_accounts(&city, &daemon, &open).await;
             }
             city.sleep(30).await;
             assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{how}: {:?}", all(&daemon).await);
@@ -178,14 +187,11 @@ fn r52_what_an_account_missed_while_it_was_suspended_can_be_tried_again() {
         let city = City::new(START, 1707, "");
         city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
         let daemon = city.start().await;
-        let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
-        let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 1);
-        std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
-        daemon.inner.reload_config().await;
+        let (open, resting) = accounts(&city, 1);
+        with_accounts(&city, &daemon, &resting).await;
         city.sleep(600).await;
         assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "it is suspended still");
-        std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
-        daemon.inner.reload_config().await;
+        with_accounts(&city, &daemon, &open).await;
         city.sleep(30).await;
         assert_eq!(out(&city, "早安"), 3);
         assert_eq!(daemon.inner.retry(&person(1000), "a", None).await.unwrap().retrying, 1);
@@ -297,14 +303,11 @@ fn r06_what_was_removed_or_has_its_hour_ahead_is_not_sent_by_retry() {
         city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 10:02")));
         city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 10:02")));
         let daemon = city.start().await;
-        let accounts = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
-        let suspended = accounts.replacen("{handle: h0", "{status: suspended, handle: h0", 1);
-        std::fs::write(city.path().join("accounts.yaml"), suspended).unwrap();
-        daemon.inner.reload_config().await;
+        let (open, resting) = accounts(&city, 1);
+        with_accounts(&city, &daemon, &resting).await;
         city.sleep(10).await;
         city.save("a.yaml", "announcements: [\n");
-        std::fs::write(city.path().join("accounts.yaml"), accounts).unwrap();
-        daemon.inner.reload_config().await;
+        with_accounts(&city, &daemon, &open).await;
         city.sleep(10).await;
         assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "its hour is still to come");
         std::fs::remove_file(city.queue("a.yaml")).unwrap();

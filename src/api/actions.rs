@@ -117,7 +117,7 @@ pub async fn resolve(
     Ok(axum::Json(inner.resolve(&peer.actor(), id, Said { published, post, dry_run }).await?))
 }
 
-/// What a person may choose from. The platform is asked, in the account's budget: not for whoever may only look.
+/// The posts a person may choose from. The platform is asked, in the account's budget, so it takes more than role `view`.
 pub async fn candidates(
     Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,

@@ -3,7 +3,8 @@
 //! Exit codes: 0 done; 1 the thing asked for failed, or a fault was found; 2 usage; 3 the daemon is
 //! not reachable; 4 not permitted; 5 partly done.
 
-pub mod act;
+pub mod accounts;
+mod act;
 pub mod check;
 pub mod complete;
 pub mod demo;
@@ -258,8 +259,8 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Check { paths } => check::check(&config, &paths, voice, &env),
         Command::Plan => check::plan(&config, voice, &env).await,
         Command::Status { id } => show::status(&config, id.as_deref(), voice).await,
-        Command::Accounts { what: None } => show::accounts(&config, voice, &env),
-        Command::Accounts { what: Some(AccountsCommand::Check) } => show::accounts_check(&config, voice, &env).await,
+        Command::Accounts { what: None } => accounts::tree(&config, voice, &env),
+        Command::Accounts { what: Some(AccountsCommand::Check) } => accounts::check(&config, voice, &env).await,
         Command::Urgent(what) => urgent::urgent(&config, &what, voice, env).await,
         Command::Confirm(what) => word::confirm(&config, &what, voice).await,
         Command::Correct(what) => word::about(&config, &what, word::Act::Correct, voice).await,

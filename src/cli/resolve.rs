@@ -91,15 +91,12 @@ pub async fn resolve(config: &Path, resolve: &Resolve, voice: Voice) -> Exit {
     };
     let zone = zone(config);
     let said = match resolve.says_nothing() {
-        true => match chosen(&client, resolve, zone, voice).await {
-            Ok(Choice::Said(said)) => Ok(vec![said]),
-            Ok(Choice::Shown) => return Exit::Done,
-            Ok(Choice::Left(why)) => Err(Unsaid::Words(why)),
-            Err(unsaid) => Err(unsaid),
-        },
+        true => chosen(&client, resolve, zone, voice).await,
         false => said(&client, resolve).await,
     };
     let said = match said {
+        // It was shown as data, and no more was asked for.
+        Ok(said) if said.is_empty() && resolve.says_nothing() => return Exit::Done,
         Ok(said) => said,
         Err(Unsaid::Client(error)) => return refused(&error, voice),
         Err(Unsaid::Words(words)) => {
@@ -247,16 +244,9 @@ fn read(file: &Path) -> Result<Vec<Said>, Unsaid> {
     Ok(said)
 }
 
-/// What came of showing a person what there is to choose from.
-enum Choice {
-    Said(Said),
-    /// It was shown, and no more was asked for.
-    Shown,
-    Left(Words),
-}
-
-/// Shows the posts since the send that nobody accounts for, and lets a person take one by its number.
-async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> Result<Choice, Unsaid> {
+/// Shows the posts since the send that nobody accounts for, and lets a person take one by its number; none, where they
+/// are only to be shown.
+async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> Result<Vec<Said>, Unsaid> {
     let account = resolve.account.clone().unwrap_or_default();
     let id = resolve.id.clone().unwrap_or_default();
     let rows = open(client, &id, Some(&account), UNKNOWN).await?;
@@ -265,7 +255,7 @@ async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> R
     let found = client.get(&format!("/v1/deliveries/{delivery}/candidates")).await?;
     if voice.json {
         voice.data(&found);
-        return Ok(Choice::Shown);
+        return Ok(Vec::new());
     }
     let posts = found["posts"].as_array().cloned().unwrap_or_default();
     let sent = shown(text(&found, "sent"));
@@ -284,13 +274,13 @@ async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> R
         )));
     }
     if posts.is_empty() {
-        return Ok(Choice::Left(words!(
+        return Err(Unsaid::Words(words!(
             "发送之后没有不知来历的帖。确定没有发出就用 fabu resolve {account} {id} --not-published",
             "there is no post since the send that nobody accounts for. If you are sure that it is not out: fabu resolve {account} {id} --not-published"
         )));
     }
     if !std::io::stdin().is_terminal() {
-        return Ok(Choice::Left(words!(
+        return Err(Unsaid::Words(words!(
             "没有终端可问：用 fabu resolve {account} {id} --post 编号，或 --not-published",
             "there is no terminal to ask at: fabu resolve {account} {id} --post ID, or --not-published"
         )));
@@ -299,9 +289,9 @@ async fn chosen(client: &Client, resolve: &Resolve, zone: Tz, voice: Voice) -> R
     let question = words!("哪一条是它？（1–{n}，回车：都不选）", "Which one is it? (1-{n}, Enter: none) ");
     let answer = asked(voice, &question).await;
     let number = answer.trim().parse::<usize>().ok().and_then(|n| posts.get(n.checked_sub(1)?));
-    let Some(post) = number else { return Ok(Choice::Left(Words::new("没有写入", "nothing was written"))) };
+    let Some(post) = number else { return Err(Unsaid::Words(Words::new("没有写入", "nothing was written"))) };
     let (account, id) = (resolve.account.clone().unwrap_or_default(), text(&found, "occurrence").to_owned());
-    Ok(Choice::Said(Said { account, id, published: None, post: Some(text(post, "id").to_owned()) }))
+    Ok(vec![Said { account, id, published: None, post: Some(text(post, "id").to_owned()) }])
 }
 
 /// The one delivery that is meant.

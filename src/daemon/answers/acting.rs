@@ -55,7 +55,7 @@ pub struct LocatedPost {
     pub is_same_text: Option<bool>,
 }
 
-/// What was sent, and the posts since that nobody accounts for: one of them may be it.
+/// The text that was sent, and the posts since that nobody accounts for: one of them may be it.
 #[derive(Serialize, ToSchema)]
 pub struct Candidates {
     #[serde(flatten)]
