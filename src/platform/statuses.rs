@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -18,7 +19,7 @@ use super::reply::{
 };
 use super::statuses_auth::authorize;
 use super::{Call, Page, Picture, Platform, Post, Shown, Standing, of_other, of_others, standing};
-use crate::clock::Time;
+use crate::clock::{Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::delivery::{Class, Failure, Prepared, Receipt, Scope};
 use crate::core::fit::{Counting, Rules};
@@ -32,6 +33,8 @@ const PAGE: usize = 20;
 const LATER_S: u64 = 600;
 /// An answer's status made earlier than this before the send is not the one that was sent.
 const BEFORE: TimeDelta = TimeDelta::seconds(120);
+/// So long after a request an answer may still show what that one made: what it says is made in whole seconds.
+const SHOWN_FOR: Duration = Duration::from_secs(5);
 /// A signature is accepted within five minutes; a smaller difference of the clocks is left alone.
 const SIGNABLE: TimeDelta = TimeDelta::seconds(60);
 
@@ -47,6 +50,50 @@ struct Known {
     newest: BTreeMap<AccountId, String>,
     /// How far the site's clock is ahead of ours.
     skew: TimeDelta,
+    posting: BTreeMap<AccountId, Posting>,
+}
+
+/// An account's requests that publish.
+#[derive(Default)]
+struct Posting {
+    begun: u64,
+    under_way: u32,
+    ended: Option<Mono>,
+}
+
+/// One of them, from before it leaves until its answer was judged.
+struct Turn<'a> {
+    site: &'a Statuses,
+    call: &'a Call<'a>,
+    number: u64,
+    is_first: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn of(site: &'a Statuses, call: &'a Call<'a>) -> Turn<'a> {
+        let mut known = site.known();
+        let posting = known.posting.entry(call.account.id.clone()).or_default();
+        let has_settled = posting.ended.is_none_or(|at| call.clock.mono().0.saturating_sub(at.0) > SHOWN_FOR);
+        let is_first = posting.under_way == 0 && has_settled;
+        posting.begun += 1;
+        posting.under_way += 1;
+        Turn { site, call, number: posting.begun, is_first }
+    }
+
+    /// Whether no other request of the account can have made what its answer shows.
+    fn is_alone(&self) -> bool {
+        let begun = self.site.known().posting.get(&self.call.account.id).map(|posting| posting.begun);
+        self.is_first && begun == Some(self.number)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(posting) = self.site.known().posting.get_mut(&self.call.account.id) {
+            posting.under_way -= 1;
+            posting.ended = Some(self.call.clock.mono());
+        }
+    }
 }
 
 impl Statuses {
@@ -74,7 +121,7 @@ impl Statuses {
             commands: true,
             title: None,
         };
-        let known = Known { newest: BTreeMap::new(), skew: TimeDelta::zero() };
+        let known = Known { newest: BTreeMap::new(), skew: TimeDelta::zero(), posting: BTreeMap::new() };
         Statuses { settings, rules, known: Mutex::new(known) }
     }
 
@@ -170,8 +217,14 @@ impl Statuses {
 
     /// Whether an answer shows the post that was just sent, and not the one before it.
     /// `before` is the newest id known when the request began: two posts of one account may be under way at once. A site
-    /// that was set up anew begins its ids again: there its time tells.
-    fn is_new(post: &Prepared, shown: &Shown, before: Option<&String>, begun: Time, skew: TimeDelta) -> bool {
+    /// that was set up anew begins its ids again: there its time tells. Other words are the same post only where no other
+    /// request can have made it.
+    fn is_new(
+        post: &Prepared,
+        shown: &Shown,
+        before: Option<&String>,
+        (begun, skew, is_alone): (Time, TimeDelta, bool),
+    ) -> bool {
         const SECOND: TimeDelta = TimeDelta::seconds(1);
         let mut known = [post.baseline.as_ref(), before].into_iter().flatten();
         let is_made_since = |slack| shown.created.map(|created| created - skew >= begun - slack);
@@ -180,7 +233,7 @@ impl Statuses {
         let has_its_words = same_text(&post.text, &shown.text, shown.truncated)
             || silently_cut(&post.text, &shown.text)
             || same_letters(&post.text, &shown.text, shown.truncated);
-        (is_new || is_anew) && has_its_words || is_anew && resembles(&post.text, &shown.text)
+        (is_new || is_anew) && has_its_words || is_anew && is_alone && resembles(&post.text, &shown.text)
     }
 
     /// Whether the site shows the post.
@@ -304,6 +357,7 @@ impl Platform for Statuses {
             }
             None => Ask::post(self.url("statuses/update.json")).form(fields),
         };
+        let turn = Turn::of(self, call);
         let begun = call.clock.now();
         let before = self.known().newest.get(&call.account.id).cloned();
         let with_picture = !pictures.is_empty() || !post.media.is_empty();
@@ -313,7 +367,7 @@ impl Platform for Statuses {
         if let Some(why) = of_other(call, shown.author.as_deref()) {
             return Err(Failure::Astray(why));
         }
-        if !Self::is_new(post, &shown, before.as_ref(), begun, skew) {
+        if !Self::is_new(post, &shown, before.as_ref(), (begun, skew, turn.is_alone())) {
             return Err(Failure::Unclear(Words::new(
                 "平台回的是另一条，可能把文字当作指令了",
                 "answered with another status; the text may have been taken for a command",

@@ -1,5 +1,5 @@
 //! Changes that platforms make to a text before they show it: short links, entities, lost blanks, rendered markup, a cut with a
-//! link to the rest, or words that nobody would know again.
+//! link to the rest, words starred out, or words that nobody would know again.
 
 use super::count;
 use super::dice::Dice;
@@ -12,6 +12,8 @@ pub(super) struct Rewrite {
     markup: bool,
     /// Not one word is left: the text is shown backwards.
     translated: bool,
+    /// A filter of words puts stars for some: here each digit is one.
+    filtered: bool,
     links: Option<&'static str>,
     entities: bool,
     /// Shown up to so many characters, then `…全文`.
@@ -31,6 +33,7 @@ impl Rewrite {
                 "trim" => rewrite.blanks = true,
                 "markup" => rewrite.markup = true,
                 "translated" => rewrite.translated = true,
+                "filtered" => rewrite.filtered = true,
                 "more" => rewrite.more = Some(count.map_or(60, |n| n as usize)),
                 _ => {}
             }
@@ -48,6 +51,9 @@ impl Rewrite {
         }
         if self.translated {
             text = text.chars().rev().collect();
+        }
+        if self.filtered {
+            text = text.replace(|c: char| c.is_ascii_digit(), "*");
         }
         if let Some(prefix) = self.links {
             text = shorten(&text, |_| format!("{prefix}{}", dice.word(6)));
@@ -102,5 +108,6 @@ mod tests {
         assert_eq!(unescape("&amp;lt;"), "&lt;");
         assert_eq!(Rewrite::named("markup", None).apply("# **早安**\n- it's", &mut Dice(1)), "早安\nit’s");
         assert_eq!(Rewrite::named("translated", None).apply("早安", &mut Dice(1)), "安早");
+        assert_eq!(Rewrite::named("filtered", None).apply("12日早安", &mut Dice(1)), "**日早安");
     }
 }

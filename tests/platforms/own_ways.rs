@@ -117,6 +117,31 @@ async fn r08_an_eaten_command_is_known_by_the_baseline_after_a_restart() {
     assert_eq!(word(&sent), "unclear");
 }
 
+/// Two notices alike go in one moment; the answer of one is lost, and the other is eaten and answered with the first.
+#[tokio::test(start_paused = true)]
+async fn r08_an_eaten_text_is_not_taken_for_one_like_it_that_went_a_moment_ago() {
+    let eaten = json!({"behaviour": "eaten", "operation": "post", "text": "南京"});
+    for (fault, apart_ms) in [("reset_after", 0), ("reset_after", 2_000), ("trickle", 500)] {
+        let w = world(&case("statuses bearer"));
+        let of = |road: &str| w.post(&format!("【停水通知】浦东新区{road}今晚22时至次日6时停水，请提前储水。"));
+        let (first, second) = (w.prepare(&of("张江路")).await.unwrap(), w.prepare(&of("南京路")).await.unwrap());
+        w.fault(json!({"behaviour": fault, "operation": "post", "text": "张江", "params": {"seconds": 9}}));
+        w.fault(eaten.clone());
+        let later = async {
+            w.clock.sleep(std::time::Duration::from_millis(apart_ms)).await;
+            w.publish(&second).await
+        };
+        let (_, sent) = tokio::join!(w.publish(&first), later);
+        assert_eq!((word(&sent).as_str(), w.live()), ("unclear", 1), "{fault} {apart_ms}");
+    }
+    // Alone, an answer in other words is its own: a site may have a filter of words.
+    let w = world(&case("statuses bearer"));
+    w.out(&w.post(&text(1))).await;
+    w.pass(10).await;
+    let (_, sent) = w.under(rule("rewritten", json!({"kind": "filtered"})), &w.post(&text(2))).await;
+    assert_eq!((word(&sent).as_str(), w.live()), ("published", 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_older_site_takes_the_picture_with_the_post() {
     let w = world(&case("statuses bearer"));
