@@ -338,3 +338,101 @@ fn what_was_tried_and_is_not_out_goes_at_the_hour_its_file_gives_it_next() {
         });
     }
 }
+
+/// A person let it go, or had it tried again, and its account's hour is used up, or another hold begins; then its file is
+/// edited. It lasts from the hour that the person gave it.
+#[test]
+fn r11_what_a_person_let_go_keeps_its_new_hour_when_its_text_is_edited() {
+    for how in ["let go", "tried again", "held again"] {
+        simulate(async {
+            let city = City::new(START, 1714, "publish: {catch_up: 55m}\n");
+            let config = std::fs::read_to_string(city.path().join("fabu.yaml")).unwrap();
+            let one = "tencent: {api: tencent-weibo, limits: {account_per_hour: 2},";
+            let config = config.replace("tencent: {api: tencent-weibo,", one);
+            std::fs::write(city.path().join("fabu.yaml"), config).unwrap();
+            let of = |id: &str, text: &str, at: &str| {
+                format!("  - {{id: {id}, text: {text}, at: \"2026-11-24 {at}\", to: [\"tencent:shanghai\"]}}\n")
+            };
+            let first = of("z", "先发", "08:01");
+            city.save("a.yaml", &file(&(first.clone() + &of("a", "早安", "08:02"))));
+            let daemon = city.start().await;
+            city.sleep(90).await;
+            assert_eq!(out(&city, "先发"), 1);
+            if how == "tried again" {
+                city.sleep(57 * 60).await;
+                assert_eq!(in_state(&all(&daemon).await, State::Expired), 1);
+                assert_eq!(daemon.inner.retry(&person(1000), "a", None).await.unwrap().retrying, 1);
+            } else {
+                let held = hold(&daemon, Duration::from_secs(3600)).await;
+                city.sleep(600).await;
+                daemon.inner.end_hold(&person(1000), &held).await.unwrap();
+                assert_eq!(daemon.inner.unhold(&person(1000), Some("a")).await.unwrap().released, 1);
+            }
+            city.sleep(5).await;
+            let again = match how {
+                "held again" => Some(hold(&daemon, Duration::from_secs(3600)).await),
+                _ => None,
+            };
+            city.save("a.yaml", &file(&(first + &of("a", "您早", "08:02"))));
+            city.sleep(20).await;
+            if let Some(again) = again {
+                assert_eq!(in_state(&all(&daemon).await, State::Held), 1, "{:?}", all(&daemon).await);
+                daemon.inner.end_hold(&person(1000), &again).await.unwrap();
+                assert_eq!(daemon.inner.unhold(&person(1000), Some("a")).await.unwrap().released, 1);
+            }
+            city.sleep(55 * 60).await;
+            assert_eq!((out(&city, "早安"), out(&city, "您早")), (0, 1), "{how}: {:?}", all(&daemon).await);
+        });
+    }
+}
+
+/// An hour of a repeat is kept back; its entry is cut out and pasted elsewhere in two saves, or the only accounts it is
+/// for are suspended for a moment.
+#[test]
+fn a_held_hour_of_a_repeat_is_still_held_when_its_entry_comes_back() {
+    for how in ["moved", "suspended"] {
+        simulate(async {
+            let city = City::new(START, 1715, "publish: {catch_up: 60s}\n");
+            let repeat = file(&entry("a", "早安", "repeat: \"2 8 * * *\""));
+            city.save("a.yaml", &repeat);
+            city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
+            let daemon = city.start().await;
+            let hold = hold(&daemon, Duration::from_secs(3600)).await;
+            city.sleep(400).await;
+            let (open, resting) = accounts(&city, 4);
+            if how == "moved" {
+                std::fs::remove_file(city.queue("a.yaml")).unwrap();
+                city.sleep(20).await;
+                city.save("c.yaml", &repeat);
+            } else {
+                with_accounts(&city, &daemon, &resting).await;
+                city.sleep(20).await;
+                with_accounts(&city, &daemon, &open).await;
+            }
+            city.sleep(30).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{how}: {:?}", all(&daemon).await);
+            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+            daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
+            city.sleep(60).await;
+            assert_eq!(out(&city, "早安"), 4, "{how}");
+        });
+    }
+}
+
+/// It was out of the queue at its hour, and nothing kept it back: what a repeat missed so is not made up.
+#[test]
+fn r03_an_hour_that_a_repeat_missed_while_it_was_out_of_the_queue_does_not_go_when_it_is_back() {
+    simulate(async {
+        let city = City::new(START, 1716, "publish: {catch_up: 2h}\n");
+        let repeat = file(&entry("a", "早安", "repeat: \"2 8 * * *\""));
+        city.save("a.yaml", &repeat);
+        city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
+        let daemon = city.start().await;
+        city.sleep(30).await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        city.sleep(300).await;
+        city.save("c.yaml", &repeat);
+        city.sleep(3600).await;
+        assert_eq!(out(&city, "早安"), 0, "{:?}", all(&daemon).await);
+    });
+}

@@ -100,6 +100,8 @@ pub struct KnownOccurrence {
     pub pending: u32,
     /// Deliveries that ended without being tried.
     pub ended: u32,
+    /// Of those, what the queue took out with its entry or its account, and may put back.
+    pub taken_out: u32,
     /// Deliveries that were sent, or tried.
     pub out: u32,
 }
@@ -117,6 +119,11 @@ impl KnownOccurrence {
 
     fn is_waiting(&self) -> bool {
         self.pending > 0 && !self.is_released()
+    }
+
+    /// Whether something of it waits, or would wait if it had not been taken out.
+    fn may_wait(&self) -> bool {
+        self.is_waiting() || self.taken_out > 0 && !self.decides()
     }
 }
 
@@ -313,9 +320,10 @@ fn changed(
             }
         }
     }
-    // Deliveries of an hour that has come, held back or not yet sent at all, go in the new words too.
+    // Deliveries of an hour that has come, held back or not yet sent at all, go in the new words too; so do those that
+    // were held back and taken out for a while.
     if announcement.content.is_repeat() && !crate::planted("held_in_old_words") {
-        let came = known.occurrences.iter().filter(|(_, k)| k.is_waiting() && k.release < now);
+        let came = known.occurrences.iter().filter(|(_, k)| k.may_wait() && k.release < now);
         occurrences.extend(came.map(|(o, k)| (o.clone(), k.release)));
     }
     // Edited during a pause, it has missed what it would have missed unchanged.

@@ -306,31 +306,43 @@ impl Planner {
         if existing.iter().any(Delivery::has_begun) && !crate::planted("edit_splits_a_release") {
             return Ok(true);
         }
+        let expires_at = expiry(&content.body, release, &config.settings.publish);
+        // What a hold kept back, and was out of the queue meanwhile.
+        let came_over = |d: &Delivery| !d.is_pending() && inner.came_over(d, release, expires_at, &content.body);
+        // An hour of a repeat that it missed while it was taken out is not made up.
+        let has_passed = content.is_repeat() && release < now && !existing.is_empty();
+        if has_passed && !existing.iter().any(|d| d.is_pending() || came_over(d)) {
+            return Ok(false);
+        }
         changes.push(Change::Occurrence {
             id: occurrence.clone(),
             announcement: announcement.id.clone(),
             content: hash.clone(),
             release,
         });
-        let expires_at = expiry(&content.body, release, &config.settings.publish);
-        let is_doubted = self.is_doubted(announcement, release);
+        let is_same_hour = known.and_then(|k| k.occurrences.get(occurrence)).is_some_and(|k| k.release == release);
         for d in &existing {
+            // A person who let it go, or had it tried again, gave it a later instant than its file.
+            let at = if is_same_hour && d.is_pending() { d.at.max(release) } else { release };
             let event = if !content.accounts.contains(&d.account) {
                 let (cause, why) = match config.city.is_resting(&d.account) {
                     true => (Cause::Closed, Words::new("账号已停用", "its account is suspended or closed")),
                     false => (Cause::Unaddressed, Words::new("不再发给这个账号", "no longer sent to this account")),
                 };
                 Event::Withdrawn { desired: Desired::Stopped, cause, why }
-            } else if d.content == *hash && d.at == release && d.is_pending() {
+            } else if d.content == *hash && d.at == at && d.is_pending() {
                 changes.push(Change::Expect(d.id, d.fence));
                 continue;
             } else {
-                let held_until = held_expiry(release, &content.body);
-                // A post that a hold kept back lasts by its own `expires_after`, also when it was out of the queue meanwhile.
-                let came_over = !d.is_pending() && inner.came_over(d, release, expires_at, &content.body);
-                let expires_at = if came_over { held_until } else { expires_at };
+                let held_until = held_expiry(at, &content.body);
+                // A post that a hold kept back lasts by its own `expires_after`.
+                let expires_at = match came_over(d) {
+                    true => held_until,
+                    false => expiry(&content.body, at, &config.settings.publish),
+                };
+                let is_doubted = self.is_doubted(announcement, at);
                 let (content, priority) = (hash.clone(), content.body.priority);
-                Event::Edited(Edit { content, priority, at: release, expires_at, held_until, is_doubted })
+                Event::Edited(Edit { content, priority, at, expires_at, held_until, is_doubted })
             };
             changes.push(match inner.computed(d, event) {
                 Ok(step) => Change::Step(Box::new(step)),
@@ -349,6 +361,7 @@ impl Planner {
             known.is_some_and(|k| k.superseded.contains(account)) && !crate::planted("superseded_goes_on")
         };
         for account in content.accounts.iter().filter(|a| !has.contains(a) && !is_overtaken(a)) {
+            let is_doubted = self.is_doubted(announcement, release);
             let mut d =
                 new_delivery(&announcement.id, content.body.priority, hash, occurrence, account, release, expires_at);
             if missed {

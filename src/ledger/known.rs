@@ -58,7 +58,7 @@ fn was_out_before(db: &Connection, announcement: &str, since: Time) -> Sql<bool>
 /// An occurrence, and how many of its deliveries stand where.
 fn counted(db: &Connection, occurrence: &str, release: i64, is_stopped: bool) -> Sql<KnownOccurrence> {
     let release_at = from_micros(release);
-    let mut known = KnownOccurrence { release: release_at, is_stopped, pending: 0, ended: 0, out: 0 };
+    let mut known = KnownOccurrence { release: release_at, is_stopped, pending: 0, ended: 0, taken_out: 0, out: 0 };
     let rows: Vec<(String, u32)> = list(
         db,
         "SELECT state, count(*) FROM deliveries INDEXED BY deliveries_state WHERE occurrence = $1 GROUP BY state",
@@ -73,7 +73,11 @@ fn counted(db: &Connection, occurrence: &str, release: i64, is_stopped: bool) ->
             _ => 0,
         };
         match state {
-            State::Cancelled | State::Expired => known.ended += count,
+            State::Cancelled => {
+                known.ended += count;
+                known.taken_out = taken_out(db, occurrence)?;
+            }
+            State::Expired => known.ended += count,
             State::Failed => known.ended += untried,
             State::Unknown => known.pending += untried,
             _ if state.is_pending() => known.pending += count,
@@ -84,6 +88,13 @@ fn counted(db: &Connection, occurrence: &str, release: i64, is_stopped: bool) ->
         }
     }
     Ok(known)
+}
+
+/// How many of an occurrence's deliveries were cancelled because the queue, or the tree of accounts, had them no longer.
+fn taken_out(db: &Connection, occurrence: &str) -> Sql<u32> {
+    let sql = "SELECT count(*) FROM deliveries WHERE occurrence = $1 AND state = 'cancelled'
+               AND cause IN ('absent', 'unaddressed', 'closed')";
+    db.prepare_cached(sql)?.query_row([occurrence], |r| r.get(0))
 }
 
 /// How many of an occurrence's failed or unknown deliveries no request of this ledger's was made for

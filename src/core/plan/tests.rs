@@ -66,7 +66,7 @@ fn known_as(a: &Announcement, release: Time, pending: u32, ended: u32, out: u32)
         ended: None,
         version: 1,
     };
-    let occurrence = KnownOccurrence { release, is_stopped: false, pending, ended, out };
+    let occurrence = KnownOccurrence { release, is_stopped: false, pending, ended, taken_out: 0, out };
     let occurrences = BTreeMap::from([(OccurrenceId::once(&a.id), occurrence)]);
     KnownAnnouncement { row, occurrences, superseded: BTreeSet::new(), was_out: false }
 }
@@ -205,7 +205,7 @@ fn known_repeat(a: &Announcement, hours: &[(i64, u32, u32, bool)]) -> KnownAnnou
         let release = now() + TimeDelta::hours(*hour);
         let (pending, out, is_stopped) = (*pending, *out, *is_stopped);
         let name = OccurrenceId::at(&a.id, release, chrono_tz::Asia::Shanghai);
-        (name, KnownOccurrence { release, is_stopped, pending, ended: 0, out })
+        (name, KnownOccurrence { release, is_stopped, pending, ended: 0, taken_out: 0, out })
     };
     k.occurrences = hours.iter().map(of).collect();
     k
