@@ -274,7 +274,6 @@ fn status(post: &Entry, ctx: &Ctx<'_>) -> Value {
     let handle = ctx.site.accounts.get(&post.unit).map_or("", |account| account.handle.as_str());
     let url = format!("https://{}.example/@{handle}/{}", ctx.site.name, post.id);
     let host = format!("{}.example", ctx.site.name);
-    let media: Vec<Value> = post.images.iter().map(|url| json!({"type": "image", "url": url})).collect();
     json!({
         "id": post.id,
         "created_at": iso(post.created),
@@ -288,7 +287,7 @@ fn status(post: &Entry, ctx: &Ctx<'_>) -> Value {
         "content": ctx.site.settings.dialect.html(&post.shown, &host).unwrap_or_else(|| html(&post.shown)),
         "reblog": null,
         "account": user(&post.unit, ctx),
-        "media_attachments": media,
+        "media_attachments": mastodon_media::shown_with(ctx, &post.images),
     })
 }
 

@@ -29,14 +29,18 @@ pub(super) fn upload(ctx: &mut Ctx<'_>) -> Reply {
     let id = ctx.site.settings.dialect.media_id(number, clock, &mut ctx.site.dice);
     let url = format!("https://files.{}.example/media/{id}/original.jpg", ctx.site.name);
     let unit = ctx.unit.clone().unwrap_or_default();
-    let media = Media { unit, url, ready_at, permanent: true };
+    let description = ctx.call.param("description").filter(|text| !text.is_empty()).map(str::to_owned);
+    let media = Media { description, ..Media::new(unit, url, ready_at) };
     ctx.site.remember(id.clone(), media.clone());
     let ready = media.ready_at <= ctx.now;
     Reply { status: if ready { 200 } else { 202 }, ..Reply::ok(shown(&id, &media, ready)) }
 }
 
 fn shown(id: &str, media: &Media, ready: bool) -> Value {
-    json!({"id": id, "type": "image", "url": ready.then_some(&media.url), "preview_url": media.url, "description": null})
+    json!({
+        "id": id, "type": "image", "url": ready.then_some(&media.url), "preview_url": media.url,
+        "description": media.description,
+    })
 }
 
 /// 206 while the picture is being worked on.
@@ -49,6 +53,13 @@ pub(super) fn show(ctx: &Ctx<'_>) -> Reply {
             Reply { status: if ready { 200 } else { 206 }, ..Reply::ok(shown(id, media, ready)) }
         }
     }
+}
+
+/// A post's pictures as they are shown with it.
+pub(super) fn shown_with(ctx: &Ctx<'_>, urls: &[String]) -> Vec<Value> {
+    let of = |url: &String| ctx.site.media.iter().find(|(_, media)| media.url == *url);
+    let bare = |url: &String| json!({"type": "image", "url": url});
+    urls.iter().map(|url| of(url).map_or_else(|| bare(url), |(id, media)| shown(id, media, true))).collect()
 }
 
 /// The addresses of a post's pictures.

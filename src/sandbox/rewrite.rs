@@ -16,6 +16,8 @@ pub(super) struct Rewrite {
     filtered: bool,
     links: Option<&'static str>,
     entities: bool,
+    /// The pictures stand in another order.
+    pictures: bool,
     /// Shown up to so many characters, then `…全文`.
     more: Option<usize>,
 }
@@ -34,11 +36,20 @@ impl Rewrite {
                 "markup" => rewrite.markup = true,
                 "translated" => rewrite.translated = true,
                 "filtered" => rewrite.filtered = true,
+                "pictures" => rewrite.pictures = true,
                 "more" => rewrite.more = Some(count.map_or(60, |n| n as usize)),
                 _ => {}
             }
         }
         rewrite
+    }
+
+    /// The pictures in the order in which they are shown.
+    pub fn ordered(&self, mut images: Vec<String>) -> Vec<String> {
+        if self.pictures {
+            images.reverse();
+        }
+        images
     }
 
     pub fn apply(&self, text: &str, dice: &mut Dice) -> String {

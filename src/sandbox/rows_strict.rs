@@ -195,6 +195,116 @@ async fn a_signature_is_good_once_and_near_its_time() {
     assert_eq!(w.ask("eastday", request("早安，上海！ 1+1")).await["error"], "Timestamp refused");
 }
 
+/// RFC 5849 knows three places for the parameters of a signature, and a POST may carry its text in its address.
+#[tokio::test(start_paused = true)]
+async fn a_signature_may_stand_in_the_form_or_the_query() {
+    let mut signed = setup();
+    signed.accounts[5].secret = r#"{"ck":"ck1","cs":"cs1","tk":"tk1","ts":"ts1"}"#.to_owned();
+    let clock = Clock::simulated(crate::clock::from_micros(1_700_000_000_000_000), 1);
+    let w = super::rows::World { sandbox: Sandbox::new(signed, clock.clone()), clock };
+    let url = "https://t.example.cn/api/statuses/update.json";
+    let parameters = |nonce: &str, text: &str| {
+        let pairs = [
+            ("status", text),
+            ("oauth_consumer_key", "ck1"),
+            ("oauth_token", "tk1"),
+            ("oauth_signature_method", "HMAC-SHA1"),
+            ("oauth_timestamp", "1700000000"),
+            ("oauth_nonce", nonce),
+            ("oauth_version", "1.0"),
+        ];
+        let mut pairs: Vec<(String, String)> = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let signature = super::statuses_auth::sign("POST", url, pairs.clone(), "cs1", "ts1");
+        pairs.push(("oauth_signature".to_owned(), signature));
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+    };
+    let in_form = |nonce: &str, text: &str| {
+        let kind = "application/x-www-form-urlencoded";
+        Request::post(url).header("content-type", kind).body(Bytes::from(parameters(nonce, text))).unwrap()
+    };
+    let in_query = Request::post(format!("{url}?{}", parameters("n2", "晚安"))).body(Bytes::new()).unwrap();
+    let status = async |request| w.sandbox.exchange("eastday", request).await.unwrap().status().as_u16();
+    assert_eq!(status(in_form("n1", "早安")).await, 200);
+    assert_eq!(status(in_form("n1", "早安")).await, 401, "its nonce was used");
+    assert_eq!(status(in_query).await, 200);
+    let altered = parameters("n3", "早安").replace("status=", "status=x");
+    let altered = Request::post(format!("{url}?{altered}")).body(Bytes::new()).unwrap();
+    assert_eq!((status(altered).await, w.live()), (401, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gnu_social_breaks_where_it_breaks() {
+    let mut itself = setup();
+    let at = itself.platforms.iter().position(|platform| platform.name == "eastday").unwrap();
+    itself.platforms[at].settings["dialect"] = json!("gnusocial");
+    let w = world_of(itself);
+    let status = async |request| w.sandbox.exchange("eastday", request).await.unwrap().status().as_u16();
+    assert_eq!(status(multipart("/api/media/upload.json", "media", EAST)).await, 500);
+    assert_eq!(status(multipart("/api/statuses/update.json", "media", EAST)).await, 200);
+    assert_eq!((status(east("rt #1")).await, status(east("list 早安")).await, w.live()), (500, 200, 2));
+    let eaten = w.ask("eastday", east("fav #1")).await;
+    assert_eq!((eaten["text"].as_str(), w.live()), (Some("list 早安"), 2));
+    let id = eaten["id"].as_u64().unwrap();
+    assert_eq!(status(post(&format!("/api/statuses/destroy/{id}.json"), EAST, &[("id", "")])).await, 200);
+    let timeline = w.ask("eastday", get("/api/statuses/user_timeline.json", EAST)).await;
+    let newest = timeline[0]["text"].as_str().unwrap().to_owned();
+    assert!(newest.contains("deleted notice {{tag:eastday.example,2"), "{newest}");
+}
+
+/// The draft box is a list, and the library keeps what was sent to all.
+#[tokio::test(start_paused = true)]
+async fn wechat_lists_its_drafts_and_keeps_its_library() {
+    let w = world();
+    let token = w.token().await;
+    let ask =
+        async |path: &str, body: Value| w.ask("wechat", wechat(&format!("{path}?access_token={token}"), &body)).await;
+    let cover = multipart(&format!("/cgi-bin/material/add_material?type=image&access_token={token}"), "media", "-");
+    let cover = w.ask("wechat", cover).await["media_id"].clone();
+    let article = |title: &str| json!({"articles": [{"title": title, "content": "x", "thumb_media_id": cover}]});
+    let mut made = Vec::new();
+    for title in ["停运", "通车"] {
+        made.push(ask("draft/add", article(title)).await["media_id"].clone());
+        w.clock.sleep(Duration::from_secs(1)).await;
+    }
+    let kept = ask("material/add_news", article("入库")).await["media_id"].clone();
+    let all = ask("draft/batchget", json!({"offset": 0, "count": 20, "no_content": 1})).await;
+    assert_eq!((&all["total_count"], &all["item"][0]["media_id"]), (&json!(2), &made[1]));
+    let item = &all["item"][1]["content"]["news_item"][0];
+    assert_eq!((&item["title"], &item["content"]), (&json!("停运"), &Value::Null));
+    let one = ask("draft/batchget", json!({"offset": 1, "count": 1})).await;
+    assert_eq!((&one["item_count"], &one["item"][0]["content"]["news_item"][0]["content"]), (&json!(1), &json!("x")));
+    assert_eq!(ask("draft/batchget", json!({"offset": 0, "count": 21})).await["errcode"], 40035);
+    assert_eq!(ask("freepublish/submit", json!({"media_id": kept})).await["errcode"], 40007);
+    let to_all = |id: &Value| json!({"filter": {"is_to_all": true}, "msgtype": "mpnews", "mpnews": {"media_id": id}});
+    assert_eq!((&ask("message/mass/sendall", to_all(&kept)).await["errcode"], w.live()), (&json!(0), 1));
+    assert_eq!(ask("draft/count", json!({})).await["total_count"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_keeps_its_description_and_may_stand_elsewhere() {
+    let w = world_of(setup());
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let (head, bytes) = multipart("/api/v2/media", "file", "Bearer bear-a").into_parts();
+        let mut raw = b"--b\r\nContent-Disposition: form-data; name=\"description\"\r\n\r\n".to_vec();
+        raw.extend_from_slice(format!("图{}\r\n", ids.len() + 1).as_bytes());
+        raw.extend_from_slice(&bytes);
+        let taken = w.ask("site", Request::from_parts(head, Bytes::from(raw))).await;
+        ids.push(taken["id"].as_str().unwrap().to_owned());
+    }
+    let with = |text: &str| {
+        let pairs = [("status", text), ("media_ids[]", ids[0].as_str()), ("media_ids[]", ids[1].as_str())];
+        post("/api/v1/statuses", "Bearer bear-a", &pairs)
+    };
+    let shown = |made: &Value| {
+        let all = made["media_attachments"].as_array().unwrap();
+        all.iter().map(|media| media["description"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&w.ask("site", with("看图")).await), ["图1", "图2"]);
+    w.fault(json!({"behaviour": "rewritten", "operation": "post", "params": {"kind": "pictures"}}));
+    assert_eq!(shown(&w.ask("site", with("再看")).await), ["图2", "图1"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn hostile_answers_are_hostile() {
     let w = world();

@@ -147,6 +147,8 @@ pub(super) struct Settings {
     pub locks_keys: bool,
     /// Whose way of speaking Mastodon's API it is.
     pub dialect: Dialect,
+    /// GNU social itself, with what breaks in it.
+    pub gnusocial: bool,
     pub base_url: Option<String>,
     pub limits: Limits,
 }
@@ -186,6 +188,7 @@ impl Settings {
             mass_per_day: count("mass_per_day").unwrap_or(1) as u32,
             locks_keys: flag("locks_keys").unwrap_or(false),
             dialect: Dialect::named(&text("dialect").unwrap_or_default()),
+            gnusocial: text("dialect").as_deref() == Some("gnusocial"),
             base_url: text("base_url"),
             limits: if limits { read_limits(api, value.get("limits")) } else { Limits::default() },
         }

@@ -157,6 +157,15 @@ pub(super) struct Media {
     pub url: String,
     pub ready_at: Time,
     pub permanent: bool,
+    /// For those who cannot see it.
+    pub description: Option<String>,
+}
+
+impl Media {
+    /// A picture that stays in the library.
+    pub fn new(unit: String, url: String, ready_at: Time) -> Media {
+        Media { unit, url, ready_at, permanent: true, description: None }
+    }
 }
 
 impl Site {
@@ -402,7 +411,10 @@ impl Ctx<'_> {
         if let Some(rewrite) = &twist.rewrite {
             shown = rewrite.apply(&shown, &mut self.site.dice);
         }
-        let images = if twist.drop_picture { Vec::new() } else { new.images };
+        let mut images = if twist.drop_picture { Vec::new() } else { new.images };
+        if let Some(rewrite) = &twist.rewrite {
+            images = rewrite.ordered(images);
+        }
         self.posts.last += 1;
         let entry = Entry {
             n: self.posts.last,

@@ -1,7 +1,9 @@
 //! The `statuses` dialect: Twitter-1.x compatible, behaving as GNU social does.
 //!
 //! Its manners are the trap here: a text that parses as a bot's command is eaten and answered with the previous status, a
-//! text is decoded and trimmed before it is kept, and a picture's address becomes part of the text.
+//! text is decoded and trimmed before it is kept, and a picture's address becomes part of the text. With
+//! `dialect: gnusocial` what breaks in GNU social itself breaks here too: uploads ahead (2.0 on PHP 7.4), a repeat of a
+//! notice by its number, and each take-down leaves a public notice of it (1.20).
 
 use http::Method;
 use serde_json::{Value, json};
@@ -136,8 +138,9 @@ fn authenticate(ctx: &mut Ctx<'_>) -> Option<Reply> {
 }
 
 fn post(ctx: &mut Ctx<'_>) -> Reply {
-    let text = match ctx.call.param("status") {
-        Some(text) if matches!(ctx.call.kind, Kind::Form | Kind::Multipart) => text.to_owned(),
+    // What a POST carries in its address is taken as well.
+    let text = match ctx.call.anywhere("status") {
+        Some(text) if matches!(ctx.call.kind, Kind::Form | Kind::Multipart | Kind::Empty) => text.to_owned(),
         _ => return error(ctx, 400, "Client must provide a 'status' parameter with a value."),
     };
     if text.trim().is_empty() {
@@ -145,6 +148,9 @@ fn post(ctx: &mut Ctx<'_>) -> Reply {
     }
     if ctx.account().is_some_and(|account| account.captcha) {
         return error(ctx, 403, "You are banned from posting notices on this site.");
+    }
+    if ctx.site.settings.gnusocial && repeats_a_number(&text) {
+        return broken();
     }
     if ctx.twist.eaten || is_command(&text) {
         return previous(ctx);
@@ -184,6 +190,18 @@ fn is_command(text: &str) -> bool {
     let Some(first) = words.next().map(str::to_lowercase) else { return false };
     let rest = words.count();
     COMMANDS.iter().any(|(word, least, most)| *word == first && (*least..=*most).contains(&rest))
+}
+
+/// `rt #1`: the command for it fails inside the software.
+fn repeats_a_number(text: &str) -> bool {
+    let mut words = text.split_whitespace().map(str::to_lowercase);
+    let is_repeat = words.next().is_some_and(|word| matches!(word.as_str(), "rt" | "repeat" | "rp" | "rd"));
+    is_repeat && words.next().is_some_and(|word| word.starts_with('#'))
+}
+
+/// A fatal error of PHP.
+fn broken() -> Reply {
+    Reply::text(500, "500", "text/html", "")
 }
 
 /// The answer to a command: the account's last status, with 200.
@@ -243,6 +261,9 @@ fn check_picture(ctx: &Ctx<'_>, part: &Part) -> Result<(), Reply> {
 }
 
 fn upload(ctx: &mut Ctx<'_>) -> Reply {
+    if ctx.site.settings.gnusocial {
+        return broken();
+    }
     let Some(part) = ctx.call.file("media") else {
         return error(ctx, 400, "There was a missing or broken 'media' parameter.");
     };
@@ -253,7 +274,7 @@ fn upload(ctx: &mut Ctx<'_>) -> Reply {
     let url = address(ctx);
     let id = ctx.site.next_id(1, false);
     let unit = ctx.unit.clone().unwrap_or_default();
-    ctx.site.remember(id.to_string(), Media { unit, url: url.clone(), ready_at: ctx.now, permanent: true });
+    ctx.site.remember(id.to_string(), Media::new(unit, url.clone(), ctx.now));
     let image = json!({"w": 1, "h": 1, "image_type": format!("image/{kind}")});
     Reply::ok(
         json!({"media_id": id, "media_id_string": id.to_string(), "media_url": url, "size": size, "image": image}),
@@ -308,6 +329,14 @@ fn delete(ctx: &mut Ctx<'_>) -> Reply {
         return error(ctx, 403, "You may not delete another user's status.");
     }
     ctx.delete(post.n);
+    if ctx.site.settings.gnusocial {
+        let name = ctx.account().map(|account| account.name.clone()).unwrap_or_default();
+        let (site, day) = (ctx.site.name.clone(), ctx.clock().date_naive());
+        let shown =
+            format!("{name} deleted notice {{{{tag:{site}.example,{day}:noticeId={}:objectType=note}}}}.", post.number);
+        let number = ctx.site.next_id(1000, false);
+        ctx.publish(New { sent: shown.clone(), shown, number, ..New::default() });
+    }
     Reply::ok(status(&post, ctx))
 }
 

@@ -26,9 +26,15 @@ pub(super) fn named(call: &Call) -> Option<String> {
     oauth(call).into_iter().find(|(key, _)| key == "oauth_token").map(|(_, value)| value)
 }
 
-/// The parameters of an OAuth header, decoded.
+/// The parameters of an OAuth header, decoded; without one, those of the form or the query (RFC 5849, 3.5).
 fn oauth(call: &Call) -> Vec<(String, String)> {
-    let Some(header) = call.authorization("OAuth") else { return Vec::new() };
+    let Some(header) = call.authorization("OAuth") else {
+        let is_signed = |pairs: &&Vec<(String, String)>| pairs.iter().any(|(key, _)| key == "oauth_signature");
+        let given = [&call.form, &call.query].into_iter().filter(|_| call.header("authorization").is_none());
+        let mut given = given.filter(is_signed).flatten().cloned().collect::<Vec<_>>();
+        given.retain(|(key, _)| key.starts_with("oauth_"));
+        return given;
+    };
     let decode = |text: &str| percent_decode_str(text.trim_matches('"')).decode_utf8_lossy().into_owned();
     let pairs = header.split(',').filter_map(|pair| pair.trim().split_once('='));
     pairs.map(|(key, value)| (decode(key), decode(value))).collect()
@@ -39,7 +45,8 @@ pub(super) fn refused(ctx: &mut Ctx<'_>) -> Option<String> {
     const NO: &str = "Could not authenticate you.";
     let auth = ctx.site.settings.auth.clone();
     let scheme = ctx.call.header("authorization").and_then(|h| h.split_once(' ')).map(|(s, _)| s.to_ascii_lowercase());
-    let scheme = scheme.unwrap_or_default();
+    let in_parameters = || if oauth(ctx.call).is_empty() { String::new() } else { "oauth".to_owned() };
+    let scheme = scheme.unwrap_or_else(in_parameters);
     let wanted = auth.as_deref().map(|auth| if auth == "oauth1" { "oauth" } else { auth });
     // A secret with a colon is a user and a password, whatever the platform's entry says.
     let basic = ctx.account().is_some_and(|account| account.keys.basic.is_some());
@@ -82,9 +89,11 @@ fn signed(call: &Call, account: &Account, now: i64, base_url: &Option<String>) -
     }
     let mut all: Vec<(String, String)> =
         given.iter().filter(|(key, _)| key != "oauth_signature" && key != "realm").cloned().collect();
-    all.extend(call.query.iter().cloned());
+    // Those that came as parameters are there already.
+    let of_request = |(key, _): &&(String, String)| call.authorization("OAuth").is_some() || !key.starts_with("oauth_");
+    all.extend(call.query.iter().filter(of_request).cloned());
     if call.kind == Kind::Form {
-        all.extend(call.form.iter().cloned());
+        all.extend(call.form.iter().filter(of_request).cloned());
     }
     // Behind a proxy the host of the request is not the one that was signed.
     let proxied = base_url.as_ref().map(|base| format!("{}{}", base.trim_end_matches('/'), call.path));
@@ -94,7 +103,7 @@ fn signed(call: &Call, account: &Account, now: i64, base_url: &Option<String>) -
     if right { Ok(get("oauth_nonce").to_owned()) } else { Err("Invalid signature") }
 }
 
-fn sign(method: &str, url: &str, parameters: Vec<(String, String)>, consumer: &str, token: &str) -> String {
+pub(super) fn sign(method: &str, url: &str, parameters: Vec<(String, String)>, consumer: &str, token: &str) -> String {
     let enc = |text: &str| utf8_percent_encode(text, STRICT).to_string();
     let mut pairs: Vec<(String, String)> = parameters.iter().map(|(k, v)| (enc(k), enc(v))).collect();
     pairs.sort();

@@ -211,7 +211,7 @@ fn upload(ctx: &mut Ctx<'_>) -> Reply {
     };
     let Some(url) = url else { return error(1, 5, "error pic") };
     let unit = ctx.unit.clone().unwrap_or_default();
-    ctx.site.remember(url.clone(), Media { unit, url: url.clone(), ready_at: ctx.now, permanent: true });
+    ctx.site.remember(url.clone(), Media::new(unit, url.clone(), ctx.now));
     ok(ctx, json!({"imgurl": url}))
 }
 

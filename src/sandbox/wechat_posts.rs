@@ -26,6 +26,9 @@ pub(super) struct Draft {
     pub content: String,
     pub shown: String,
     pub pictures: Vec<String>,
+    pub made: Time,
+    /// Of the library, not of the draft box: it can be sent to all, again and again, and not published.
+    pub is_material: bool,
 }
 
 /// A submitted publication.
@@ -86,7 +89,7 @@ pub(super) fn cover(ctx: &mut Ctx<'_>, permanent: bool) -> Reply {
     let id = ctx.site.dice.word(43);
     let url = format!("http://mmbiz.qpic.cn/mmbiz_png/{}/0?wx_fmt=png", ctx.site.dice.word(40));
     let unit = ctx.unit.clone().unwrap_or_default();
-    ctx.site.remember(id.clone(), Media { unit, url: url.clone(), ready_at: ctx.now, permanent });
+    ctx.site.remember(id.clone(), Media { permanent, ..Media::new(unit, url.clone(), ctx.now) });
     match permanent {
         true => Reply::ok(json!({"media_id": id, "url": url})),
         false => Reply::ok(json!({"type": "image", "media_id": id, "created_at": ctx.clock().timestamp()})),
@@ -105,11 +108,12 @@ fn as_kept(ctx: &Ctx<'_>, text: &str) -> String {
     text.encode_utf16().map(literal).collect()
 }
 
-pub(super) fn draft(ctx: &mut Ctx<'_>) -> Reply {
+/// An article for the draft box, or for the library.
+pub(super) fn draft(ctx: &mut Ctx<'_>, is_material: bool) -> Reply {
     let article = ctx.call.member("articles").and_then(|a| a.get(0)).cloned();
     let Some(article) = article else { return error(ctx, 44003, "empty news data") };
     let draft = match check_article(ctx, &article) {
-        Ok(draft) => draft,
+        Ok(draft) => Draft { is_material, ..draft },
         Err((code, words)) => return error(ctx, code, words),
     };
     let id = ctx.site.dice.word(43);
@@ -117,7 +121,10 @@ pub(super) fn draft(ctx: &mut Ctx<'_>) -> Reply {
         ctx.site.desk.drafts.pop_first();
     }
     ctx.site.desk.drafts.insert(id.clone(), draft);
-    Reply::ok(json!({"media_id": id, "item": []}))
+    match is_material {
+        true => Reply::ok(json!({"media_id": id})),
+        false => Reply::ok(json!({"media_id": id, "item": []})),
+    }
 }
 
 fn check_article(ctx: &Ctx<'_>, article: &Value) -> Result<Draft, (i64, &'static str)> {
@@ -170,6 +177,8 @@ fn check_article(ctx: &Ctx<'_>, article: &Value) -> Result<Draft, (i64, &'static
         digest,
         content,
         pictures,
+        made: ctx.clock(),
+        is_material: false,
     })
 }
 
@@ -205,7 +214,8 @@ fn filter_images(html: &str) -> String {
 
 fn own_draft(ctx: &Ctx<'_>) -> Option<(String, Draft)> {
     let id = text(ctx, "media_id")?;
-    let draft = ctx.site.desk.drafts.get(&id).filter(|d| Some(&d.unit) == ctx.unit.as_ref())?.clone();
+    let is_own = |d: &&Draft| Some(&d.unit) == ctx.unit.as_ref() && !d.is_material;
+    let draft = ctx.site.desk.drafts.get(&id).filter(is_own)?.clone();
     Some((id, draft))
 }
 
@@ -228,6 +238,48 @@ pub(super) fn draft_delete(ctx: &mut Ctx<'_>) -> Reply {
         }
         None => error(ctx, 40007, ""),
     }
+}
+
+/// How many articles are in the draft box.
+pub(super) fn draft_count(ctx: &mut Ctx<'_>) -> Reply {
+    Reply::ok(json!({"total_count": own_drafts(ctx).len()}))
+}
+
+fn own_drafts(ctx: &Ctx<'_>) -> Vec<(String, Draft)> {
+    let is_own = |(_, d): &(&String, &Draft)| Some(&d.unit) == ctx.unit.as_ref() && !d.is_material;
+    ctx.site.desk.drafts.iter().filter(is_own).map(|(id, draft)| (id.clone(), draft.clone())).collect()
+}
+
+/// The draft box, newest first.
+pub(super) fn draft_list(ctx: &mut Ctx<'_>) -> Reply {
+    let (offset, count) = match page(ctx) {
+        Ok(page) => page,
+        Err(refused) => return refused,
+    };
+    let without = ctx.call.member("no_content").and_then(Value::as_u64) == Some(1);
+    let mut all = own_drafts(ctx);
+    all.sort_by_key(|(_, draft)| std::cmp::Reverse(draft.made));
+    let listed = |(id, draft): &(String, Draft)| {
+        let mut item = news(draft);
+        if without {
+            item.as_object_mut().expect("it is one").remove("content");
+        }
+        json!({"media_id": id, "content": {"news_item": [item]}, "update_time": draft.made.timestamp()})
+    };
+    let item: Vec<Value> = all.iter().skip(offset).take(count).map(listed).collect();
+    Reply::ok(json!({"total_count": all.len(), "item_count": item.len(), "item": item}))
+}
+
+/// From where on, and how many; at most twenty.
+fn page(ctx: &mut Ctx<'_>) -> Result<(usize, usize), Reply> {
+    let number = |name: &str| ctx.call.member(name).and_then(Value::as_u64);
+    let (Some(offset), Some(count)) = (number("offset"), number("count")) else {
+        return Err(error(ctx, 40035, "invalid args"));
+    };
+    if !(1..=20).contains(&count) {
+        return Err(error(ctx, 40035, "invalid count"));
+    }
+    Ok((offset as usize, count as usize))
 }
 
 /// An article as a post: `mass` says by which of the two acts it went out.
@@ -299,20 +351,17 @@ pub(super) fn poll(ctx: &mut Ctx<'_>) -> Reply {
 }
 
 pub(super) fn list(ctx: &mut Ctx<'_>) -> Reply {
-    let number = |name: &str| ctx.call.member(name).and_then(Value::as_u64);
-    let (Some(offset), Some(count)) = (number("offset"), number("count")) else {
-        return error(ctx, 40035, "invalid args");
+    let (offset, count) = match page(ctx) {
+        Ok(page) => page,
+        Err(refused) => return refused,
     };
-    if !(1..=20).contains(&count) {
-        return error(ctx, 40035, "invalid count");
-    }
     // Mass sends do not appear here, nor does what is still under way.
     let done: Vec<Entry> = ctx
         .timeline()
         .into_iter()
         .filter(|p| p.extra.get("mass") == Some(&json!(false)) && !p.hidden && !p.in_review(ctx.now))
         .collect();
-    let item: Vec<Value> = done.iter().skip(offset as usize).take(count as usize).map(listed).collect();
+    let item: Vec<Value> = done.iter().skip(offset).take(count).map(listed).collect();
     Reply::ok(json!({"total_count": done.len(), "item_count": item.len(), "item": item}))
 }
 
@@ -375,7 +424,9 @@ pub(super) fn send_all(ctx: &mut Ctx<'_>) -> Reply {
     }
     let post = match draft {
         Some(draft) => {
-            ctx.site.desk.drafts.remove(&content);
+            if !draft.is_material {
+                ctx.site.desk.drafts.remove(&content);
+            }
             let id = ctx.site.next_id(1_000_000_000, false).to_string();
             article(ctx, &draft, id, true)
         }

@@ -335,7 +335,7 @@ fn upload(ctx: &mut Ctx<'_>) -> Reply {
         Err(refused) => return refused,
     };
     let unit = ctx.unit.clone().unwrap_or_default();
-    ctx.site.remember(id.clone(), Media { unit, url: url.clone(), ready_at: ctx.now, permanent: true });
+    ctx.site.remember(id.clone(), Media::new(unit, url.clone(), ctx.now));
     Reply::ok(json!({"pic_id": id, "thumbnail_pic": url, "bmiddle_pic": url, "original_pic": url}))
 }
 
