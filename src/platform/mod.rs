@@ -34,6 +34,7 @@ use crate::core::timeline::Page;
 pub use crate::core::timeline::{Look, Shown, Wanted};
 use crate::core::words::{Words, shown, words};
 pub use http::{Http, Lane, Lost, Permit, Room};
+use reading::Purse;
 
 /// What one operation needs besides its subject.
 pub struct Call<'a> {
@@ -117,8 +118,8 @@ pub trait Platform: Send + Sync {
     /// The one request that can be seen. `pictures` are those `prepare` said travel with the post.
     async fn publish(&self, call: &Call<'_>, post: &Prepared, pictures: &[Picture]) -> Result<Receipt, Failure>;
     /// Read-back by what this platform has besides a timeline: a ticket, a draft, a key of ours. `None`: it has nothing
-    /// of the kind, and the timeline is read.
-    async fn find(&self, _call: &Call<'_>, _wanted: &Wanted) -> Result<Option<Look>, Failure> {
+    /// of the kind, and the timeline is read. Calls after the first are paid out of the purse.
+    async fn find(&self, _call: &Call<'_>, _wanted: &Wanted, _purse: &dyn Purse) -> Result<Option<Look>, Failure> {
         Ok(None)
     }
     /// The account's newest posts.

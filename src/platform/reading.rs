@@ -7,7 +7,7 @@ use crate::core::delivery::Failure;
 use crate::core::timeline::{Look, Page, Rest, Wanted, look};
 
 /// More posts than these pages hold are made by no office in the time until a doubt is settled.
-const MOST_PAGES: usize = 10;
+pub const MOST_PAGES: usize = 10;
 /// So many posts are read closely: the others are shown to a person as they are.
 const MOST_SOURCES: usize = 3;
 
@@ -26,7 +26,7 @@ pub async fn read_back(
     wanted: &Wanted,
     purse: &dyn Purse,
 ) -> Result<Look, Failure> {
-    if let Some(look) = platform.find(call, wanted).await? {
+    if let Some(look) = platform.find(call, wanted, purse).await? {
         return Ok(look);
     }
     let mut page = listed(platform, call, wanted, purse).await?;

@@ -13,6 +13,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::address::{Address, unreadable};
+use super::reading::{MOST_PAGES, Purse};
 use super::reply::{Ask, Reply, code_of, exchange, sane_id, sane_url, text_of};
 use super::wechat_article::{Article, TITLE, article, content, digest, title};
 use super::wechat_token::{Token, Tokens};
@@ -179,9 +180,9 @@ impl WeChat {
     }
 
     /// Without a ticket: a draft still in the box was not submitted, and one that is gone was.
-    async fn look(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Look, Failure> {
+    async fn look(&self, call: &Call<'_>, wanted: &Wanted, purse: &dyn Purse) -> Result<Look, Failure> {
         let Some(draft) = wanted.media.first() else {
-            return Ok(self.list(call, wanted).await?.unwrap_or(Look::Absent));
+            return Ok(self.list(call, wanted, purse).await?.unwrap_or(Look::Absent));
         };
         match self.ask(call, Asked::json("draft/get", json!({ "media_id": draft }))).await {
             Ok((_, json)) if json.get("news_item").is_some() => return Ok(Look::Absent),
@@ -190,16 +191,17 @@ impl WeChat {
             Err(refused) => return Err(refused.into()),
         }
         let why = Words::new("草稿已提交，文章尚未列出", "the draft was submitted, and the article is not listed yet");
-        Ok(self.list(call, wanted).await?.unwrap_or(Look::Unproven(why)))
+        Ok(self.list(call, wanted, purse).await?.unwrap_or(Look::Unproven(why)))
     }
 
     /// Looks for the article by title and digest; `None` when the list reaches back and does not have it.
-    async fn list(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Option<Look>, Failure> {
-        let (listed, page) = self.articles(call, 0).await?;
+    async fn list(&self, call: &Call<'_>, wanted: &Wanted, purse: &dyn Purse) -> Result<Option<Look>, Failure> {
+        let (mut listed, mut page) = self.articles(call, 0).await?;
         let of_text = |text: &String| title(text);
         let title = wanted.title.clone().unwrap_or_else(|| of_text(&wanted.text));
         let digest = digest(&wanted.text);
-        let is_after = |a: &Article| a.made.is_none_or(|made| made - page.skew >= wanted.since - BEFORE);
+        let skew = page.skew;
+        let is_after = |a: &Article| a.made.is_none_or(|made| made - skew >= wanted.since - BEFORE);
         let is_ours = |a: &&Article| {
             is_after(a)
                 && !a.deleted
@@ -207,15 +209,28 @@ impl WeChat {
                 && same_text(&title, &a.title, false)
                 && a.digest.as_ref().is_none_or(|seen| same_text(&digest, seen, false))
         };
+        let is_past = |listed: &[Article]| listed.last().is_some_and(|last| !is_after(last));
+        for _ in 1..MOST_PAGES {
+            let is_open = page.rest == Rest::Older && !is_past(&listed) && !listed.iter().any(|a| is_ours(&a));
+            if !is_open || !purse.another().await {
+                break;
+            }
+            // They are counted from the newest: where one has come or gone meanwhile, the two do not fit.
+            let (below, older) = self.articles(call, listed.len() - 1).await?;
+            if below.first().map(|a| &a.id) != listed.last().map(|a| &a.id) || below.len() < 2 {
+                break;
+            }
+            page.extend(older);
+            listed.extend(below.into_iter().skip(1));
+        }
         // Of two the earliest after the send: a later one is another occurrence's.
         if let Some(a) = listed.iter().rfind(is_ours) {
-            let made = a.made.map_or(wanted.since, |made| made - page.skew);
+            let made = a.made.map_or(wanted.since, |made| made - skew);
             return Ok(Some(Look::Found(found(a.id.clone(), a.url.clone(), made, None))));
         }
         let is_listed = |id: &String| listed.iter().any(|a| a.id == *id);
         let shows_known = wanted.standing.is_empty() || wanted.standing.iter().any(is_listed);
-        let is_past = listed.last().is_some_and(|last| !is_after(last));
-        let reaches_back = is_past && page.rest != Rest::Any || page.rest == Rest::Nothing && shows_known;
+        let reaches_back = is_past(&listed) && page.rest != Rest::Any || page.rest == Rest::Nothing && shows_known;
         if !reaches_back {
             let why = Words::new("列表没有回溯到发送之前", "the list does not reach back past the send");
             return Ok(Some(Look::Unproven(why)));
@@ -372,12 +387,12 @@ impl Platform for WeChat {
         })
     }
 
-    async fn find(&self, call: &Call<'_>, wanted: &Wanted) -> Result<Option<Look>, Failure> {
+    async fn find(&self, call: &Call<'_>, wanted: &Wanted, purse: &dyn Purse) -> Result<Option<Look>, Failure> {
         let look = match wanted.ticket.as_deref() {
             Some(ticket) if wechat_mass::is_ticket(ticket) => wechat_mass::status(self, call, ticket).await,
             Some(publish_id) => self.poll(call, publish_id).await,
             None if self.mass => Ok(wechat_mass::look(call, wanted)),
-            None => self.look(call, wanted).await,
+            None => self.look(call, wanted, purse).await,
         };
         look.map(Some)
     }

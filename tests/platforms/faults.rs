@@ -4,11 +4,12 @@
 use chrono::TimeDelta;
 use fabu::core::delivery::Class;
 use fabu::core::timeline::look;
+use fabu::platform::reading::{Purse, read_back};
 use fabu::platform::{Look, Wanted};
 use serde_json::{Value, json};
 
 use crate::codes::word;
-use crate::world::{Case, World, case, cases, text, world};
+use crate::world::{Case, World, case, cases, text, world, world_of};
 
 fn post_fault(behaviour: &str, params: Value) -> Value {
     json!({"behaviour": behaviour, "operation": "post", "params": params})
@@ -293,6 +294,41 @@ async fn a_post_under_review_is_there_and_one_taken_away_is_not_posted_again() {
         let looked = w.find(&wanted).await.unwrap();
         assert_eq!(matches!(looked, Look::TurnedDown(Class::Policy, _)), turned, "{looked:?}");
         assert_eq!(matches!(looked, Look::Found(_)), !turned, "{looked:?}");
+    }
+}
+
+/// Many articles of the account's have followed the one whose answer was lost.
+#[tokio::test(start_paused = true)]
+async fn r08_wechats_list_is_read_back_to_the_send() {
+    for is_out in [true, false] {
+        let w = world_of(&case("wechat freepublish"), json!({"limits": "off"}));
+        let older = w.article(98).await;
+        w.pass(300).await;
+        let prepared = w.prepare(&w.post(&text(99))).await.unwrap();
+        // Nothing is known of its draft: what is known is its words.
+        let mut wanted = Wanted { media: Vec::new(), standing: vec![older], ..w.wanted(&prepared) };
+        if is_out {
+            w.publish(&prepared).await.unwrap();
+        }
+        for n in 0..45 {
+            w.pass(2).await;
+            wanted.taken.push(w.article(n).await);
+        }
+        let before = w.requests_of("list");
+        let looked = w.find(&wanted).await.unwrap();
+        assert_eq!(matches!(looked, Look::Found(_)), is_out, "{looked:?}");
+        assert_eq!((looked == Look::Absent, w.requests_of("list") - before), (!is_out, 3));
+        let empty = read_back(w.platform.as_ref(), &w.call(), &wanted, &Empty).await.unwrap();
+        assert!(matches!(empty, Look::Unproven(_)), "one page alone: {empty:?}");
+    }
+}
+
+struct Empty;
+
+#[async_trait::async_trait]
+impl Purse for Empty {
+    async fn another(&self) -> bool {
+        false
     }
 }
 

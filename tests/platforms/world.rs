@@ -332,6 +332,15 @@ impl World {
         self.sandbox.posts().iter().filter(is_live).count()
     }
 
+    /// An article that is out, by its id.
+    pub async fn article(&self, n: u32) -> String {
+        let prepared = self.prepare(&self.post(&text(n))).await.unwrap();
+        let ticket = self.publish(&prepared).await.unwrap().ticket;
+        let looked = self.find(&Wanted { ticket, ..self.wanted(&prepared) }).await.unwrap();
+        let Look::Found(receipt) = looked else { panic!("{looked:?}") };
+        receipt.post_id
+    }
+
     pub fn requests_of(&self, op: &str) -> usize {
         self.sandbox.requests().iter().filter(|seen| seen.op == op).count()
     }
