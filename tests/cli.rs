@@ -65,6 +65,24 @@ fn check_json_is_an_array_with_places() {
 }
 
 #[test]
+fn a_path_in_which_there_was_nothing_to_read_is_not_called_good() {
+    let folder = city();
+    let good = "announcements:\n  - {id: a, text: 早安, at: 2036-01-01 08:00, to: [\"**\"]}\n";
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    for name in ["a.yaml", "NOTICE.YML", "x.yaml.txt", "notes.txt"] {
+        std::fs::write(folder.path().join(name), good).unwrap();
+    }
+    for (path, exit) in
+        [("a.yaml", 0), ("NOTICE.YML", 0), ("x.yaml.txt", 1), ("notes.txt", 1), ("empty", 1), ("nowhere", 1)]
+    {
+        let output = fabu(folder.path(), "en_US.UTF-8", &["check", path]);
+        assert_eq!(output.status.code(), Some(exit), "{path}: {}", told(&output));
+    }
+    // The configured folder may be empty.
+    assert_eq!(fabu(folder.path(), "en_US.UTF-8", &["check"]).status.code(), Some(0));
+}
+
+#[test]
 fn a_queue_in_order_ends_with_zero_and_one_line() {
     let folder = city();
     std::fs::write(

@@ -1,6 +1,8 @@
 //! The bad inputs of `docs/promises.md`, 1 to 64, by number: each ends as a named fault at its place,
 //! or as what it stands for, and never as a panic, a hang or a publication.
 
+#[path = "inputs/editors.rs"]
+mod editors;
 #[path = "inputs/mutated.rs"]
 mod mutated;
 mod support;
@@ -212,7 +214,7 @@ fn inputs_31_to_39_times() {
         fault(&format!("text: x\nat: {at}\nto: [shanghai]"), "time");
     }
     fault("text: x\nat: {}\nto: [shanghai]", "type");
-    fine("text: x\nat: 1970-01-01\nto: [shanghai]");
+    fine("text: x\nat: 1970-01-01 08:00\nto: [shanghai]");
     assert!(warned(&fine("text: x\nat: 9999-12-31 23:59\nto: [shanghai]")).contains(&"far_ahead"), "34");
     fault(&rest("text: x\nrepeat: \"0 8 * * *\""), "at_and_repeat");
     for repeat in ["60 * * * *", "* * *", "@reboot", "0 0 30 2 *"] {

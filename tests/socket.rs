@@ -2,6 +2,8 @@
 
 #[path = "socket/acknowledged.rs"]
 mod acknowledged;
+#[path = "socket/checked.rs"]
+mod checked;
 #[path = "socket/full.rs"]
 mod full;
 #[path = "socket/indoors.rs"]

@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use super::text::{GOOD, Voice};
 use super::{Exit, client};
-use crate::api::client::ClientError;
+use crate::api::client::{ClientError, in_path};
 use crate::clock::Clock;
+use crate::core::announcement::AnnouncementId;
 use crate::core::plan::{self, Known};
-use crate::core::words::{Words, words};
+use crate::core::words::{Words, shown, words};
 use crate::daemon::answers;
 use crate::daemon::config::{self, Config, Env};
 use crate::daemon::{planner, queue};
-use crate::input::Fault;
 use crate::input::folder::{Named, Reading};
+use crate::input::{Fault, Source, is_yaml};
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum SchemaOf {
@@ -26,13 +27,20 @@ pub enum SchemaOf {
 }
 
 /// Reads everything and shows every fault; exit 1 if there is an error among them.
-pub fn check(file: &Path, paths: &[PathBuf], voice: Voice, env: &Env) -> Exit {
+pub async fn check(file: &Path, paths: &[PathBuf], voice: Voice, env: &Env) -> Exit {
     let (config, mut faults) = config::read(file, env, true);
     let mut read = (0, 0);
     if let Some(mut config) = config {
         let roots: Vec<PathBuf> = if paths.is_empty() { vec![config.settings.queue.clone()] } else { paths.to_vec() };
         for root in roots {
-            let (reading, only) = read_path(&mut config, &root);
+            let (mut reading, mut only) = read_path(&mut config, &root, Some(BTreeSet::new()));
+            if !reading.unsure.is_empty() {
+                let known = known_to_ledger(file, voice, &config, &reading.unsure).await;
+                (reading, only) = read_path(&mut config, &root, known);
+            }
+            if !paths.is_empty() {
+                faults.extend(nothing_in(&root, reading.files));
+            }
             read.0 += reading.files;
             read.1 += reading.desired.announcements.len();
             faults.extend(reading.faults.into_iter().filter(|f| only.as_ref().is_none_or(|o| f.source.name == *o)));
@@ -43,8 +51,35 @@ pub fn check(file: &Path, paths: &[PathBuf], voice: Voice, env: &Env) -> Exit {
     if faults.iter().any(Fault::is_error) { Exit::Failed } else { Exit::Done }
 }
 
+/// Those of some announcements that the ledger knows: none where no daemon ever ran, and `None` where nobody can tell.
+async fn known_to_ledger(
+    file: &Path,
+    voice: Voice,
+    config: &Config,
+    ids: &BTreeSet<AnnouncementId>,
+) -> Option<BTreeSet<AnnouncementId>> {
+    /// More are not asked for one by one.
+    const MOST: usize = 500;
+    // A folder that this person may not look into may have one.
+    if matches!(config.settings.ledger.try_exists(), Ok(false)) {
+        return Some(BTreeSet::new());
+    }
+    let daemon = client(file, voice).ok().filter(|_| ids.len() <= MOST)?;
+    let mut known = BTreeSet::new();
+    for id in ids {
+        match daemon.get(&format!("/v1/announcements/{}", in_path(id.as_str()))).await {
+            Ok(_) => {
+                known.insert(id.clone());
+            }
+            Err(ClientError::Refused { status: 404, .. }) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(known)
+}
+
 /// A folder is read as a queue; of a file its own faults are shown, its neighbours known.
-fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
+fn read_path(config: &mut Config, path: &Path, earlier: Option<BTreeSet<AnnouncementId>>) -> (Reading, Option<String>) {
     let configured = config.settings.queue.clone();
     let is_file = path.is_file();
     let folder = if is_file { path.parent().unwrap_or(Path::new(".")).to_owned() } else { path.to_owned() };
@@ -53,8 +88,7 @@ fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
         _ => false,
     };
     config.settings.queue = if is_file && inside { configured.clone() } else { folder };
-    let reading =
-        queue::read(config, &Named { earlier: Some(BTreeSet::new()), ..Named::default() }, Clock::real().now());
+    let reading = queue::read(config, &Named { earlier, ..Named::default() }, Clock::real().now());
     let only = is_file.then(|| {
         let wanted = path.canonicalize().ok();
         let same = |f: &&Fault| Path::new(&f.source.name).canonicalize().ok() == wanted;
@@ -62,6 +96,26 @@ fn read_path(config: &mut Config, path: &Path) -> (Reading, Option<String>) {
     });
     config.settings.queue = configured;
     (reading, only)
+}
+
+/// The fault of a path that was named, and in which there was nothing to read.
+fn nothing_in(path: &Path, files: usize) -> Option<Fault> {
+    let name = shown(&path.display().to_string());
+    let (said, hint) = match (path.is_file(), path.is_dir()) {
+        (true, _) if !is_yaml(path) => (
+            words!("{name} 不是队列文件，没有读", "{name} is no queue file and was not read"),
+            Words::new("文件名要以 .yaml 或 .yml 结尾", "its name has to end in .yaml or .yml"),
+        ),
+        (_, true) if files == 0 => (
+            words!("{name} 里没有队列文件", "there is no queue file in {name}"),
+            Words::new(
+                "看看路径；文件名要以 .yaml 或 .yml 结尾",
+                "look at the path; names have to end in .yaml or .yml",
+            ),
+        ),
+        _ => return None,
+    };
+    Some(Source::new(name, "").fault(0..0, "nothing_read", said).hint(hint))
 }
 
 fn tell(faults: &[Fault], (files, announcements): (usize, usize), voice: Voice) {

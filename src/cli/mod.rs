@@ -256,7 +256,7 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
         Command::Demo(options) => demo::run(&options, voice).await,
         Command::Drill(options) => drill::run(&config, &options, voice, &env).await,
         Command::Run => world::run(&config, voice, env).await,
-        Command::Check { paths } => check::check(&config, &paths, voice, &env),
+        Command::Check { paths } => check::check(&config, &paths, voice, &env).await,
         Command::Plan => check::plan(&config, voice, &env).await,
         Command::Status { id } => show::status(&config, id.as_deref(), voice).await,
         Command::Accounts { what: None } => accounts::tree(&config, voice, &env),

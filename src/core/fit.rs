@@ -57,9 +57,18 @@ pub fn full_text(text: &str, link: Option<&str>) -> String {
     let text = text.replace("\r\n", "\n");
     let text = text.trim();
     match link {
-        Some(link) if !text.contains(link) => format!("{text} {link}"),
+        Some(link) if !has_link(text, link) => format!("{text} {link}"),
         _ => text.to_owned(),
     }
+}
+
+/// Whether a text has this very link, and not one that goes on after it.
+fn has_link(text: &str, link: &str) -> bool {
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || "-_~/#@$&'(*+=%[]".contains(c);
+    text.match_indices(link).any(|(at, _)| {
+        let rest = text[at + link.len()..].trim_start_matches(['.', ',', ';', ':', '!', '?', ')']);
+        !rest.starts_with(goes_on)
+    })
 }
 
 /// The measure of a text in the unit of the rules.

@@ -24,7 +24,18 @@ pub fn parse(expression: &str) -> Result<Cron, Words> {
             "`{shown}` is no repeat: write five fields (minute hour day month weekday), or six with seconds first"
         ));
     }
-    let cron = CronParser::builder().seconds(Seconds::Optional).build().parse(expression).map_err(|error| {
+    if let Some((field, step, most)) = vain_step(expression) {
+        let shown = super::words::shown(expression);
+        return Err(words!(
+            "`{shown}` 里的 `{field}`：步长 {step} 超过 {most}，等于只有一次",
+            "`{field}` in `{shown}`: a step of {step} is more than {most}, so it comes once"
+        ));
+    }
+    // As cron has it: where day or weekday begins with a star, both have to fit; otherwise either.
+    let is_both =
+        expression.split_whitespace().rev().enumerate().any(|(n, f)| matches!(n, 0 | 2) && f.starts_with('*'));
+    let parser = CronParser::builder().seconds(Seconds::Optional).dom_and_dow(is_both).build();
+    let cron = parser.parse(expression).map_err(|error| {
         // Its words quote the expression, so they are escaped like it.
         let (shown, error) = (super::words::shown(expression), super::words::shown(&error.to_string()));
         words!("`{shown}` 不是重复规则：{error}", "`{shown}` is no repeat: {error}")
@@ -34,6 +45,19 @@ pub fn parse(expression: &str) -> Result<Cron, Words> {
         Ok(_) => Ok(cron),
         Err(_) => Err(words!("`{expression}` 永远不会到来", "`{expression}` never comes")),
     }
+}
+
+/// A step that is larger than what it divides: `*/90` minutes is once an hour, and nobody means that.
+fn vain_step(expression: &str) -> Option<(&str, u32, u32)> {
+    /// Seconds, minutes, hours, days, months, weekdays.
+    const SPANS: [u32; 6] = [59, 59, 23, 31, 12, 7];
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    let spans = &SPANS[SPANS.len() - fields.len()..];
+    fields.iter().zip(spans).find_map(|(field, most)| {
+        let of_part = |part: &str| part.split_once('/').and_then(|(_, step)| step.parse::<u32>().ok());
+        let step = field.split(',').filter_map(of_part).find(|step| step > most)?;
+        Some((*field, step, *most))
+    })
 }
 
 /// The local time in `zone`, if it exists: of two the first.

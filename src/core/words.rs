@@ -80,18 +80,48 @@ pub fn is_hidden(c: char) -> bool {
         | 0xe0000..=0xe0fff) // tags
 }
 
-/// The first character of a text that hides, if one does; a joiner within an emoji and CR before LF hide nothing.
+/// Whether a character has a name and a width, and nothing to see: a text of these alone is empty.
+pub fn is_blank(c: char) -> bool {
+    matches!(u32::from(c), 0x034f | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x2800 | 0x3164 | 0xffa0 | 0xfe00..=0xfe0f)
+}
+
+/// The first character of a text that hides, if one does; a joiner within an emoji, the tags of a flag, what Mongolian and
+/// Persian write between their letters, and CR before LF hide nothing.
 pub fn hidden_in(text: &str) -> Option<char> {
+    let flags = flags_in(text);
     let mut before = None;
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        let joins = c == '\u{200d}' && joins_emoji(before, rest.peek().copied());
-        if is_hidden(c) && c != '\r' && !joins {
+    let mut rest = text.char_indices().peekable();
+    while let Some((at, c)) = rest.next() {
+        let after = rest.peek().map(|(_, c)| *c);
+        let joins = c == '\u{200d}' && joins_emoji(before, after) || joins_letters(before, c, after);
+        if is_hidden(c) && c != '\r' && !joins && !flags.iter().any(|flag| flag.contains(&at)) {
             return Some(c);
         }
         before = Some(c);
     }
     None
+}
+
+/// Flags of parts of a country: a black flag, letters in tags, and the tag that ends them.
+fn flags_in(text: &str) -> Vec<std::ops::Range<usize>> {
+    const END: char = '\u{e007f}';
+    let tags = |at: usize| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !('\u{e0020}'..='\u{e007e}').contains(&c))?;
+        let is_flag = (8..=24).contains(&end) && rest[end..].starts_with(END);
+        is_flag.then(|| at..at + end + END.len_utf8())
+    };
+    text.match_indices('\u{1f3f4}').filter_map(|(at, flag)| tags(at + flag.len())).collect()
+}
+
+/// Mongolian's vowel separator and Persian's non-joiner stand between two letters of their scripts.
+fn joins_letters(before: Option<char>, c: char, after: Option<char>) -> bool {
+    let between = |is_letter: fn(char) -> bool| before.is_some_and(is_letter) && after.is_some_and(is_letter);
+    match c {
+        '\u{180e}' => between(|c| ('\u{1820}'..='\u{18aa}').contains(&c)),
+        '\u{200c}' => between(|c| ('\u{620}'..='\u{6ff}').contains(&c) && c.is_alphabetic()),
+        _ => false,
+    }
 }
 
 /// U+200D between two pictographs is part of one emoji, and nothing hidden.
@@ -153,6 +183,23 @@ mod tests {
             ("\u{9b}31m", "\\u{9b}31m"),
         ] {
             assert_eq!(shown(given), safe);
+        }
+    }
+
+    #[test]
+    fn r44_what_a_script_needs_hides_nothing() {
+        for fine in ["🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}赢了", "می\u{200c}خواهم", "ᠤᠯᠤᠰ\u{180e}ᠠ"]
+        {
+            assert_eq!(hidden_in(fine), None, "{fine}");
+        }
+        for (bad, c) in [
+            ("🏴\u{e0067}\u{e0062}赢", '\u{e0067}'),
+            ("早\u{e0067}\u{e007f}", '\u{e0067}'),
+            ("停\u{200c}水", '\u{200c}'),
+            ("a\u{180e}b", '\u{180e}'),
+            ("🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}\u{e0067}", '\u{e0067}'),
+        ] {
+            assert_eq!(hidden_in(bad), Some(c), "{bad:?}");
         }
     }
 

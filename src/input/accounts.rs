@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::yaml::{self, Node};
-use super::{Fault, Source, images, read_text, typed, yaml_files};
+use super::{Fault, Source, images, read_text, typed, written, yaml_files};
 use crate::core::accounts::{
     Account, AccountId, City, PlatformName, Secret, Status, Unit, UnitId, UnitLevel, is_path, is_tag,
 };
@@ -113,6 +113,7 @@ impl Reader<'_> {
                 self.unit(raw, node, None);
             }
         }
+        written::remarks(&source, &node, &mut self.faults);
     }
 
     fn fault(&mut self, node: &Node, code: &'static str, message: Words, hint: Words) {

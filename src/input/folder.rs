@@ -8,16 +8,21 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::TimeDelta;
+
 use super::queue::{self, Context, Entry};
-use super::{Fault, Source, read_text, values};
+use super::{Fault, Source, is_nearly_yaml, is_yaml, read_text, values};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Priority};
+use crate::core::announcement::{AnnouncementId, Priority, Timing};
 use crate::core::plan::Desired;
 use crate::core::words::{Words, shown, words};
+use crate::core::{Time, fit, repeat};
 
 /// R58: more files or announcements than this are another kind of folder.
 const MOST_FILES: usize = 100_000;
 const MOST_ANNOUNCEMENTS: usize = 200_000;
+/// Of many with the same words each is compared with so many before it.
+const MOST_COMPARED: usize = 20;
 
 /// The folder as it was read.
 #[derive(Debug, Default)]
@@ -25,6 +30,9 @@ pub struct Reading {
     pub desired: Desired,
     pub faults: Vec<Fault>,
     pub files: usize,
+    /// Announcements of which the ledger alone can say whether they are a fault's matter: superseded and not in the
+    /// queue, or with an hour that is past.
+    pub unsure: BTreeSet<AnnouncementId>,
 }
 
 /// Announcements that the ledger knows by name.
@@ -82,7 +90,7 @@ pub fn read(context: &Context<'_>, known: &Named) -> Reading {
             return reading;
         }
     }
-    across(entries, &mut reading, known);
+    across(entries, &mut reading, known, context);
     super::sort(&mut reading.faults);
     reading
 }
@@ -136,7 +144,10 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
             }
         };
         let path = entry.path();
-        if !path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+        if !is_yaml(path) {
+            if is_nearly_yaml(path) && entry.file_type().is_some_and(|t| t.is_file()) {
+                reading.faults.push(not_read(path));
+            }
             continue;
         }
         let below = path.strip_prefix(root).unwrap_or(path);
@@ -158,8 +169,16 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
     Some(files)
 }
 
+/// The remark on a file that looks like one of the queue by its name, and is none.
+fn not_read(path: &Path) -> Fault {
+    let safe = shown(&path.display().to_string());
+    let said = words!("{safe} 像队列文件，但不会被读取", "{safe} looks like a queue file and is not read");
+    let hint = Words::new("文件名要以 .yaml 或 .yml 结尾", "its name has to end in .yaml or .yml");
+    Source::new(safe, "").fault(0..0, "not_read", said).hint(hint).warning()
+}
+
 /// Two announcements with one id, or ids that look alike; `supersedes` that lead nowhere or in a ring.
-fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
+fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named, context: &Context<'_>) {
     let mut by_look: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
     for entry in &entries {
         by_look.entry(values::look(entry.announcement.id.as_str())).or_default().push(entry);
@@ -199,9 +218,11 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
         .collect();
     for entry in &entries {
         let Some(old) = &entry.announcement.content.body.supersedes else { continue };
-        let there = ids.contains(old)
-            || reading.desired.standing.contains(old)
-            || known.earlier.as_ref().is_none_or(|all| all.contains(old));
+        let in_queue = ids.contains(old) || reading.desired.standing.contains(old);
+        if !in_queue {
+            reading.unsure.insert(old.clone());
+        }
+        let there = in_queue || known.earlier.as_ref().is_none_or(|all| all.contains(old));
         let ring = is_ring(&entry.announcement.id, &next);
         // An emergency is its persons': what needs nobody's word does not take its place.
         let is_routine = entry.announcement.content.body.priority != Priority::Emergency;
@@ -236,8 +257,9 @@ fn across(entries: Vec<Entry>, reading: &mut Reading, known: &Named) {
         });
         bad.insert(entry.announcement.id.clone());
     }
+    past(&entries, reading, known, context);
     unreached(&entries, reading);
-    repeated(&entries, reading);
+    repeated(&entries, reading, context);
     for entry in entries {
         let id = entry.announcement.id.clone();
         if bad.contains(&id) {
@@ -282,6 +304,24 @@ fn is_ring(start: &AnnouncementId, next: &BTreeMap<&AnnouncementId, &Announcemen
     false
 }
 
+/// An hour that is over, of what the ledger does not know: it will not go out, or late.
+fn past(entries: &[Entry], reading: &mut Reading, known: &Named, context: &Context<'_>) {
+    for entry in entries {
+        let Timing::At(at) = entry.announcement.content.body.timing else { continue };
+        let (Some(span), true) = (entry.at_span.clone(), at < context.now) else { continue };
+        reading.unsure.insert(entry.announcement.id.clone());
+        if known.earlier.as_ref().is_none_or(|earlier| earlier.contains(&entry.announcement.id)) {
+            continue;
+        }
+        let said = Words::new("这个时刻已经过去", "this time is past");
+        let hint = Words::new(
+            "没发过的话：在 catch_up 之内会马上补发，否则不再发布；看看日期",
+            "if it was not published: it goes at once while `catch_up` lasts, and not at all after that; look at the date",
+        );
+        reading.faults.push(entry.source.fault(span, "past", said).warning().hint(hint));
+    }
+}
+
 /// Accounts the new announcement does not reach keep the old one: said, since nobody expects it.
 fn unreached(entries: &[Entry], reading: &mut Reading) {
     let by_id: BTreeMap<&AnnouncementId, &Entry> = entries.iter().map(|e| (&e.announcement.id, e)).collect();
@@ -300,37 +340,72 @@ fn unreached(entries: &[Entry], reading: &mut Reading) {
     }
 }
 
-/// The same text to the same account within a day is refused by the platforms.
-fn repeated(entries: &[Entry], reading: &mut Reading) {
-    use crate::core::announcement::Timing;
-    let mut seen: BTreeMap<(&str, &AccountId), Vec<&Entry>> = BTreeMap::new();
-    let mut told: BTreeSet<&AnnouncementId> = BTreeSet::new();
-    let mut by_text: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+/// The same words to the same account within a day are refused by the platforms.
+fn repeated(entries: &[Entry], reading: &mut Reading, context: &Context<'_>) {
+    // What goes out there: a platform's own words, with the link.
+    let mut by_words: BTreeMap<(String, &str), Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
-        by_text.entry(&entry.announcement.content.body.text).or_default().push(entry);
-    }
-    for entry in by_text.values().filter(|same| same.len() > 1).flatten() {
-        let body = &entry.announcement.content.body;
-        for account in &entry.announcement.content.accounts {
-            let others = seen.entry((&body.text, account)).or_default();
-            let near = others.iter().find(|o| match (&o.announcement.content.body.timing, &body.timing) {
-                (Timing::At(a), Timing::At(b)) => (*a - *b).abs() < chrono::TimeDelta::days(1),
-                _ => true,
-            });
-            if let Some(other) = near
-                && told.insert(&entry.announcement.id)
-            {
-                let (id, account) = (&other.announcement.id, account.to_string());
-                let said = words!(
-                    "一天内与 `{id}` 同样的文字发到 {account}",
-                    "the same text as `{id}` to {account} within a day"
-                );
-                let hint =
-                    Words::new("平台会当作重复而拒绝；改动文字", "the platform refuses it as a duplicate: vary it");
-                reading.faults.push(entry.source.fault(entry.id_span.clone(), "same_text", said).warning().hint(hint));
-            }
-            others.push(entry);
+        let (body, accounts) = (&entry.announcement.content.body, &entry.announcement.content.accounts);
+        let platforms: BTreeSet<&str> = accounts.iter().map(AccountId::platform).collect();
+        for platform in platforms {
+            let words = fit::full_text(body.text_for(platform), body.link.as_deref());
+            by_words.entry((words, platform)).or_default().push(entry);
         }
+    }
+    let mut told: BTreeSet<&AnnouncementId> = BTreeSet::new();
+    for ((_, platform), same) in by_words.iter().filter(|(_, same)| same.len() > 1) {
+        let mut by_account: BTreeMap<&AccountId, Vec<&Entry>> = BTreeMap::new();
+        for entry in same {
+            for account in entry.announcement.content.accounts.iter().filter(|a| a.platform() == *platform) {
+                by_account.entry(account).or_default().push(entry);
+            }
+        }
+        for (account, mut entries) in by_account {
+            entries.sort_by_key(|entry| spell(entry, context).0);
+            for (n, entry) in entries.iter().enumerate() {
+                let near = entries[n.saturating_sub(MOST_COMPARED)..n].iter().rfind(|o| are_near(o, entry, context));
+                if let Some(other) = near
+                    && told.insert(&entry.announcement.id)
+                {
+                    let id = &other.announcement.id;
+                    let said = words!(
+                        "一天内与 `{id}` 同样的文字发到 {account}",
+                        "the same text as `{id}` to {account} within a day"
+                    );
+                    let hint =
+                        Words::new("平台会当作重复而拒绝；改动文字", "the platform refuses it as a duplicate: vary it");
+                    let span = entry.id_span.clone();
+                    reading.faults.push(entry.source.fault(span, "same_text", said).warning().hint(hint));
+                }
+            }
+        }
+    }
+}
+
+/// From when to when it speaks.
+fn spell(entry: &Entry, context: &Context<'_>) -> (Time, Time) {
+    match &entry.announcement.content.body.timing {
+        Timing::At(at) => (*at, *at),
+        Timing::Now => (context.now, context.now),
+        Timing::Repeat(repeat) => {
+            (repeat.from.unwrap_or(context.now), repeat.until.unwrap_or(context.now + TimeDelta::days(3660)))
+        }
+    }
+}
+
+fn are_near(one: &Entry, other: &Entry, context: &Context<'_>) -> bool {
+    let day = TimeDelta::days(1);
+    let (one_s, other_s) = (spell(one, context), spell(other, context));
+    let overlap = one_s.0 - day < other_s.1 && other_s.0 - day < one_s.1;
+    let comes = |repeat: &Entry, at: Time| match &repeat.announcement.content.body.timing {
+        Timing::Repeat(repeat) => !repeat::occurrences(repeat, context.zone, at - day, at + day, 1).is_empty(),
+        _ => true,
+    };
+    let is_repeat = |entry: &Entry| entry.announcement.content.is_repeat();
+    match (is_repeat(one), is_repeat(other)) {
+        (true, false) => overlap && comes(one, other_s.0),
+        (false, true) => overlap && comes(other, one_s.0),
+        _ => overlap,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod settings;
 pub mod templates;
 pub mod typed;
 pub mod values;
+pub mod written;
 pub mod yaml;
 
 use std::ops::Range;
@@ -108,6 +109,21 @@ pub fn sort(faults: &mut [Fault]) {
     faults.sort_by(|a, b| (&a.source.name, a.span.start, a.severity).cmp(&(&b.source.name, b.span.start, b.severity)));
 }
 
+/// Whether a file's name ends in `.yaml` or `.yml`, in any case.
+pub fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("yaml") || end.eq_ignore_ascii_case("yml"))
+}
+
+/// Whether a file was most likely meant to be read, and is not: `x.yaml.txt`, `x.yaml `, `x．yaml`. What editors and
+/// other programs put beside a file is none of these.
+pub fn is_nearly_yaml(path: &Path) -> bool {
+    const BESIDE: [&str; 12] =
+        ["~", ".bak", ".old", ".orig", ".tmp", ".swp", ".swo", ".part", ".new", ".rej", ".lock", ".d"];
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase().replace(['．', '。'], ".");
+    let has_end = name.contains(".yaml") || name.contains(".yml");
+    has_end && !is_yaml(path) && !BESIDE.iter().any(|end| name.ends_with(end)) && !name.starts_with(['.', '#'])
+}
+
 /// A file itself, or every YAML file below a folder, in the order of their names.
 pub fn yaml_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
     if !path.is_dir() {
@@ -126,7 +142,7 @@ pub fn yaml_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
                 None
             }
         })
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
+        .filter(|path| is_yaml(path))
         .collect();
     files.sort();
     files

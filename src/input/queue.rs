@@ -11,14 +11,14 @@ use chrono_tz::Tz;
 
 use super::values::{self};
 use super::yaml::{self, Kind, Node};
-use super::{Fault, Source, images, typed};
+use super::{Fault, Source, images, typed, written};
 use crate::core::Time;
 use crate::core::accounts::{AccountId, City, Nobody, PlatformName, Selector};
 use crate::core::announcement::{Announcement, AnnouncementId, Body, Content, Image, Priority, Variant};
 use crate::core::fit;
 use crate::core::policy::CatchUp;
 use crate::core::template::{DRILL_MARK, stamped};
-use crate::core::words::{Words, hidden_in, is_hidden, words};
+use crate::core::words::{Words, hidden_in, is_blank, is_hidden, words};
 
 use raw::{RawAnnouncement, RawImage};
 pub use raw::{RawQueue, RawSync};
@@ -58,6 +58,7 @@ pub struct Entry {
     pub source: Arc<Source>,
     pub id_span: std::ops::Range<usize>,
     pub supersedes_span: Option<std::ops::Range<usize>>,
+    pub at_span: Option<std::ops::Range<usize>>,
 }
 
 /// Reads one file; `name` is its path below the queue folder.
@@ -105,6 +106,7 @@ pub fn read(source: &Arc<Source>, name: &str, context: &Context<'_>) -> Read {
 fn entry(source: &Arc<Source>, name: &str, node: &Node, broken: bool, context: &Context<'_>, read: &mut Read) {
     let mut reader = Reader { source, node, context, faults: Vec::new() };
     let announcement = reader.announcement(name);
+    written::left_out(source, node, &mut reader.faults);
     let failed = broken || reader.faults.iter().any(Fault::is_error);
     read.faults.append(&mut reader.faults);
     match announcement {
@@ -113,6 +115,7 @@ fn entry(source: &Arc<Source>, name: &str, node: &Node, broken: bool, context: &
             source: source.clone(),
             id_span: node.at("id").span.clone(),
             supersedes_span: node.get("supersedes").map(|n| n.span.clone()),
+            at_span: node.get("at").map(|n| n.span.clone()),
         }),
         _ => match node.get("id").and_then(Node::as_text) {
             Some(id) if values::id(id).is_ok() => {
@@ -244,8 +247,17 @@ impl Reader<'_> {
                 Some(Words::new("真要发它就加引号", "put it in quotes if that is what is meant"));
         }
         self.safe("text", given);
+        if let Some(sign) = values::unread_sign(given) {
+            let said =
+                words!("文字里有 `{sign}`，会照样发布", "the text has `{sign}`, which is published as it stands");
+            let hint = Words::new(
+                "换行请用 `text: |` 另起行；别的写出字符本身",
+                "for a new line use `text: |` and begin one; else write the character itself",
+            );
+            self.warn("text", "unread_sign", said, hint);
+        }
         let text = self.marked("text", fit::full_text(given, None));
-        let visible = text.chars().any(|c| !c.is_whitespace() && !is_hidden(c));
+        let visible = text.chars().any(|c| !c.is_whitespace() && !is_hidden(c) && !is_blank(c));
         if !visible {
             self.push("text", "empty", Words::new("`text` 是空的", "the `text` is empty"));
         }

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::values::{Span, duration};
 use super::yaml::{self, Node};
-use super::{Fault, Source, read_text, typed};
+use super::{Fault, Source, read_text, typed, written};
 use crate::core::announcement::Level;
 use crate::core::words::{Words, nearest, shown, words};
 
@@ -138,7 +138,8 @@ fn parse(source: &Arc<Source>) -> (Option<Scenario>, Vec<Fault>) {
     let at = node.get("scenario").unwrap_or(&node);
     let mut reader = Reader { source, faults };
     let scenario = reader.scenario(raw, at);
-    let faults = reader.faults;
+    let mut faults = reader.faults;
+    written::left_out(source, &node, &mut faults);
     (Some(scenario).filter(|_| !faults.iter().any(Fault::is_error)), faults)
 }
 

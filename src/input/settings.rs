@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::typed;
 use super::values::Whole;
 use super::yaml::{self, Node};
-use super::{Fault, Source, read_text};
+use super::{Fault, Source, read_text, written};
 use crate::core::accounts::{PlatformName, is_name};
 use crate::core::policy::{Cap, Emergency, Limits, Notify, PlatformSettings, Publish, ReadBack, Retry, Warm};
 use crate::core::words::{Words, nearest, shown, words};
@@ -99,6 +99,7 @@ fn read_as(file: &Path, addressed: bool) -> (Option<Settings>, Vec<Fault>) {
     let mut reader = Reader { source: &source, node: &node, faults, addressed };
     let settings = raw.map(|raw| reader.settings(raw, file));
     let mut faults = reader.faults;
+    written::remarks(&source, &node, &mut faults);
     super::sort(&mut faults);
     (settings.filter(|_| !faults.iter().any(Fault::is_error)), faults)
 }
@@ -128,7 +129,8 @@ impl Reader<'_> {
         let zone = raw.timezone.as_deref().unwrap_or("Asia/Shanghai");
         let zone = zone.parse::<Tz>().unwrap_or_else(|_| {
             let safe = shown(zone);
-            let near = nearest(zone, chrono_tz::TZ_VARIANTS.iter().map(|z| z.name())).unwrap_or("Asia/Shanghai");
+            let named = || nearest(zone, chrono_tz::TZ_VARIANTS.iter().map(|z| z.name())).unwrap_or("Asia/Shanghai");
+            let near = if is_chinas(zone) { "Asia/Shanghai" } else { named() };
             let (said, hint) = (
                 words!("没有时区 `{safe}`", "there is no time zone `{safe}`"),
                 words!("如 {near}", "for example {near}"),
@@ -136,6 +138,16 @@ impl Reader<'_> {
             self.fault("timezone", "timezone", said, hint);
             chrono_tz::Asia::Shanghai
         });
+        if zone.name().starts_with("Etc/GMT+") {
+            let name = zone.name();
+            let said = words!(
+                "`{name}` 的符号与习惯相反：它在格林尼治以西",
+                "`{name}` has the sign turned round: it lies west of Greenwich"
+            );
+            let hint = Words::new("上海是 Asia/Shanghai", "Shanghai is Asia/Shanghai");
+            let span = self.node.at("timezone").span.clone();
+            self.faults.push(self.source.fault(span, "timezone", said).hint(hint).warning());
+        }
         let path = |given: Option<String>, default: &str| folder.join(given.unwrap_or_else(|| default.to_owned()));
         let ledger = raw.ledger.unwrap_or_else(|| "sqlite:state/fabu.db".to_owned());
         let ledger = match ledger.strip_prefix("sqlite:") {
@@ -378,6 +390,14 @@ fn further(name: &str, raw: &RawPlatform) -> BTreeMap<String, serde_json::Value>
         further.entry("count".to_owned()).or_insert_with(|| "width".into());
     }
     further
+}
+
+/// What people write for the time of China, and no table of zones knows.
+fn is_chinas(zone: &str) -> bool {
+    let bare = zone.to_lowercase().replace([' ', ':'], "");
+    let names = ["beijing", "chongqing", "cst", "china", "北京", "上海", "中国"];
+    let offsets = ["utc+8", "utc+08", "utc+0800", "gmt+8", "gmt+08", "gmt+0800", "+8", "+08", "+0800"];
+    offsets.contains(&bare.as_str()) || names.iter().any(|name| bare.contains(name))
 }
 
 /// Calls granted and looks worth making, by dialect; each can be set in the configuration.

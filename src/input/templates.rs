@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::values::{self, Whole};
 use super::yaml::{self, Node};
-use super::{Fault, Source, read_text, typed, yaml_files};
+use super::{Fault, Source, read_text, typed, written, yaml_files};
 use crate::core::accounts::{AccountId, City, Nobody, PlatformName, Selector};
 use crate::core::announcement::{Body, Level};
 use crate::core::fit;
@@ -134,7 +134,9 @@ fn file_of(
         let Some(raw) = raw else { continue };
         let known = read.faults[before..].iter().any(|f| f.is_error() && node.span.contains(&f.span.start));
         let mut reader = Reader { source, node, context, faults: Vec::new() };
-        let Some(template) = reader.template(raw) else {
+        let template = reader.template(raw);
+        written::left_out(source, node, &mut reader.faults);
+        let Some(template) = template else {
             read.faults.append(&mut reader.faults);
             continue;
         };

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
+use chrono::{
+    DateTime, Datelike as _, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Timelike as _,
+    Utc,
+};
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer};
 
@@ -103,18 +106,32 @@ pub fn instant(text: &str, zone: Tz) -> Result<(Time, bool), Words> {
             "`{safe}` is no time: write 2026-11-24 08:00, or 2026-11-24T08:00:00+08:00"
         )
     };
-    if let Some(at) = with_offset(text) {
-        return Ok((at, false));
+    // `35-01-20` is a year of its own to every parser, and to no person; nor does a minute have sixty-one seconds.
+    let is_meant = |local: &NaiveDateTime| local.year() >= 1970 && local.nanosecond() < 1_000_000_000;
+    if let Some((at, local)) = with_offset(text) {
+        return if is_meant(&local) { Ok((at, false)) } else { Err(bad()) };
+    }
+    if let Ok(day) = date(text) {
+        return start_of(day, zone).map(|at| (at, false));
     }
     let local = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
         .iter()
         .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-        .or_else(|| date(text).ok().map(|day| day.and_time(NaiveTime::MIN)))
+        .filter(is_meant)
         .ok_or_else(bad)?;
     in_zone(local, zone)
 }
 
-fn with_offset(text: &str) -> Option<Time> {
+/// A day's first instant: where clocks are put forward at midnight, the one after that.
+fn start_of(day: NaiveDate, zone: Tz) -> Result<Time, Words> {
+    let midnight = day.and_time(NaiveTime::MIN);
+    let later = (1..=8).map(|n| midnight + TimeDelta::minutes(15 * n));
+    let found = std::iter::once(midnight).chain(later).find_map(|local| in_zone(local, zone).ok());
+    found.map(|(at, _)| at).ok_or_else(|| words!("{zone} 没有 {day} 这一天", "{zone} has no {day}"))
+}
+
+/// The instant, and how the clock stands at that offset.
+fn with_offset(text: &str) -> Option<(Time, NaiveDateTime)> {
     let full = DateTime::parse_from_rfc3339(text).ok();
     // Seconds may be left out, as people do.
     let short = || DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z").ok();
@@ -122,7 +139,8 @@ fn with_offset(text: &str) -> Option<Time> {
         let local = NaiveDateTime::parse_from_str(text.strip_suffix('Z')?, "%Y-%m-%dT%H:%M").ok()?;
         Some(Utc.from_utc_datetime(&local).fixed_offset())
     };
-    full.or_else(short).or_else(zulu).map(|at| crate::clock::from_micros(at.timestamp_micros()))
+    let at = full.or_else(short).or_else(zulu)?;
+    Some((crate::clock::from_micros(at.timestamp_micros()), at.naive_local()))
 }
 
 /// A local time in the configured zone; one that a change of offset skips is an error.
@@ -139,8 +157,8 @@ pub fn in_zone(local: NaiveDateTime, zone: Tz) -> Result<(Time, bool), Words> {
 
 pub fn date(text: &str) -> Result<NaiveDate, Words> {
     let safe = shown(text);
-    NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d")
-        .map_err(|_| words!("`{safe}` 不是日期：如 2026-12-31", "`{safe}` is no date: write 2026-12-31"))
+    let day = NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d").ok().filter(|day| day.year() >= 1970);
+    day.ok_or_else(|| words!("`{safe}` 不是日期：如 2026-12-31", "`{safe}` is no date: write 2026-12-31"))
 }
 
 /// An announcement's id: letters of any script, digits, `-`, `_` and `.`; at most 128 characters.
@@ -180,10 +198,23 @@ pub fn link(text: &str) -> Result<bool, Words> {
     Ok(private.iter().any(|p| name.starts_with(p)))
 }
 
+/// What was most likely meant as another character, and is published as it stands: a written-out line break, an entity.
+pub fn unread_sign(text: &str) -> Option<String> {
+    const ENTITIES: [&str; 8] = ["&nbsp;", "&amp;", "&lt;", "&gt;", "&quot;", "&#39;", "&hellip;", "&middot;"];
+    let entity = ENTITIES.into_iter().find(|entity| text.contains(entity));
+    // Not in a path of other systems: there a letter stands before it.
+    let line_break = text.match_indices("\\n").any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '\\'))
+    });
+    entity.map(str::to_owned).or_else(|| line_break.then(|| "\\n".to_owned()))
+}
+
 /// Whether a text mixes scripts that look alike inside one word, or links to a host that is not ASCII.
 pub fn looks_mixed(text: &str) -> bool {
-    let cyrillic_or_greek = |c: char| ('\u{370}'..='\u{52f}').contains(&c);
-    let mixed = |word: &str| word.chars().any(|c| c.is_ascii_alphabetic()) && word.chars().any(cyrillic_or_greek);
+    // Of the Greek letters those that look like Latin ones: μ, Ω or α in a word are a unit or a name.
+    let looks_latin = |c: char| ('\u{400}'..='\u{52f}').contains(&c) || "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧνορυκιχϳ".contains(c);
+    let mixed = |word: &str| word.chars().any(|c| c.is_ascii_alphabetic()) && word.chars().any(looks_latin);
     let odd_host = |text: &str| {
         let mut rest = text;
         while let Some(at) = rest.find("://") {

@@ -104,7 +104,10 @@ pub fn parse(source: &Arc<Source>) -> (Option<Node>, Vec<Fault>) {
         unfolded: 0,
     };
     let root = match reader.document() {
-        Ok(root) => root,
+        Ok(root) => {
+            reader.unused_anchors();
+            root
+        }
         Err(fault) => {
             reader.faults.push(*fault);
             None
@@ -113,11 +116,19 @@ pub fn parse(source: &Arc<Source>) -> (Option<Node>, Vec<Fault>) {
     (root.filter(|n| n.kind != Kind::Null), reader.faults)
 }
 
+struct Anchor {
+    node: Node,
+    size: usize,
+    /// Where it is written, and whether anything refers to it.
+    at: Range<usize>,
+    is_used: bool,
+}
+
 struct Reader<'s> {
     source: &'s Arc<Source>,
     parser: Parser<'s, StrInput<'s>>,
     faults: Vec<Fault>,
-    anchors: BTreeMap<usize, (Node, usize)>,
+    anchors: BTreeMap<usize, Anchor>,
     nodes: usize,
     unfolded: usize,
 }
@@ -191,13 +202,18 @@ impl<'s> Reader<'s> {
             _ => return Err(Box::new(self.syntax(range.start, "unexpected YAML"))),
         };
         if let Some(id) = anchor {
-            self.anchors.insert(id, (node.clone(), self.nodes - before + 1));
+            let (size, at) = (self.nodes - before + 1, self.anchor_before(node.span.start));
+            self.anchors.insert(id, Anchor { node: node.clone(), size, at, is_used: false });
         }
         Ok(node)
     }
 
     fn alias(&mut self, id: usize, span: Range<usize>) -> Read<Node> {
-        let Some((node, size)) = self.anchors.get(&id).cloned() else {
+        let anchor = self.anchors.get_mut(&id).map(|anchor| {
+            anchor.is_used = true;
+            (anchor.node.clone(), anchor.size)
+        });
+        let Some((node, size)) = anchor else {
             return Err(self.stop(
                 span,
                 "alias",
@@ -216,6 +232,27 @@ impl<'s> Reader<'s> {
             ));
         }
         Ok(Node { span, ..node })
+    }
+
+    /// The `&name` right before a node.
+    fn anchor_before(&self, start: usize) -> Range<usize> {
+        let text = &self.source.text;
+        let at = text[..start].rfind('&').unwrap_or(start);
+        let name = text[at..].find(char::is_whitespace).unwrap_or(text.len() - at);
+        at..at + name
+    }
+
+    /// What nothing refers to was no name for later, but words.
+    fn unused_anchors(&mut self) {
+        for anchor in self.anchors.values().filter(|anchor| !anchor.is_used) {
+            let name = shown(&self.source.text[anchor.at.clone()]);
+            let said = words!(
+                "`{name}` 被 YAML 当作锚点，不会发布",
+                "YAML takes `{name}` for an anchor: it would be left out"
+            );
+            let hint = Words::new("整个值放进引号：\"…\"", "put the whole value in quotes: \"…\"");
+            self.faults.push(self.source.fault(anchor.at.clone(), "anchor", said).hint(hint));
+        }
     }
 
     fn list(&mut self, span: Range<usize>, depth: usize) -> Read<Node> {
@@ -337,6 +374,12 @@ fn likely(line: &str) -> Option<(usize, usize, Words)> {
     let quote = Words::new("把它放进引号：\"…\"", "put it in quotes: \"…\"");
     if let Some(at) = line.find('\t').filter(|at| line[..*at].trim().is_empty()) {
         return Some((at, 1, Words::new("缩进请用空格，不用制表符", "indent with spaces, not with a tab")));
+    }
+    let indent = line.len() - line.trim_start().len();
+    if let Some((at, c)) = line[..indent].char_indices().find(|(_, c)| *c != ' ') {
+        let code = format!("U+{:04X}", u32::from(c));
+        let hint = words!("缩进里有 {code}，请换成普通空格", "the indentation has {code}: use plain spaces");
+        return Some((at, c.len_utf8(), hint));
     }
     for (sign, name) in [('：', "：→ `: `"), ('\u{3000}', "　→ 半角空格 / a plain space")] {
         if let Some(at) = line.find(sign).filter(|at| !line[..*at].contains(": ")) {

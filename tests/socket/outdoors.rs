@@ -149,6 +149,11 @@ impl Outdoors {
         Running(shell.stdin(passed).stdout(Stdio::null()).env("FABU_LOG", "warn").stderr(log).spawn().unwrap())
     }
 
+    /// A command of a person's, in this city.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        command(self.folder.path(), self.units, arguments)
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }

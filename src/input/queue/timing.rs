@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{Days, NaiveTime, TimeDelta};
 
 use super::raw::RawAnnouncement;
-use super::{Kind, Node, Reader, values};
+use super::{Reader, values};
 use crate::core::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Priority, Repeat, Timing};
@@ -44,8 +44,8 @@ impl Reader<'_> {
         match (&raw.at, &raw.repeat) {
             (None, None) => {
                 // An `at` that is there and could not be read is no wish to publish at once.
-                let unread = |key| self.node.get(key).is_some_and(|n: &Node| n.kind != Kind::Null);
-                (!unread("at") && !unread("repeat")).then_some(Timing::Now)
+                let is_there = |key| self.node.get(key).is_some();
+                (!is_there("at") && !is_there("repeat")).then_some(Timing::Now)
             }
             (Some(at), _) => self.at(at).map(Timing::At),
             (None, Some(cron)) => self.repeat(cron, raw, accounts).map(Timing::Repeat),
@@ -77,6 +77,11 @@ impl Reader<'_> {
     }
 
     fn at(&mut self, text: &str) -> Option<Time> {
+        if let Ok(day) = values::date(text) {
+            let said = words!("`{day}` 没有钟点", "`{day}` has no time of day");
+            self.push("at", "time", said).hint = Some(words!("如 {day} 08:00", "such as {day} 08:00"));
+            return None;
+        }
         let at = self.instant("at", text)?;
         if at > self.context.now + TimeDelta::days(3653) {
             let said = Words::new("十年以后的时间", "more than ten years ahead");
