@@ -266,7 +266,12 @@ fn an_emergency_that_failed_is_tried_again_where_nothing_newer_was_said() {
         let there = |account: &str| {
             city.posts().keys().filter(|(a, _)| a == account).map(|(_, t)| t.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(there("sina:shanghai/metro"), ["【洪水】请撤离。"]);
+        assert_eq!(
+            there("sina:shanghai/metro"),
+            ["【洪水】请撤离。"],
+            "{:?}",
+            row_of(&daemon, "sina:shanghai/metro", &first).await
+        );
         assert_eq!(there("sina:shanghai/pudong"), ["【洪水】水位上涨。"]);
         let over = daemon.inner.retry(&person(1000), &first, Some("sina:shanghai/pudong")).await;
         assert!(
@@ -512,6 +517,92 @@ fn r52_a_correction_takes_the_place_of_last_words_that_wait() {
             let on_it = city.posts().into_keys().filter(|(account, _)| account == "sina:shanghai");
             let on_it: Vec<String> = on_it.map(|(_, text)| text).collect();
             assert!(on_it.len() == 1 && on_it[0].starts_with("【更正】"), "{first}: {on_it:?}");
+        });
+    }
+}
+
+/// Its account has no working secret, or no place in the configuration, when the correction is to be prepared; or the process
+/// ends while the correction is on the wire and its timeline cannot be read. What is wrong goes as soon as it can.
+#[test]
+fn r06_a_wrong_post_goes_where_its_correction_fails_before_it_is_sent() {
+    for how in ["secret", "account"] {
+        simulate(async {
+            let city = City::new(START, 31, "");
+            let daemon = city.start().await;
+            let id = sent(&daemon, to("sina:shanghai", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+            city.sleep(5).await;
+            let file = city.path().join("accounts.yaml");
+            let whole = std::fs::read_to_string(&file).unwrap();
+            let own = "sina: {handle: h0, uid: \"100000\", token: \"env:T_SINA_SHANGHAI\"}";
+            let (line, without) = match how {
+                "secret" => (own.to_owned(), own.replace("env:T_SINA", "env:NONE")),
+                _ => (format!("    {own}\n"), String::new()),
+            };
+            assert!(whole.contains(&line), "{whole}");
+            std::fs::write(&file, whole.replacen(&line, &without, 1)).unwrap();
+            daemon.inner.reload_config().await;
+            let answer = closed(&daemon, &id, "correct").await;
+            if how == "account" {
+                assert_eq!(
+                    (&answer["taking_down"], &answer["out_of_reach"], &answer["cancelled"]),
+                    (&json!(1), &json!(1), &json!(0)),
+                    "{answer}"
+                );
+            }
+            city.sleep(60).await;
+            assert_eq!(row_of(&daemon, "sina:shanghai", &id).await.desired, Desired::Removed, "{how}");
+            std::fs::write(&file, whole).unwrap();
+            daemon.inner.reload_config().await;
+            city.sleep(600).await;
+            assert_eq!(said(&city, "请撤离").iter().filter(|(text, _)| !text.contains("【更正】")).count(), 0, "{how}");
+        });
+    }
+}
+
+#[test]
+fn r06_a_wrong_post_goes_when_the_process_ends_while_its_correction_is_on_the_wire() {
+    simulate(async {
+        let city = City::new(START, 32, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, to("sina:shanghai", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+        city.sleep(5).await;
+        faults(
+            &city,
+            json!([{ "behaviour": "black_hole", "operation": "post" }, { "behaviour": "proxy_page", "operation": "timeline" }]),
+        );
+        closed(&daemon, &id, "correct").await;
+        city.sleep(2).await;
+        drop(daemon);
+        let daemon = city.start().await;
+        city.sleep(20).await;
+        assert_eq!(row_of(&daemon, "sina:shanghai", &id).await.state, State::Deleted, "{:?}", all(&daemon).await);
+    });
+}
+
+/// An update whose answers were lost, and that was not there after all; a person has cancelled it or not. Nobody reads its
+/// words for the first time in what ends the emergency.
+#[test]
+fn r52_last_words_do_not_quote_an_update_that_never_went_out() {
+    for (with, is_cancelled) in [("all-clear", true), ("all-clear", false), ("correct", true)] {
+        simulate(async {
+            let city = City::new(START, 33, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, to("sina:**", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+            city.sleep(5).await;
+            faults(
+                &city,
+                json!([{ "behaviour": "reset_before", "operation": "post" }, { "behaviour": "proxy_page", "operation": "timeline" }]),
+            );
+            let second = sent(&daemon, to("sina:**", update(&first, "【洪水】误报数字。", Level::Yellow))).await;
+            city.sleep(5).await;
+            if is_cancelled {
+                daemon.inner.withdraw(&person(1000), &second, Desired::Stopped).await.unwrap();
+            }
+            closed(&daemon, &first, with).await;
+            city.sandbox.clear();
+            city.sleep(3600).await;
+            assert_eq!(standing(&city, "误报数字"), 0, "{with} {is_cancelled}: {:?}", city.posts());
+            assert!(standing(&city, if with == "correct" { "【更正】" } else { "【解除】" }) > 0);
         });
     }
 }

@@ -36,7 +36,7 @@ pub async fn post(config: &Path, id: &str, act: &str, body: Value, voice: Voice)
     }
 }
 
-fn told(answer: &Value, voice: Voice) {
+pub(super) fn told(answer: &Value, voice: Voice) {
     if voice.json {
         return voice.data(answer);
     }

@@ -351,12 +351,21 @@ pub async fn taken(config: &Path, client: &Client, answer: &Value, wait: bool, v
         voice.data(answer);
     } else if !voice.json {
         if let Some(stopped) = answer["cancelled"].as_u64() {
+            let is_out = |key: &str| answer[key].as_u64().is_some_and(|n| n > 0);
+            if is_out("taking_down") || is_out("in_flight") {
+                super::act::told(answer, voice);
+                return Exit::Done;
+            }
             let said = words!("没有一个账号发出过，已取消 {stopped}", "nothing of it stands; {stopped} were stopped");
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
             return Exit::Done;
         }
         if id.is_empty() {
-            voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.pick("静默已结束", "the hold is over")));
+            let said = match answer["hold_ended"].is_object() {
+                true => Words::new("静默已结束", "the hold is over"),
+                false => Words::new("已解除；没有可告知的账号", "it is over; there is no account on which to say so"),
+            };
+            voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
         } else if awaits {
             let said = words!(
                 "{id} 已记录，等第二人：fabu confirm {id}",

@@ -92,6 +92,8 @@ pub struct Inner {
     config: RwLock<Arc<Config>>,
     /// When this process began: what was due by then, another one may have sent.
     pub started: Time,
+    /// Whether the ledger is the one that was there before.
+    pub(crate) trust: Trust,
     /// What is kept of the ledger, by following its commits.
     pub memory: Arc<Memory>,
     instants: Arc<release::Instants>,
@@ -148,6 +150,7 @@ impl Daemon {
             env: world.env,
             config: RwLock::new(Arc::new(world.config)),
             started: now,
+            trust: world.trust.clone(),
             memory,
             instants: Arc::default(),
             pauses: Pauses::default(),
@@ -290,8 +293,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Steps a delivery and writes it, with whatever belongs to the same moment. When another change came first that is
-    /// a conflict: the event was decided on the row as it was.
+    /// Steps a delivery and writes it, with what it means for other posts of its account and whatever belongs to the same
+    /// moment. When another change came first that is a conflict: the event was decided on the row as it was.
     pub(crate) async fn step(
         &self,
         by: &Actor,
@@ -299,20 +302,12 @@ impl Inner {
         event: Event,
         with: Vec<Change>,
     ) -> Result<Delivery, StepError> {
-        self.committed(by, Box::new(self.computed(row, event)?), with).await
-    }
-
-    /// Commits a step with what belongs to it; its row, as it is written.
-    pub(crate) async fn committed(
-        &self,
-        by: &Actor,
-        step: Box<Step>,
-        with: Vec<Change>,
-    ) -> Result<Delivery, StepError> {
-        let id = step.row.id;
-        let changes = std::iter::once(Change::Step(step)).chain(with).collect();
-        let committed = self.commit_own(by, changes, &[id]).await.map_err(StepError::Ledger)?;
-        Ok(committed.into_first().expect("a commit gives back what it wrote"))
+        let mut changes = outcome::followed(self, row, self.computed(row, event)?).await.map_err(StepError::Ledger)?;
+        changes.extend(with);
+        let committed = self.commit_own(by, changes, &[row.id]).await.map_err(StepError::Ledger)?;
+        let after = committed.into_first().expect("a commit gives back what it wrote");
+        outcome::told(self, row, &after);
+        Ok(after)
     }
 
     /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another

@@ -16,7 +16,7 @@ use super::prepare::bad_credential;
 use super::{Inner, StepError};
 use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
 use crate::core::change::{Actor, Change, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Illegal, Reach, Scope, State, Stop};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, Failure, Illegal, Reach, Scope, State, Step, Stop};
 use crate::core::words::words;
 use crate::ledger::{Filter, LedgerError};
 
@@ -66,13 +66,14 @@ pub async fn written_once(
     event: Event,
     with: Vec<Change>,
 ) -> Result<Delivery, StepError> {
-    let step = Box::new(inner.computed(row, event)?);
-    let mut with_it: Vec<Change> = seen(&step.row).into_iter().collect();
-    with_it.extend(consequences(inner, row, &step.row).await.map_err(StepError::Ledger)?);
-    with_it.extend(with);
-    let after = inner.committed(by, step, with_it).await?;
-    told(inner, row, &after);
-    Ok(after)
+    inner.step(by, row, event, with).await
+}
+
+/// A step with all that follows from it, for one commit.
+pub async fn followed(inner: &Inner, before: &Delivery, step: Step) -> Result<Vec<Change>, LedgerError> {
+    let mut follows: Vec<Change> = seen(&step.row).into_iter().collect();
+    follows.extend(consequences(inner, before, &step.row).await?);
+    Ok(std::iter::once(Change::Step(Box::new(step))).chain(follows).collect())
 }
 
 /// The newest post of its account that is known.
@@ -141,7 +142,7 @@ async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Res
 }
 
 /// Said aloud when it is on disk.
-fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
+pub fn told(inner: &Inner, before: &Delivery, after: &Delivery) {
     if after.needs_person && !before.needs_person {
         inner.metrics.needs_person();
         let (account, announcement) = (&after.account, &after.announcement);

@@ -13,6 +13,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::acts::ActError;
+use super::outcome::followed;
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
 use crate::core::announcement::{ContentHash, Priority, Timing};
@@ -111,13 +112,14 @@ async fn holds_over(inner: &Arc<Inner>, is_whole: bool) -> Result<(), LedgerErro
 
 async fn write(inner: &Inner, rows: Vec<Delivery>, event: impl Fn(&Delivery) -> Event) -> Result<(), LedgerError> {
     for part in rows.chunks(AT_ONCE) {
-        let steps: Vec<Change> = part
-            .iter()
-            .filter_map(|d| inner.computed(d, event(d)).ok())
-            .map(|step| Change::Step(Box::new(step)))
-            .collect();
-        if !steps.is_empty() {
-            inner.ledger.commit(&Actor::Daemon, steps).await?;
+        let mut changes: Vec<Change> = Vec::new();
+        for d in part {
+            if let Ok(step) = inner.computed(d, event(d)) {
+                changes.extend(followed(inner, d, step).await?);
+            }
+        }
+        if !changes.is_empty() {
+            inner.ledger.commit(&Actor::Daemon, changes).await?;
         }
     }
     Ok(())

@@ -4,22 +4,24 @@
 //! told once. While what they are about is still going out its rows change every millisecond: so their commit stops
 //! it by an order, and decides by where each post is at that moment whether an account is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
-use super::kin::{Family, Whereabouts};
+use super::kin::{Family, PostsOn, Whereabouts};
 use super::tried::{Tried, Wording, invalid, quoted};
 use super::{Key, READ_AGAIN, Urgent, answered_with};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Content, End, Follows, Part};
 use crate::core::change::{Actor, AnnouncementRow, Change, Ended, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Reach, State, Stop};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Reach, State, Stop};
 use crate::core::words::{Words, words};
 use crate::daemon::Inner;
 use crate::daemon::acts::ActError;
 use crate::daemon::answers::{Cleared, ClosingPreview, HoldOver, LastWord, NoPost, Taken, Withdrawn};
+use crate::daemon::prepare::Means;
 use crate::ledger::LedgerError;
 
 /// What a person asks for: their own words or the standard ones, for real or to look at.
@@ -97,7 +99,7 @@ impl Inner {
             );
             return Err(ActError::Invalid("text".into(), said));
         }
-        let last = self.last_words(by, &family, &row, wrong, Part::Correction, closed).await?;
+        let mut last = self.last_words(by, &family, &row, wrong, Part::Correction, closed).await?;
         if closed.dry_run {
             return Ok(json!(self.closing_preview(last, Part::Correction, None).await?));
         }
@@ -117,16 +119,7 @@ impl Inner {
         }
         let note =
             |with: Option<&str>| Note::change("corrected", &row.id, json!({ "by": by.to_string(), "with": with }));
-        let rows = last.whereabouts.rows.len();
-        let stops = |cancelled| Withdrawn {
-            id: id.to_owned(),
-            cancelled,
-            in_flight: 0,
-            taking_down: 0,
-            out_of_reach: 0,
-            unchanged: rows - cancelled,
-        };
-        let Some(tried) = last.tried else {
+        let Some(tried) = last.tried.take() else {
             if !last.whereabouts.rows.iter().any(|d| is_open(d) && d.desired != Desired::Removed) {
                 return Err(ActError::Conflict(self.nothing_to_correct(id, &family).await?));
             }
@@ -138,13 +131,40 @@ impl Inner {
             with.push(note(None));
             with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::Corrected, by));
-            let committed = self.commit(by, with).await?;
-            return Ok(json!(stops(committed.stepped().filter(|d| d.state == State::Cancelled).count())));
+            self.commit(by, with).await?;
+            return Ok(json!(self.stopped_with(id, &last).await?));
         };
         with.push(note(Some(tried.id.as_str())));
         let taken = self.said(by, tried, &last.whereabouts, with, &[]).await?;
-        // Stopped everywhere before it was out: nobody has to be told.
-        if taken.deliveries == 0 { Ok(json!(stops(taken.stopped))) } else { Ok(json!(taken)) }
+        // Stopped everywhere before it was out, or out where nobody can be told: what becomes of it is what there is to say.
+        match taken.deliveries == 0 && taken.confirm_by.is_none() {
+            true => Ok(json!(self.stopped_with(id, &last).await?)),
+            false => Ok(json!(taken)),
+        }
+    }
+
+    /// What has become of posts that nobody was told anything about.
+    async fn stopped_with(&self, id: &str, last: &LastWords) -> Result<Withdrawn, ActError> {
+        let before: BTreeMap<DeliveryId, State> = last.whereabouts.rows.iter().map(|d| (d.id, d.state)).collect();
+        let (mut cancelled, mut in_flight, mut taking_down, mut out_of_reach, mut unchanged) = (0, 0, 0, 0, 0);
+        for post in &last.posts {
+            for d in self.deliveries_named(post.id.as_str()).await? {
+                match d.state {
+                    State::Cancelled if before.get(&d.id).is_some_and(|state| *state != State::Cancelled) => {
+                        cancelled += 1
+                    }
+                    // On an account that is told nothing it goes as soon as its correction is dropped there.
+                    State::Published => {
+                        taking_down += 1;
+                        out_of_reach += usize::from(Means::there(self, &d).is_err());
+                    }
+                    State::Sending | State::Unknown | State::Accepted => in_flight += 1,
+                    State::Deleted if before.get(&d.id) == Some(&State::Published) => taking_down += 1,
+                    _ => unchanged += 1,
+                }
+            }
+        }
+        Ok(Withdrawn { id: id.to_owned(), cancelled, in_flight, taking_down, out_of_reach, unchanged })
     }
 
     /// Last words, taken. While they wait for a person nothing is decided, and those that would wait now are counted.
@@ -313,9 +333,13 @@ impl Inner {
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
         // The newest words are quoted that all have read who are told; where there are none, nothing is quoted.
-        let (told, read) = (whereabouts.told(), whereabouts.read());
-        let has_read = |post: &AnnouncementRow, account| read.get(account).is_some_and(|on| on.contains(&post.id));
-        let quoted = posts.iter().rev().find(|post| told.iter().all(|account| has_read(post, *account)));
+        // What is not known to have stood is quoted only where nothing else can be.
+        let told = whereabouts.told();
+        let read_by_all = |read: &PostsOn| {
+            let has_read = |post: &AnnouncementRow, account| read.get(account).is_some_and(|on| on.contains(&post.id));
+            posts.iter().rev().find(|post| told.iter().all(|account| has_read(post, *account)))
+        };
+        let quoted = read_by_all(&whereabouts.read(false)).or_else(|| read_by_all(&whereabouts.read(true)));
         let newest = posts.iter().rev().find(|post| whereabouts.posts.contains(&post.id));
         let content = self.content(&quoted.or(newest).unwrap_or(named).content).await?;
         let (accounts, what) =

@@ -97,11 +97,14 @@ impl Whereabouts {
         self.carry.keys().chain(self.uncertain.keys()).collect()
     }
 
-    /// The posts that people have read on each account, or may have, also those that are gone from there.
-    pub fn read(&self) -> PostsOn {
+    /// The posts that people have read on each account, also those that are gone from there; with `or_may_have`, those too
+    /// of which it is not known yet, unless they are to stand no more.
+    pub fn read(&self, or_may_have: bool) -> PostsOn {
         let mut found = PostsOn::new();
-        let was_there = |d: &&Delivery| {
-            matches!(d.state, State::Published | State::Accepted | State::Deleted | State::Sending | State::Unknown)
+        let was_there = |d: &&Delivery| match d.state {
+            State::Published | State::Accepted | State::Deleted => true,
+            State::Sending | State::Unknown => or_may_have && d.desired == Desired::Published,
+            _ => false,
         };
         for row in self.rows.iter().filter(was_there) {
             found.entry(row.account.clone()).or_default().insert(row.announcement.clone());
