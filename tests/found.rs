@@ -692,3 +692,162 @@ fn r08_what_is_in_doubt_is_not_looked_for_with_the_secret_of_another_account() {
         assert_eq!(city.sandbox.posts().len(), 1);
     });
 }
+
+/// A file that says no hour was published a while ago; then the ledger is an older copy, or a new one.
+#[test]
+fn r19_what_goes_at_once_is_known_again_however_long_ago_it_went() {
+    for (copied, hours) in [(true, 25), (true, 24 * 20), (false, 25), (false, 24 * 20)] {
+        simulate(async {
+            let city = City::new(START, 1801, "");
+            let daemon = city.start().await;
+            city.sleep(10).await;
+            let copy = Left::at(&city.path().join("state"));
+            city.save("a.yaml", "announcements:\n  - {id: a, text: 早安上海, to: [shanghai]}\n");
+            city.sleep(200).await;
+            assert_eq!(city.sandbox.posts().len(), 4);
+            drop(daemon);
+            city.sleep(hours * 3600).await;
+            let state = city.path().join("state");
+            for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
+                std::fs::remove_file(state.join(name)).unwrap_or_default();
+            }
+            if copied {
+                // The mark beside it is left as it is.
+                std::fs::write(state.join("fabu.db"), &copy.ledger).unwrap();
+                std::fs::write(state.join("fabu.db-wal"), &copy.log).unwrap();
+            } else {
+                std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
+            }
+            let daemon = city.start().await;
+            city.sleep(2 * 3600).await;
+            assert_eq!(city.sandbox.posts().len(), 4, "{copied} {hours}: {:?}", all(&daemon).await);
+        });
+    }
+}
+
+/// The platform lists its posts late, and the ledger that comes back does not know of the one that has just gone.
+#[test]
+fn r08_absence_is_not_believed_at_the_first_look_where_the_ledger_is_behind() {
+    for (copied, when) in [(true, ", at: 2026-11-24 08:02"), (false, ", at: 2026-11-24 08:02"), (true, ""), (false, "")]
+    {
+        simulate(async {
+            let city = City::new(START, 1802, "");
+            city.sandbox.set_faults(vec![fault(json!({
+                "behaviour": "delayed", "operation": "post", "params": { "seconds": 90, "kind": "silent" }
+            }))]);
+            let daemon = city.start().await;
+            city.sleep(10).await;
+            let copy = Left::at(&city.path().join("state"));
+            city.sleep(108).await;
+            city.save("a.yaml", &format!("announcements:\n  - {{id: a, text: 早安上海, to: [shanghai]{when}}}\n"));
+            city.sleep(8).await;
+            drop(daemon);
+            city.sleep(1).await;
+            let state = city.path().join("state");
+            for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
+                std::fs::remove_file(state.join(name)).unwrap_or_default();
+            }
+            if copied {
+                std::fs::write(state.join("fabu.db"), &copy.ledger).unwrap();
+                std::fs::write(state.join("fabu.db-wal"), &copy.log).unwrap();
+            } else {
+                std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
+            }
+            city.sandbox.clear();
+            let daemon = city.start().await;
+            city.sleep(2 * 3600).await;
+            assert_eq!(city.sandbox.posts().len(), 4, "{copied} {when}: {:?}", all(&daemon).await);
+        });
+    }
+}
+
+/// A platform answers with an older post of the account's, and this process did not send that one.
+#[test]
+fn r09_a_post_that_was_somebodys_before_the_start_is_nobodys_receipt_after_it() {
+    simulate(async {
+        let city = City::new(START, 1803, "");
+        let of = |id: &str, text: &str, at: &str| {
+            format!("  - {{id: {id}, text: {text}, to: [\"sina:shanghai\"], at: 2026-11-24 {at}}}\n")
+        };
+        let all_of = of("a", "早安上海", "08:02") + &of("b", "午安上海", "08:03") + &of("c", "晚安上海", "08:20");
+        city.save("a.yaml", &format!("announcements:\n{all_of}"));
+        let daemon = city.start().await;
+        city.sleep(600).await;
+        let first = city.sandbox.posts()[0].id.clone();
+        drop(daemon);
+        let daemon = city.start().await;
+        city.sandbox.set_faults(vec![fault(json!({
+            "behaviour": "odd_id", "operation": "post", "params": { "value": first }
+        }))]);
+        city.sleep(660).await;
+        city.sandbox.clear();
+        city.sleep(1200).await;
+        let rows = all(&daemon).await;
+        let id_of = |name: &str| {
+            let row = rows.iter().find(|d| d.announcement.as_str() == name).unwrap();
+            row.receipt.as_ref().map(|receipt| receipt.post_id.clone())
+        };
+        let posts = city.sandbox.posts();
+        assert_eq!(posts.len(), 3);
+        assert_eq!((id_of("a"), id_of("c")), (Some(first), Some(posts[2].id.clone())), "{rows:?}");
+    });
+}
+
+/// An edit lands between the moment in which what is held is read and that in which it is let go.
+struct Editor {
+    path: std::path::PathBuf,
+    text: String,
+    is_armed: std::sync::atomic::AtomicBool,
+    rescan: std::sync::Mutex<Option<Arc<fabu::daemon::Inner>>>,
+}
+
+#[async_trait]
+impl Watch for Editor {
+    async fn committed(&self, ledger: &Sqlite, by: &Actor, changes: Vec<Change>) -> Result<Committed, LedgerError> {
+        let lets_go = changes.iter().any(|change| matches!(change, Change::Step(step) if step.from == State::Held));
+        if lets_go && *by != Actor::Queue && self.is_armed.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::fs::write(&self.path, &self.text).unwrap();
+            let inner = self.rescan.lock().unwrap().clone().unwrap();
+            inner.rescan_now().await;
+        }
+        ledger.commit(by, changes).await
+    }
+}
+
+#[test]
+fn r52_what_is_edited_in_the_moment_in_which_it_is_let_go_is_let_go() {
+    for resume in [true, false] {
+        simulate(async {
+            let after = if resume { "resume" } else { "review" };
+            let city = City::new(START, 1804, &format!("emergency: {{after_hold: {after}}}\n"));
+            city.save("a.yaml", &one("a", "早安", "at: 2026-11-24 08:02"));
+            let ledger = Arc::new(city.ledger().await);
+            let trust = ledger.trust().clone();
+            let editor = Arc::new(Editor {
+                path: city.queue("a.yaml"),
+                text: one("a", "您早", "at: 2026-11-24 08:02"),
+                is_armed: false.into(),
+                rescan: std::sync::Mutex::default(),
+            });
+            let between = Between::over(ledger, editor.clone());
+            let daemon = city.start_on(between, trust, Arc::new(city.network())).await;
+            *editor.rescan.lock().unwrap() = Some(daemon.inner.clone());
+            let hold = support::duty::hold(&daemon, Duration::from_secs(3600)).await;
+            city.sleep(300).await;
+            assert_eq!(in_state(&all(&daemon).await, State::Held), 4);
+            let arm = || editor.is_armed.store(true, std::sync::atomic::Ordering::SeqCst);
+            if resume {
+                arm();
+            }
+            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+            if !resume {
+                arm();
+                assert_eq!(daemon.inner.unhold(&person(1000), Some("a")).await.unwrap().released, 4);
+            }
+            city.sleep(60).await;
+            let said: Vec<String> = city.sandbox.posts().into_iter().map(|post| post.text).collect();
+            assert_eq!(said, ["您早"; 4], "{after}: {:?}", all(&daemon).await);
+            *editor.rescan.lock().unwrap() = None;
+        });
+    }
+}

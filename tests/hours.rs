@@ -436,3 +436,210 @@ fn r03_an_hour_that_a_repeat_missed_while_it_was_out_of_the_queue_does_not_go_wh
         assert_eq!(out(&city, "早安"), 0, "{:?}", all(&daemon).await);
     });
 }
+
+/// It had its hour, at once, and nothing came of it: the tree of accounts changes, and no word of its file.
+#[test]
+fn r11_what_has_expired_is_not_published_because_an_account_is_opened() {
+    for how in ["opened", "suspended", "emergency"] {
+        simulate(async {
+            let city = City::new(START, 1717, "publish: {catch_up: 60s}\nemergency: {confirm_within: 2m}\n");
+            let (open, resting) = accounts(&city, 1);
+            if how != "suspended" {
+                std::fs::write(city.path().join("accounts.yaml"), &resting).unwrap();
+            }
+            let daemon = city.start().await;
+            if how != "emergency" {
+                let away = serde_json::json!({ "behaviour": "unreachable", "params": { "kind": "refused" } });
+                city.sandbox.set_faults(vec![support::fault(away)]);
+            }
+            let priority = if how == "emergency" { "priority: emergency" } else { "priority: routine" };
+            city.save("a.yaml", &file(&entry("a", "早安", priority)));
+            city.sleep(600).await;
+            let expired = in_state(&all(&daemon).await, State::Expired);
+            assert!(expired >= 3, "{how}: {:?}", all(&daemon).await);
+            city.sandbox.clear();
+            with_accounts(&city, &daemon, if how == "suspended" { &resting } else { &open }).await;
+            city.sleep(600).await;
+            let rows = all(&daemon).await;
+            assert_eq!((out(&city, "早安"), in_state(&rows, State::Held)), (0, 0), "{how}: {rows:?}");
+        });
+    }
+}
+
+/// What goes at once was kept back, and its file is moved in two steps after the hold: it waits for a person still.
+#[test]
+fn r05_what_was_to_go_at_once_and_was_held_is_not_let_go_by_a_move() {
+    for is_edited in [false, true] {
+        simulate(async {
+            let city = City::new(START, 1718, "publish: {catch_up: 60s}\n");
+            city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
+            let daemon = city.start().await;
+            let hold = hold(&daemon, Duration::from_secs(3600)).await;
+            city.save("a.yaml", &file(&entry("a", "早安", "priority: routine")));
+            city.sleep(300).await;
+            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+            city.sleep(30).await;
+            std::fs::remove_file(city.queue("a.yaml")).unwrap();
+            city.sleep(20).await;
+            city.save("c.yaml", &file(&entry("a", if is_edited { "您早" } else { "早安" }, "priority: routine")));
+            city.sleep(60).await;
+            let rows = all(&daemon).await;
+            assert_eq!((city.sandbox.posts().len(), in_state(&rows, State::Held)), (0, 4), "{is_edited}: {rows:?}");
+            daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
+            city.sleep(30).await;
+            assert_eq!(city.sandbox.posts().len(), 4);
+        });
+    }
+    // One that was only taken out goes when it is put back.
+    simulate(async {
+        let city = City::new(START, 1719, "publish: {catch_up: 60s}\n");
+        city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
+        let daemon = city.start().await;
+        let away = serde_json::json!({ "behaviour": "unreachable", "params": { "kind": "refused" } });
+        city.sandbox.set_faults(vec![support::fault(away)]);
+        city.save("a.yaml", &file(&entry("a", "早安", "images: [none.jpg]")));
+        city.sandbox.clear();
+        city.sleep(10).await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        city.sleep(600).await;
+        city.save("a.yaml", &file(&entry("a", "早安", "priority: routine")));
+        city.sleep(60).await;
+        assert_eq!(out(&city, "早安"), 4, "{:?}", all(&daemon).await);
+    });
+}
+
+/// It failed while it was prepared; its secret was mended. Removed, it is not wanted; before its hour it waits for it.
+#[test]
+fn r06_retry_sends_nothing_that_was_removed_and_nothing_before_its_hour() {
+    simulate(async {
+        let city = City::new(START, 1720, "");
+        let whole = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+        let broken = whole.replacen("env:T_SINA_SHANGHAI", "env:NONE", 1);
+        std::fs::write(city.path().join("accounts.yaml"), &broken).unwrap();
+        city.save("x.yaml", &file(&entry("x", "早安", "at: 2026-11-24 08:02")));
+        city.save("y.yaml", &file(&entry("y", "您早", "at: 2026-11-24 08:02")));
+        city.save("z.yaml", &file(&entry("z", "别的", "at: 2026-12-24 08:02")));
+        let daemon = city.start().await;
+        // Prepared a minute ahead, it fails there.
+        city.sleep(80).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Failed), 2);
+        with_accounts(&city, &daemon, &whole).await;
+        std::fs::remove_file(city.queue("y.yaml")).unwrap();
+        daemon.rescan().await;
+        assert!(daemon.inner.retry(&person(1000), "y", None).await.is_err(), "it was removed");
+        assert_eq!(daemon.inner.retry(&person(1000), "x", None).await.unwrap().retrying, 1);
+        city.sleep(20).await;
+        assert_eq!(city.sandbox.posts().len(), 0, "its hour has not come");
+        city.sleep(60).await;
+        assert_eq!((out(&city, "早安"), out(&city, "您早")), (4, 0));
+    });
+    // Nothing of it waited when its file went.
+    simulate(async {
+        let city = City::new(START, 1721, "publish: {catch_up: 60s}\n");
+        let away = serde_json::json!({ "behaviour": "unreachable", "params": { "kind": "refused" } });
+        city.sandbox.set_faults(vec![support::fault(away)]);
+        city.save("x.yaml", &file(&entry("x", "早安", "at: 2026-11-24 08:02")));
+        city.save("z.yaml", &file(&entry("z", "别的", "at: 2026-12-24 08:02")));
+        let daemon = city.start().await;
+        city.sleep(600).await;
+        city.sandbox.clear();
+        std::fs::remove_file(city.queue("x.yaml")).unwrap();
+        city.sleep(20).await;
+        assert!(daemon.inner.retry(&person(1000), "x", None).await.is_err());
+        city.sleep(60).await;
+        assert_eq!(out(&city, "早安"), 0);
+    });
+}
+
+/// A hold of many days: hours of a repeat that it kept back go in the words of their file, or not at all.
+#[test]
+fn r03_hours_that_were_held_for_days_are_reached_by_their_files() {
+    simulate(async {
+        let city = City::new(START, 1722, "");
+        let until = "until: 2026-11-24 12:00";
+        city.save("a.yaml", &file(&entry("a", "旧词", &format!("repeat: \"2 8 * * *\", {until}"))));
+        city.save("b.yaml", &file(&entry("b", "删去", &format!("repeat: \"2 8 * * *\", {until}"))));
+        city.save("z.yaml", &file(&entry("z", "别的", "at: 2026-12-24 08:02")));
+        let daemon = city.start().await;
+        let hold = hold(&daemon, Duration::from_secs(7 * 86_400)).await;
+        city.sleep(50 * 3600).await;
+        city.save("a.yaml", &file(&entry("a", "新词", &format!("repeat: \"2 8 * * *\", {until}"))));
+        std::fs::remove_file(city.queue("b.yaml")).unwrap();
+        city.sleep(30).await;
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        daemon.inner.unhold(&person(1000), None).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!((out(&city, "旧词"), out(&city, "新词"), out(&city, "删去")), (0, 4, 0), "{:?}", all(&daemon).await);
+    });
+}
+
+/// An account is opened while a post is kept back for longer than `catch_up`: it is kept back there too.
+#[test]
+fn an_account_that_is_opened_during_a_hold_is_held_like_the_others() {
+    simulate(async {
+        let city = City::new(START, 1723, "publish: {catch_up: 60s}\n");
+        let (open, resting) = accounts(&city, 1);
+        std::fs::write(city.path().join("accounts.yaml"), &resting).unwrap();
+        city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+        let daemon = city.start().await;
+        let hold = hold(&daemon, Duration::from_secs(3600)).await;
+        city.sleep(600).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Held), 3);
+        with_accounts(&city, &daemon, &open).await;
+        city.sleep(30).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{:?}", all(&daemon).await);
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!(out(&city, "早安"), 4);
+    });
+}
+
+/// A hold of named accounts: one of its names is no more, and others go on to mean what they mean.
+#[test]
+fn r05_a_name_that_is_no_more_takes_nothing_from_a_hold() {
+    for (held, except) in [(vec!["shanghai/pudong/**", "shanghai/metro"], vec![]), (vec!["**"], vec!["shanghai/metro"])]
+    {
+        simulate(async {
+            let city = City::new(START, 1724, "");
+            let whole = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+            let at = whole.find("- id: shanghai/pudong\n").unwrap();
+            let end = whole[at + 3..].find("- id: ").map_or(whole.len(), |n| at + 3 + n);
+            let suspended = whole[at..end].replace("{handle", "{status: suspended, handle");
+            let before = format!("{}{suspended}{}", &whole[..at], &whole[end..]);
+            std::fs::write(city.path().join("accounts.yaml"), &before).unwrap();
+            let daemon = city.start().await;
+            let now = daemon.inner.clock.now();
+            let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            let named = fabu::core::gate::Choice { to: names(&held), except: names(&except) };
+            let until = fabu::daemon::holds::until(now, Duration::from_secs(3600));
+            let hold = fabu::core::gate::Hold {
+                id: "h".to_owned(),
+                reason: "静默".to_owned(),
+                until,
+                accounts: None,
+                named: Some(named),
+                owner: "duty".to_owned(),
+                begun: now,
+                post: None,
+                ended: None,
+                version: 1,
+            };
+            if held[0] == "**" {
+                daemon.inner.hold(&person(1000), hold).await.unwrap();
+            } else {
+                // Somebody has to be meant.
+                with_accounts(&city, &daemon, &whole).await;
+                daemon.inner.hold(&person(1000), hold).await.unwrap();
+                with_accounts(&city, &daemon, &before).await;
+            }
+            // The metro's unit goes, and pudong's accounts are opened.
+            let gone = whole.find("- id: shanghai/metro\n").unwrap();
+            let gone_end = whole[gone + 3..].find("- id: ").map_or(whole.len(), |n| gone + 3 + n);
+            with_accounts(&city, &daemon, &format!("{}{}", &whole[..gone], &whole[gone_end..])).await;
+            city.save("a.yaml", "announcements:\n- {id: a, text: 早安, at: 2026-11-24 08:02, to: [shanghai/pudong]}\n");
+            city.sleep(300).await;
+            assert_eq!(out(&city, "早安"), 0, "{held:?} {except:?}");
+        });
+    }
+}

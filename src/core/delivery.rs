@@ -159,7 +159,7 @@ pub enum Event {
         at: Time,
         expires_at: Option<Time>,
         /// It ended before this process began: for all this ledger knows another one has tried it again since.
-        is_doubted: bool,
+        doubt: Doubt,
     },
     TakenDown,
     NotTakenDown(Failure),
@@ -185,7 +185,18 @@ pub struct Edit {
     /// How long it lasts where a hold keeps it back.
     pub held_until: Option<Time>,
     /// Its new instant was over when this process started: another one may have published it.
-    pub is_doubted: bool,
+    pub doubt: Doubt,
+}
+
+/// Whether a delivery may be out already, for all this ledger knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    None,
+    /// Another process may have sent it, and has ended: one look tells.
+    OneLook,
+    /// This ledger is new, or older than it was: somebody may have sent it a moment ago, and absence is believed only after
+    /// the settling time.
+    Settling,
 }
 
 /// Why a request was not let out.
@@ -466,14 +477,14 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                 Words::new("平台收下而没有展示", "taken by the platform and not shown"),
             );
         }
-        (Failed | Expired | Cancelled, Event::TriedAgain { at, expires_at, is_doubted })
+        (Failed | Expired | Cancelled, Event::TriedAgain { at, expires_at, doubt })
             if before.is_closed()
                 || before.state != Cancelled
                     && (before.desired == Desired::Published || crate::planted("ended_is_tried_again")) =>
         {
             row.attempt = 0;
-            if is_doubted {
-                (row.doubted, row.one_look) = (Some(before.content.clone()), true);
+            if doubt != Doubt::None {
+                (row.doubted, row.one_look) = (Some(before.content.clone()), doubt == Doubt::OneLook);
             }
             row.begin_again(at, expires_at, now);
         }

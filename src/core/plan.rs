@@ -22,7 +22,7 @@ pub const AHEAD: TimeDelta = TimeDelta::hours(24);
 /// Written ahead in steps, so that a scan each few seconds does not become a commit each few seconds.
 const WRITTEN: TimeDelta = TimeDelta::minutes(24 * 60 - 10);
 /// What is to go "as soon as it is read" goes this much later, all accounts at one instant.
-const AT_ONCE: TimeDelta = TimeDelta::seconds(1);
+pub const AT_ONCE: TimeDelta = TimeDelta::seconds(1);
 /// So many announcements may be withdrawn at once without a question, whatever share they are.
 const FEW: usize = 5;
 /// A repeat of every second has 86,400 occurrences a day; more than this in a day is refused by `check`.
@@ -312,10 +312,12 @@ fn changed(
         actions.extend(rescheduled(id, known, &none, now));
         return actions;
     }
-    // What is written for this hour already keeps its hour; what wants to go "now" keeps its first one.
+    // What wants to go "now" keeps its first hour while something of it waits, or would if it had not been taken out. Once it
+    // has ended other words are wanted now; the same words for other accounts have had their hour.
     if announcement.content.body.timing == Timing::Now {
+        let same_words = announcement.content.body.hash() == known.row.body;
         for (o, at) in &mut occurrences {
-            if let Some(k) = known.occurrences.get(o).filter(|k| k.pending > 0) {
+            if let Some(k) = known.occurrences.get(o).filter(|k| k.pending > 0 || k.taken_out > 0 || same_words) {
                 *at = k.release;
             }
         }

@@ -267,7 +267,10 @@ fn has_its_words(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     if let Some(key) = &post.key {
         return *key == wanted.key;
     }
-    let late = post.created.is_some_and(|c| c - skew > wanted.since + AFTER + TimeDelta::days(1));
+    // What this ledger knows of no request for may have gone at any time until this process began to look.
+    let day = wanted.since + TimeDelta::days(1);
+    let latest = wanted.until.filter(|_| !wanted.was_sent).map_or(day, |until| until.max(day));
+    let late = post.created.is_some_and(|c| c - skew > latest + AFTER);
     let dated = post.created.is_some() || wanted.above.is_some();
     let is_rivals = || wanted.rivals.iter().any(|rival| says(post, rival));
     let has_its_letters = || dated && same_letters(&wanted.text, &post.text, post.truncated) && !is_rivals();

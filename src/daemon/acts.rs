@@ -15,11 +15,11 @@ use super::prepare::Means;
 use super::sole::Sole;
 use super::{Inner, StepError, lock, planner};
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Content, Part, Priority};
+use crate::core::announcement::{AnnouncementId, Content, OccurrenceId, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, Reach, State, Stop, newest, stopped};
+use crate::core::delivery::{Cause, Delivery, Desired, Doubt, Event, Reach, State, Stop, newest, stopped};
 use crate::core::words::{Words, shown, words};
-use crate::ledger::{Filter, LedgerError};
+use crate::ledger::{Filter, LedgerError, Trust};
 
 /// Why an act was refused.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +211,14 @@ impl Inner {
         let is_there = row.withdrawn.is_none() && !says_itself;
         let has_passed = |d: &Delivery| d.at <= self.clock.now();
         let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
-        let is_over = |d: &Delivery| matches!(d.state, State::Failed | State::Expired) || is_missed(d);
+        // What its file no longer has, and of which nothing was tried, is not wanted any more.
+        let in_queue = self.is_in_queue(&row).await?;
+        let begun: BTreeSet<OccurrenceId> =
+            rows.iter().filter(|d| d.has_begun()).map(|d| d.occurrence.clone()).collect();
+        let is_given_up = |d: &Delivery| {
+            matches!(d.state, State::Failed | State::Expired) && (in_queue || begun.contains(&d.occurrence))
+        };
+        let is_over = |d: &Delivery| is_given_up(d) || is_missed(d);
         // Of a repeat the newest hour that has come is meant, unless one is named: nobody wants a day of them at once.
         let is_whole = row.planned_to.is_some() && row.id.as_str() == id;
         let now = self.clock.now();
@@ -248,14 +255,19 @@ impl Inner {
         let again = |d: &Delivery| {
             let is_wanted = d.desired == Desired::Published || is_missed(d) || crate::planted("ended_is_tried_again");
             let may = is_over(d) && is_wanted && !config.city.is_resting(&d.account);
-            let at = self.clock.now();
+            // Tried again before its hour, it still goes at its hour.
+            let at = self.clock.now().max(d.at);
             let content = contents.get(&d.content).filter(|_| may)?;
             if words_are_over(d) {
                 return None;
             }
             let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
-            let is_doubted = d.first_send() <= self.started;
-            Some(Event::TriedAgain { at, expires_at, is_doubted })
+            let doubt = match d.first_send() <= self.started {
+                false => Doubt::None,
+                true if matches!(self.trust, Trust::Behind { .. }) => Doubt::Settling,
+                true => Doubt::OneLook,
+            };
+            Some(Event::TriedAgain { at, expires_at, doubt })
         };
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
@@ -274,6 +286,10 @@ impl Inner {
                     "`{id}` 更新的一次已经轮到；要补发较早的某一次：fabu retry {id}@…",
                     "a newer hour of `{id}` has come; an older one is tried again by its own name: fabu retry {id}@…"
                 ),
+                (None, _) if !in_queue => words!(
+                    "`{id}` 已从队列删去；要发就放回队列",
+                    "`{id}` was removed from the queue; to publish it after all, put it back"
+                ),
                 (None, _) => words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired"),
             }));
         }
@@ -281,6 +297,17 @@ impl Inner {
             self.urge();
         }
         Ok(Retrying { id: id.to_owned(), retrying, looking })
+    }
+
+    /// Whether an announcement came over the socket, or is still in the queue.
+    async fn is_in_queue(&self, row: &AnnouncementRow) -> Result<bool, ActError> {
+        if row.file.is_empty() || row.withdrawn.is_some() {
+            return Ok(row.file.is_empty());
+        }
+        // Nothing of it waited when its file went: that has left no trace in the ledger.
+        let desired = self.read_queue(self.clock.now()).await?.desired;
+        let is_unread = desired.folder_gone || desired.unread_files.contains(&row.file);
+        Ok(is_unread || desired.announcements.contains_key(&row.id) || desired.standing.contains(&row.id))
     }
 
     /// Refuses to publish again what somebody has ended since; and the accounts that were told, or are to be, in newer words.

@@ -358,7 +358,10 @@ pub struct Told {
 pub struct Plan {
     pub changes: Vec<Planned>,
     pub awaiting_prune: Option<Pruning>,
+    /// Of each announcement the first hours.
     pub coming: Vec<Occurrence>,
+    /// Hours that come too, of repeats, and are not listed.
+    pub left_out: u64,
     pub faults: Vec<Fault>,
 }
 

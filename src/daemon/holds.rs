@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -54,6 +55,20 @@ pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<Ac
     Ok(accounts)
 }
 
+/// The accounts that a standing hold's selectors mean now. A name that is no more takes nothing from the others.
+fn meant_by(config: &Config, named: &Choice) -> BTreeSet<AccountId> {
+    let one_by_one = |selectors: &[String]| -> BTreeSet<AccountId> {
+        let read = selectors.iter().filter_map(|text| Selector::parse(text).ok());
+        read.filter_map(|selector| config.city.select(&selector).ok()).flatten().collect()
+    };
+    let mut accounts = one_by_one(&named.to);
+    for account in one_by_one(&named.except) {
+        accounts.remove(&account);
+    }
+    accounts.retain(|account| !config.city.is_resting(account));
+    accounts
+}
+
 impl Inner {
     /// Whether a hold kept a post of routine back that was to go at this instant, and to last until its expiry.
     pub(crate) fn came_over(&self, row: &Delivery, at: Time, expires_at: Option<Time>, body: &Body) -> bool {
@@ -75,7 +90,7 @@ impl Inner {
     pub(crate) async fn hold_what_is_named(&self, config: &Config) -> Result<(), LedgerError> {
         let wider = |hold: Hold| {
             let (held, named) = (hold.accounts.clone()?, hold.named.clone()?);
-            let meant = accounts_of(config, &named).unwrap_or_default();
+            let meant = meant_by(config, &named);
             let is_wider = !meant.is_subset(&held);
             let accounts = Some(held.into_iter().chain(meant).collect());
             is_wider.then(|| Change::Hold(Hold { accounts, version: hold.version + 1, ..hold }))
@@ -155,12 +170,25 @@ impl Inner {
 
     /// The same, and whether they go on by themselves.
     pub(crate) async fn after_holds(self: &Arc<Self>, resume: bool) -> Result<usize, ActError> {
+        let mut released = 0;
+        loop {
+            let (done, is_whole) = self.after_holds_once(resume).await?;
+            released += done;
+            if is_whole {
+                return Ok(released);
+            }
+        }
+    }
+
+    /// How many went on, and whether nothing of what is held got other words meanwhile: then it is looked at again.
+    async fn after_holds_once(self: &Arc<Self>, resume: bool) -> Result<(usize, bool), ActError> {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;
         let contents = self.contents_of(&rows).await?;
         let overtaken = overtaken(&rows, &contents);
+        let is_whole = AtomicBool::new(true);
         let decide = |row: &Delivery| {
-            let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
+            let content = known(&contents, row, &is_whole)?;
             match verdict_of(self, row, content, now) {
                 Verdict::Go if is_expired(row, now) => Some(Event::Expired),
                 Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
@@ -175,7 +203,8 @@ impl Inner {
             }
         };
         let done = stepped(self.step_all(&Actor::Daemon, &rows, decide).await)?;
-        Ok(done.iter().filter(|row| row.state != State::Held && !row.state.is_settled()).count())
+        let released = done.iter().filter(|row| row.state != State::Held && !row.state.is_settled()).count();
+        Ok((released, is_whole.into_inner()))
     }
 
     /// The contents of these deliveries, read once.
@@ -250,6 +279,26 @@ impl Inner {
 
     /// Lets go what was kept back of these announcements, or of all, at a new instant.
     pub async fn unhold(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<Unheld, ActError> {
+        let mut released = 0;
+        loop {
+            match self.unhold_once(by, id).await {
+                Ok((unheld, is_whole)) => {
+                    released += unheld.released;
+                    if is_whole {
+                        return Ok(Unheld { released, ..unheld });
+                    }
+                }
+                // The rest was let go, or taken out, by somebody else.
+                Err(ActError::Conflict(_)) if released > 0 => {
+                    return Ok(Unheld { id: id.map(str::to_owned), released, held: 0 });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same, and whether nothing of it got other words meanwhile.
+    async fn unhold_once(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<(Unheld, bool), ActError> {
         let of = |d: &Delivery| id.is_none_or(|id| id == d.announcement.as_str() || id == d.occurrence.as_str());
         let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
         if rows.is_empty() {
@@ -268,8 +317,9 @@ impl Inner {
         let is_covered = |row: &Delivery, content: &Content| {
             content.body.hold_exempt.is_none() && holds.iter().any(|hold| hold.covers(&row.account, at))
         };
+        let is_whole = AtomicBool::new(true);
         let decide = |row: &Delivery| {
-            let content = contents.get(&row.content).filter(|_| row.state == State::Held)?;
+            let content = known(&contents, row, &is_whole)?;
             let expires_at = super::planner::expiry(&content.body, at, &config.settings.publish);
             match verdict_of(self, row, content, at) {
                 // What its account gets no more waits for nobody any longer.
@@ -282,13 +332,26 @@ impl Inner {
         let done = stepped(self.step_all(by, &rows, decide).await)?;
         let released = done.iter().filter(|row| !row.state.is_settled()).count();
         let covered = rows.iter().filter(|row| is_covered(row, &contents[&row.content])).count();
-        if done.is_empty() {
+        let is_whole = is_whole.into_inner();
+        if done.is_empty() && is_whole {
             let said =
                 Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
             return Err(ActError::Conflict(said));
         }
-        Ok(Unheld { id: id.map(str::to_owned), released, held: covered })
+        Ok((Unheld { id: id.map(str::to_owned), released, held: covered }, is_whole))
     }
+}
+
+/// The content of what is still held; where it has got another one meanwhile, that it is to be looked at again.
+fn known<'a>(
+    contents: &'a BTreeMap<ContentHash, Arc<Content>>,
+    row: &Delivery,
+    is_whole: &AtomicBool,
+) -> Option<&'a Arc<Content>> {
+    let is_held = row.state == State::Held;
+    let content = contents.get(&row.content).filter(|_| is_held);
+    is_whole.fetch_and(content.is_some() || !is_held, Ordering::Relaxed);
+    content
 }
 
 /// The older hours of repeats that were kept back: of several on an account only the newest goes on by itself.

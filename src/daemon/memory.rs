@@ -22,10 +22,7 @@ use crate::core::gate::{Asking, Gate, Hold, Person, Verdict};
 use crate::core::pacing::{Budgets, Calls, Use};
 use crate::core::policy::{Emergency, PlatformSettings};
 use crate::core::words::Words;
-use crate::ledger::{Follower, Snapshot};
-
-/// Posts of one account that may be under way or just made: no two deliveries take one of them for their receipt.
-const RECENT: usize = 32;
+use crate::ledger::{Follower, RECEIPTS, Snapshot};
 
 pub struct Memory {
     clock: Clock,
@@ -236,7 +233,7 @@ impl Memory {
             if !known.receipts.contains(&receipt.post_id) {
                 known.receipts.push_back(receipt.post_id.clone());
             }
-            if known.receipts.len() > RECENT {
+            if known.receipts.len() > RECEIPTS {
                 known.receipts.pop_front();
             }
             if step.attempt == Some(Outcome::Taken) {
@@ -298,6 +295,9 @@ impl Follower for Memory {
         let mut accounts = lock(&self.accounts);
         for (account, newest) in snapshot.newest {
             accounts.entry(account).or_default().newest = Some(newest);
+        }
+        for (account, receipts) in snapshot.receipts {
+            accounts.entry(account).or_default().receipts = receipts.into();
         }
     }
 }

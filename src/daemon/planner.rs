@@ -19,16 +19,19 @@ use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
-use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Edit, Event, Reach, State, Stop};
+use crate::core::delivery::{Cause, Delivery, DeliveryId, Desired, Doubt, Edit, Event, Reach, State, Stop};
 use crate::core::plan::{self, Action, Known, KnownAnnouncement, Plan};
 use crate::core::words::Words;
 use crate::input::folder::{self, Reading};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, Trust};
 
 /// A look at the folder every few seconds: network folders tell nobody when they change.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// An occurrence of a repeat that is older than this is not compared any more.
 const COMPARED: TimeDelta = TimeDelta::hours(49);
+
+/// Files that are copied back with an older ledger may have been published so long ago.
+const COPIED_BACK: TimeDelta = TimeDelta::days(30);
 
 /// What has its hour is in the ledger however far that is; a look shows all of it, repeats a day ahead.
 const WRITTEN_AHEAD: TimeDelta = TimeDelta::days(3660);
@@ -259,8 +262,9 @@ impl Planner {
         let mut changes =
             vec![Change::Content(hash.clone(), Box::new(content.clone())), Change::Announcement(Box::new(row))];
         for (occurrence, release) in occurrences {
+            let release = self.hour_of(announcement, known, occurrence, *release, now).await?;
             let has_begun =
-                self.occurrence(announcement, known, &hash, (occurrence, *release), now, &mut changes).await?;
+                self.occurrence(announcement, known, &hash, (occurrence, release), now, &mut changes).await?;
             if has_begun && planned_to.is_none() {
                 // Its release has begun since it was compared: then it was edited after publication.
                 self.inner.ask_rescan();
@@ -283,6 +287,27 @@ impl Planner {
             }
         }
         Ok(changes)
+    }
+
+    /// The hour under which an occurrence is written. What goes "at once" keeps its first one; put back into the queue after
+    /// that is over, and not kept back by a hold, it goes as soon as it is read.
+    async fn hour_of(
+        &self,
+        announcement: &Announcement,
+        known: Option<&KnownAnnouncement>,
+        occurrence: &OccurrenceId,
+        release: Time,
+        now: Time,
+    ) -> Result<Time, LedgerError> {
+        let (inner, body) = (&self.inner, &announcement.content.body);
+        let is_back = known.is_some_and(|k| k.row.withdrawn == Some(Withdrawal::Queue));
+        let expires_at = expiry(body, release, &inner.config().settings.publish);
+        if body.timing != Timing::Now || !is_back || expires_at.is_none_or(|end| end >= now) {
+            return Ok(release);
+        }
+        let rows = inner.ledger.of_occurrence(occurrence.clone()).await?;
+        let is_kept = rows.iter().any(|d| d.is_pending() || inner.came_over(d, release, expires_at, body));
+        Ok(if is_kept { release } else { now + plan::AT_ONCE })
     }
 
     /// New rows for accounts that have none, an edit for those that can still change, a withdrawal for those the
@@ -340,9 +365,9 @@ impl Planner {
                     true => held_until,
                     false => expiry(&content.body, at, &config.settings.publish),
                 };
-                let is_doubted = self.is_doubted(announcement, at);
+                let doubt = self.doubt(announcement, at);
                 let (content, priority) = (hash.clone(), content.body.priority);
-                Event::Edited(Edit { content, priority, at, expires_at, held_until, is_doubted })
+                Event::Edited(Edit { content, priority, at, expires_at, held_until, doubt })
             };
             changes.push(match inner.computed(d, event) {
                 Ok(step) => Change::Step(Box::new(step)),
@@ -361,16 +386,24 @@ impl Planner {
             known.is_some_and(|k| k.superseded.contains(account)) && !crate::planted("superseded_goes_on")
         };
         for account in content.accounts.iter().filter(|a| !has.contains(a) && !is_overtaken(a)) {
-            let is_doubted = self.is_doubted(announcement, release);
+            let doubt = self.doubt(announcement, release);
             let mut d =
                 new_delivery(&announcement.id, content.body.priority, hash, occurrence, account, release, expires_at);
-            if missed {
+            // Its siblings are kept back by a hold, and so is this one: it lasts as they do.
+            let is_kept = !existing.is_empty() && inner.came_over(&d, release, expires_at, &content.body);
+            if is_kept {
+                d.expires_at = held_expiry(release, &content.body);
+            }
+            if missed && !is_kept {
                 d.state = State::Expired;
                 d.next_at = None;
                 d.reason = Some(Words::new("首次读到时已经过时", "already past when it was first seen"));
-            } else if is_doubted {
+            } else if doubt != Doubt::None {
                 d.state = State::Unknown;
-                (d.doubted, d.one_look) = (Some(hash.clone()), true);
+                (d.doubted, d.one_look) = (Some(hash.clone()), doubt == Doubt::OneLook);
+                if content.body.timing == Timing::Now {
+                    d.begun_at = Some(self.may_have_gone(announcement, release));
+                }
                 d.next_at = Some(now);
                 d.reason = Some(Words::new(
                     "启动时首次读到，先查是否已发",
@@ -384,13 +417,24 @@ impl Planner {
 
     /// Whether another process may have published it before this one began, for all this ledger knows: its instant was
     /// over by then, or it goes as soon as it is read and was there to be read.
-    fn is_doubted(&self, announcement: &Announcement, release: Time) -> bool {
+    fn doubt(&self, announcement: &Announcement, release: Time) -> Doubt {
         let started = self.inner.started;
         let goes_at_once = announcement.content.body.timing == Timing::Now;
-        let is_sure = crate::planted("start_without_doubt");
-        !is_sure
-            && (release <= started
-                || goes_at_once && (self.is_first || announcement.saved.is_none_or(|at| at <= started)))
+        let was_there = self.is_first || announcement.saved.is_none_or(|at| at <= started);
+        match release <= started || goes_at_once && was_there {
+            _ if crate::planted("start_without_doubt") => Doubt::None,
+            false => Doubt::None,
+            // Of a new ledger nobody knows what there was before it.
+            true if self.inner.trust == Trust::Whole => Doubt::OneLook,
+            true => Doubt::Settling,
+        }
+    }
+
+    /// The earliest at which another process may have sent what goes as soon as it is read: when its file was last
+    /// changed; and where this ledger is not the one that was there, files may have been copied back since.
+    fn may_have_gone(&self, announcement: &Announcement, release: Time) -> Time {
+        let saved = announcement.saved.map_or(release, |saved| saved.min(release));
+        if self.inner.trust == Trust::Whole { saved } else { saved.min(release - COPIED_BACK) }
     }
 }
 
@@ -427,11 +471,12 @@ impl Inner {
         let earlier = self.earlier().await?;
         let rules = earlier.rules(&config.settings);
         let (plan, _) = self.planned(&mut reading.desired, now, &rules).await?;
-        let coming = self.ledger.occurrences(now, now + WRITTEN_AHEAD).await?;
+        let (coming, left_out) = self.ledger.coming(now, now + WRITTEN_AHEAD).await?;
         Ok(answers::Plan {
             changes: plan.actions.iter().map(answers::Planned::of).collect(),
             awaiting_prune: plan.blocked.as_ref().map(answers::Pruning::of),
             coming: coming.iter().map(answers::Occurrence::of).collect(),
+            left_out,
             faults: reading.faults.iter().map(answers::Fault::of).collect(),
         })
     }

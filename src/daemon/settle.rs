@@ -238,10 +238,11 @@ async fn wanted_of(
     // began: a doubt is as old as it is on one that is not.
     let now = inner.clock.now();
     let by_age = now - inner.memory.waited(row.id) - timeout;
-    // A post that was to go "at once" before this ledger knew of it may have gone any time within the day before.
+    // A post that was to go "at once" before this ledger knew of it may have gone as soon as its file was there, or, for
+    // what another machine's clock may have written down, a day before.
     let day = TimeDelta::days(1);
     let since = match (&row.doubted, &content.body.timing) {
-        (Some(_), Timing::Now) => row.at - day,
+        (Some(_), Timing::Now) => row.at.min(sent) - day,
         // The clock was put back, and perhaps while no process saw it: nobody knows how far.
         _ if sent > now => now - day,
         _ => row.at.min(sent).min(by_age),

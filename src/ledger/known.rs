@@ -14,6 +14,8 @@ use crate::core::delivery::State;
 use crate::core::plan::{Known, KnownAnnouncement, KnownOccurrence};
 
 type Sql<T> = rusqlite::Result<T>;
+/// An occurrence, its release, and whether a person has stopped it.
+type Named = (Arc<str>, i64, bool);
 
 pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known> {
     let mut known = Known::default();
@@ -25,17 +27,29 @@ pub fn known(db: &Connection, ids: &[AnnouncementId], since: Time) -> Sql<Known>
     let doubted = "SELECT DISTINCT announcement FROM deliveries INDEXED BY deliveries_unsettled
                    WHERE state = 'unknown' AND doubted IS NOT NULL";
     wanted.extend(list(db, doubted, [], |r| r.get::<_, Arc<str>>(0))?);
+    // Of a repeat that has been held back for days, the hours that still wait are compared however old they are.
+    let mut waiting: BTreeMap<Arc<str>, Vec<Named>> = BTreeMap::new();
+    let older = format!(
+        "SELECT announcement, id, release, stopped IS NOT NULL FROM occurrences
+         WHERE release < $1 AND id <> announcement AND id IN ({PENDING})"
+    );
+    let older: Vec<(Arc<str>, Named)> =
+        list(db, &older, [micros(since)], |r| Ok((r.get(0)?, (r.get(1)?, r.get(2)?, r.get(3)?))))?;
+    for (announcement, named) in older {
+        waiting.entry(announcement).or_default().push(named);
+    }
     for id in wanted {
         let Some(row) = db.prepare_cached(&one)?.query_row([&id], rows::announcement).optional()? else { continue };
         // A repeat has one occurrence a day for years; only those that can still matter are compared.
         let mut occurrences: BTreeMap<OccurrenceId, KnownOccurrence> = BTreeMap::new();
-        let named: Vec<(Arc<str>, i64, bool)> = list(
+        let mut named: Vec<Named> = list(
             db,
             "SELECT id, release, stopped IS NOT NULL FROM occurrences
              WHERE announcement = $1 AND (release >= $2 OR id = $1)",
             params![id, micros(since)],
             |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
         )?;
+        named.extend(waiting.remove(&id).into_iter().flatten());
         for (occurrence, release, is_stopped) in named {
             let known = counted(db, &occurrence, release, is_stopped)?;
             occurrences.insert(OccurrenceId(occurrence), known);

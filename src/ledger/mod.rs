@@ -195,6 +195,9 @@ impl Committed {
     }
 }
 
+/// So many latest posts of an account are kept in memory: no two deliveries take one of them for their receipt.
+pub const RECEIPTS: usize = 64;
+
 /// The part of a ledger that is kept in memory, read at once.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -202,6 +205,8 @@ pub struct Snapshot {
     /// Calls by key and window.
     pub budgets: Vec<(String, i64, u32)>,
     pub newest: BTreeMap<AccountId, String>,
+    /// Each account's latest posts that are receipts, the oldest first.
+    pub receipts: BTreeMap<AccountId, Vec<String>>,
     /// Deliveries that are `sending`, with their fences.
     pub sending: Vec<(DeliveryId, i64)>,
 }
@@ -256,6 +261,8 @@ pub trait Ledger: Send + Sync {
     async fn content(&self, hash: ContentHash) -> Result<Option<Content>, LedgerError>;
     async fn announcements(&self, filter: Filter) -> Result<Vec<Announced>, LedgerError>;
     async fn occurrences(&self, since: Time, until: Time) -> Result<Vec<OccurrenceSummary>, LedgerError>;
+    /// Of each announcement the first occurrences between two instants, and how many more there are in all.
+    async fn coming(&self, since: Time, until: Time) -> Result<(Vec<OccurrenceSummary>, u64), LedgerError>;
     async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, LedgerError>;
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, LedgerError>;
     async fn counts(&self) -> Result<BTreeMap<State, u64>, LedgerError>;

@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::rows::{self, micros, time};
 use super::{
-    AccountRow, Announced, AttemptRow, Due, Filter, HOLDS_KEPT, KeptBack, OccurrenceSummary, Receipts, Snapshot,
+    AccountRow, Announced, AttemptRow, Due, Filter, HOLDS_KEPT, KeptBack, OccurrenceSummary, RECEIPTS, Receipts,
+    Snapshot,
 };
 use crate::clock::{Time, from_micros};
 use crate::core::accounts::AccountId;
@@ -219,7 +220,10 @@ pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {
     found
         .into_iter()
         .map(|row| {
-            let occurrences = summaries(db, "o.announcement = $1 ORDER BY o.release", &[Box::new(row.id.0.clone())])?;
+            // The newest of a repeat, in their order.
+            let newest = "o.announcement = $1 ORDER BY o.release DESC";
+            let mut occurrences = summaries(db, newest, &[Box::new(row.id.0.clone())])?;
+            occurrences.reverse();
             Ok(Announced { row, occurrences })
         })
         .collect()
@@ -230,9 +234,30 @@ pub fn occurrences(db: &Connection, since: Time, until: Time) -> Sql<Vec<Occurre
     summaries(db, "o.release BETWEEN $1 AND $2 ORDER BY o.release", &bounds)
 }
 
+/// Of each announcement the first hours that come, and how many more there are.
+pub fn coming(db: &Connection, since: Time, until: Time) -> Sql<(Vec<OccurrenceSummary>, u64)> {
+    /// A repeat of every second has a day of them.
+    const EACH: i64 = 48;
+    let bounds: [Box<dyn ToSql>; 2] = [Box::new(micros(since)), Box::new(micros(until))];
+    let counted = "SELECT id, row_number() OVER (PARTITION BY announcement ORDER BY release) AS n
+                   FROM occurrences WHERE release BETWEEN $1 AND $2";
+    let condition = format!("o.id IN (SELECT id FROM ({counted}) WHERE n <= {EACH}) ORDER BY o.release");
+    let found = all_summaries(db, &condition, &bounds)?;
+    let all: i64 = db.query_row(
+        "SELECT count(*) FROM occurrences WHERE release BETWEEN $1 AND $2",
+        params![micros(since), micros(until)],
+        |r| r.get(0),
+    )?;
+    let left_out = u64::try_from(all).unwrap_or_default().saturating_sub(found.len() as u64);
+    Ok((found, left_out))
+}
+
 fn summaries(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<OccurrenceSummary>> {
-    let sql =
-        format!("SELECT o.id, o.announcement, o.release, o.closing FROM occurrences o WHERE {condition} LIMIT 2000");
+    all_summaries(db, &format!("{condition} LIMIT 2000"), values)
+}
+
+fn all_summaries(db: &Connection, condition: &str, values: &[Box<dyn ToSql>]) -> Sql<Vec<OccurrenceSummary>> {
+    let sql = format!("SELECT o.id, o.announcement, o.release, o.closing FROM occurrences o WHERE {condition}");
     let mut found = list(db, &sql, params_from_iter(values), |r| {
         Ok(OccurrenceSummary {
             id: OccurrenceId(r.get(0)?),
@@ -342,8 +367,23 @@ fn sending_where(columns: &str, condition: &str) -> String {
 /// The daemon's memory of the ledger.
 pub fn snapshot(db: &Connection, now: Time) -> Sql<Snapshot> {
     let sending = list(db, &sending_where("id, fence", "true"), [], |r| Ok((DeliveryId(r.get(0)?), r.get(1)?)))?;
-    let newest = accounts(db)?.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
-    Ok(Snapshot { gate: gate(db, now)?, budgets: budgets(db)?, newest, sending })
+    let accounts = accounts(db)?;
+    let mut receipts = BTreeMap::new();
+    for account in accounts.keys() {
+        receipts.insert(account.clone(), latest_receipts(db, account)?);
+    }
+    let newest = accounts.into_iter().filter_map(|(id, row)| Some((id, row.newest?))).collect();
+    Ok(Snapshot { gate: gate(db, now)?, budgets: budgets(db)?, newest, receipts, sending })
+}
+
+fn latest_receipts(db: &Connection, account: &AccountId) -> Sql<Vec<String>> {
+    let sql = "SELECT post_id FROM deliveries
+        WHERE account = $1 AND state IN ('published', 'deleted', 'accepted') AND post_id IS NOT NULL
+        ORDER BY id DESC LIMIT $2";
+    let mut found: Vec<String> = list(db, sql, params![account.0, RECEIPTS as i64], |r| r.get(0))?;
+    found.retain(|id| !id.is_empty());
+    found.reverse();
+    Ok(found)
 }
 
 fn gate(db: &Connection, now: Time) -> Sql<Gate> {

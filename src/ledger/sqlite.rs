@@ -312,6 +312,10 @@ impl Ledger for Sqlite {
         self.read(move |db| read::occurrences(db, since, until)).await
     }
 
+    async fn coming(&self, since: Time, until: Time) -> Result<(Vec<OccurrenceSummary>, u64), LedgerError> {
+        self.read(move |db| read::coming(db, since, until)).await
+    }
+
     async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, LedgerError> {
         self.read(move |db| read::deliveries(db, &filter)).await
     }

@@ -84,6 +84,7 @@ passed_on! {
     content(hash: ContentHash) -> Got<Option<Content>>;
     announcements(filter: Filter) -> Got<Vec<Announced>>;
     occurrences(since: Time, until: Time) -> Got<Vec<OccurrenceSummary>>;
+    coming(since: Time, until: Time) -> Got<(Vec<OccurrenceSummary>, u64)>;
     deliveries(filter: Filter) -> Got<Vec<Delivery>>;
     attempts(id: DeliveryId) -> Got<Vec<AttemptRow>>;
     counts() -> Got<BTreeMap<State, u64>>;

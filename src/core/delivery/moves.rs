@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 
 use super::super::Time;
 use super::super::words::Words;
-use super::{Cause, Class, Delivery, Desired, Edit, Failure, Outcome, Policy, Receipt, State, Stopped, Waited};
+use super::{Cause, Class, Delivery, Desired, Doubt, Edit, Failure, Outcome, Policy, Receipt, State, Stopped, Waited};
 use crate::core::announcement::Priority;
 use crate::core::policy::MOST_MISSES;
 
@@ -96,10 +96,13 @@ impl Delivery {
             self.next_at = [self.next_at, self.expires_at].into_iter().flatten().min();
             return;
         }
-        if edit.is_doubted && self.doubted.is_none() {
-            (self.doubted, self.one_look) = (Some(was), true);
+        self.attempt = 0;
+        if self.doubted.is_none() {
+            self.begun_at = None;
+            if edit.doubt != Doubt::None {
+                (self.doubted, self.one_look) = (Some(was), edit.doubt == Doubt::OneLook);
+            }
         }
-        (self.attempt, self.begun_at) = (0, None);
         self.begin_again(edit.at, edit.expires_at, now);
     }
 
@@ -269,6 +272,7 @@ impl Delivery {
         } else if self.attempt == 0 {
             self.reason = None;
             self.prepared = None;
+            self.begun_at = None;
             self.rest_until(State::Scheduled, Some(self.at.max(now)));
         } else {
             let why = Words::new("平台上没有这一条", "the platform does not have it");

@@ -91,7 +91,7 @@ fn found(receipt: Receipt) -> Event {
 
 fn edited(content: &str) -> Event {
     let (content, priority) = (content.into(), Priority::Routine);
-    Event::Edited(Edit { content, priority, at: now(), expires_at: None, held_until: None, is_doubted: false })
+    Event::Edited(Edit { content, priority, at: now(), expires_at: None, held_until: None, doubt: Doubt::None })
 }
 
 fn after(row: &Delivery, event: Event) -> Delivery {
@@ -125,7 +125,7 @@ fn events() -> Vec<Event> {
         Event::Doubted { why: why(), one_look: true },
         Event::SettledPublished(receipt(true)),
         Event::SettledNotPublished,
-        Event::TriedAgain { at: now(), expires_at: None, is_doubted: false },
+        Event::TriedAgain { at: now(), expires_at: None, doubt: Doubt::None },
         Event::TakenDown,
         Event::NotTakenDown(Failure::NotSent(why())),
         Event::ClockStepped { by: TimeDelta::minutes(4), is_at_once: true },
@@ -314,7 +314,7 @@ fn what_a_person_or_a_newer_post_stopped_no_edit_brings_back() {
         let stopped = after(&delivery(State::Ready), withdrawn(Desired::Stopped, cause));
         assert_eq!((stopped.state, stopped.cause), (State::Cancelled, Some(cause)));
         assert!(step(&stopped, edited("h2"), now(), &policy()).is_err(), "{cause:?}");
-        let again = Event::TriedAgain { at: now(), expires_at: None, is_doubted: false };
+        let again = Event::TriedAgain { at: now(), expires_at: None, doubt: Doubt::None };
         let expired = Delivery { state: State::Expired, ..stopped };
         assert!(step(&expired, again, now(), &policy()).is_err(), "{cause:?}");
     }
@@ -353,7 +353,7 @@ fn an_edit_sets_the_priority_with_the_content() {
         at: now(),
         expires_at: None,
         held_until: None,
-        is_doubted: false,
+        doubt: Doubt::None,
     };
     let row = after(&delivery(State::Ready), Event::Edited(edit));
     assert_eq!((row.state, row.priority), (State::Scheduled, Priority::Emergency));
@@ -425,7 +425,7 @@ fn every_resting_state_that_is_no_end_has_a_way_out() {
             Event::GateOpen { at: now(), expires_at: None },
             Event::SettledPublished(receipt(true)),
             Event::SettledNotPublished,
-            Event::TriedAgain { at: now(), expires_at: None, is_doubted: false },
+            Event::TriedAgain { at: now(), expires_at: None, doubt: Doubt::None },
             withdrawn(Desired::Removed, Cause::Person),
         ];
         let out = ways.into_iter().filter(|event| step(&row, event.clone(), now(), &policy()).is_ok()).count();
