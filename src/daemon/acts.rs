@@ -193,6 +193,9 @@ impl Inner {
 
     /// Tries failed and expired deliveries again, now; never what was stopped, corrected, cleared, superseded or closed.
     pub async fn retry(self: &Arc<Self>, by: &Actor, id: &str, account: Option<&str>) -> Result<Retrying, ActError> {
+        // Reading the queue takes its time, and no other emergency waits for it.
+        let (row, rows) = self.named(id).await?;
+        let in_queue = self.is_in_queue(&row, &rows).await?;
         let (_turn, row, rows) = self.named_in_turn(id).await?;
         let told_since = match crate::planted("ended_is_tried_again") {
             true => BTreeMap::new(),
@@ -212,7 +215,6 @@ impl Inner {
         let has_passed = |d: &Delivery| d.at <= self.clock.now();
         let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
         // What its file no longer has, and of which nothing was tried, is not wanted any more.
-        let in_queue = self.is_in_queue(&row).await?;
         let begun: BTreeSet<OccurrenceId> =
             rows.iter().filter(|d| d.has_begun()).map(|d| d.occurrence.clone()).collect();
         let is_given_up = |d: &Delivery| {
@@ -299,10 +301,13 @@ impl Inner {
         Ok(Retrying { id: id.to_owned(), retrying, looking })
     }
 
-    /// Whether an announcement came over the socket, or is still in the queue.
-    async fn is_in_queue(&self, row: &AnnouncementRow) -> Result<bool, ActError> {
+    /// Whether an announcement came over the socket, or is still in the queue; not asked where all of it has begun.
+    async fn is_in_queue(&self, row: &AnnouncementRow, rows: &[Delivery]) -> Result<bool, ActError> {
         if row.file.is_empty() || row.withdrawn.is_some() {
             return Ok(row.file.is_empty());
+        }
+        if !rows.iter().any(|d| matches!(d.state, State::Failed | State::Expired) && !d.has_begun()) {
+            return Ok(true);
         }
         // Nothing of it waited when its file went: that has left no trace in the ledger.
         let desired = self.read_queue(self.clock.now()).await?.desired;

@@ -238,10 +238,11 @@ pub fn occurrences(db: &Connection, since: Time, until: Time) -> Sql<Vec<Occurre
 pub fn coming(db: &Connection, since: Time, until: Time) -> Sql<(Vec<OccurrenceSummary>, u64)> {
     /// A repeat of every second has a day of them.
     const EACH: i64 = 48;
+    const MOST: usize = 20_000;
     let bounds: [Box<dyn ToSql>; 2] = [Box::new(micros(since)), Box::new(micros(until))];
     let counted = "SELECT id, row_number() OVER (PARTITION BY announcement ORDER BY release) AS n
                    FROM occurrences WHERE release BETWEEN $1 AND $2";
-    let condition = format!("o.id IN (SELECT id FROM ({counted}) WHERE n <= {EACH}) ORDER BY o.release");
+    let condition = format!("o.id IN (SELECT id FROM ({counted}) WHERE n <= {EACH}) ORDER BY o.release LIMIT {MOST}");
     let found = all_summaries(db, &condition, &bounds)?;
     let all: i64 = db.query_row(
         "SELECT count(*) FROM occurrences WHERE release BETWEEN $1 AND $2",
