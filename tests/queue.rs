@@ -491,3 +491,58 @@ fn r03_what_is_moved_into_a_file_that_is_broken_is_not_taken_out() {
         assert_eq!(in_state(&all(&daemon).await, State::Published), 8);
     });
 }
+
+/// A person types, and the editor saves every few seconds: what has no hour goes when the file has been left alone, in its
+/// last words, once. Who says `at: now` does not wait.
+#[test]
+fn r51_what_has_no_hour_goes_when_its_file_has_been_left_alone() {
+    for is_killed in [false, true] {
+        simulate(async {
+            let city = City::new(START, 51, "publish: {settle_file: 10s}\n");
+            let mut daemon = city.start().await;
+            let typed = |text: &str| format!("announcements:\n  - {{id: a, text: {text}, to: [shanghai]}}\n");
+            for text in ["今晚", "今晚停", "今晚停水"] {
+                city.save("a.yaml", &typed(text));
+                city.sleep(6).await;
+            }
+            if is_killed {
+                drop(daemon);
+                city.sleep(1).await;
+                daemon = city.start().await;
+                city.sleep(6).await;
+                assert_eq!(city.sandbox.posts().len(), 0, "it is left alone for as long again, as far as is known");
+            }
+            city.sleep(3).await;
+            assert_eq!(city.sandbox.posts().len(), 0);
+            city.sleep(20).await;
+            let said: Vec<String> = city.sandbox.posts().into_iter().map(|post| post.text).collect();
+            assert_eq!(said, ["今晚停水"; 4], "{is_killed}");
+            drop(daemon);
+        });
+    }
+    simulate(async {
+        let city = City::new(START, 52, "publish: {settle_file: 10s}\n");
+        let daemon = city.start().await;
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 马上, at: now, to: [shanghai]}\n");
+        city.save("b.yaml", "announcements:\n  - {id: b, text: 到点, at: \"2026-11-24 08:00:09\", to: [shanghai]}\n");
+        daemon.rescan().await;
+        city.sleep(4).await;
+        assert_eq!(city.sandbox.posts().len(), 4);
+        city.sleep(6).await;
+        assert_eq!(city.sandbox.posts().len(), 8, "what has an hour has it");
+    });
+}
+
+/// One that waits for its writer is taken out again, or edited where something of it waits already.
+#[test]
+fn r51_what_is_taken_back_while_its_file_settles_never_goes() {
+    simulate(async {
+        let city = City::new(START, 53, "publish: {settle_file: 10s}\n");
+        let daemon = city.start().await;
+        city.save("a.yaml", "announcements:\n  - {id: a, text: 写错, to: [shanghai]}\n");
+        city.sleep(7).await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        city.sleep(60).await;
+        assert_eq!((city.sandbox.posts().len(), all(&daemon).await.len()), (0, 0));
+    });
+}

@@ -56,7 +56,7 @@ fn secrets(command: &mut Command) -> &mut Command {
 }
 
 fn config(ports: &BTreeMap<String, String>) -> String {
-    let mut text = "queue: queue\naccounts: accounts.yaml\npublish: {lead: 2s, retry: {first: 200ms, max: 1s, tries: 40}}\nplatforms:\n".to_owned();
+    let mut text = "queue: queue\naccounts: accounts.yaml\npublish: {settle_file: off, lead: 2s, retry: {first: 200ms, max: 1s, tries: 40}}\nplatforms:\n".to_owned();
     for (name, api) in
         [("sina", "weibo"), ("tencent", "tencent-weibo"), ("eastday", "statuses"), ("xinmin", "statuses")]
     {

@@ -202,6 +202,8 @@ pub struct Announcement {
     pub line: usize,
     /// When its file was last changed, where that is known.
     pub saved: Option<Time>,
+    /// Its file says `at: now`: it goes as soon as it is read, and nobody waits for its writer to end.
+    pub says_now: bool,
     pub content: Content,
 }
 

@@ -150,6 +150,8 @@ pub struct Publish {
     /// Up to this late a delivery counts as on time.
     pub grace: Duration,
     pub catch_up: Duration,
+    /// What has no hour goes when its file has been as it is for so long; zero: as soon as it is read.
+    pub settle_file: Duration,
     /// Share of the pending announcements (0 to 1) that one reading may cancel unasked.
     pub max_cancel: f64,
     pub retry: Retry,
@@ -162,6 +164,7 @@ impl Default for Publish {
             together: true,
             grace: Duration::from_secs(30),
             catch_up: Duration::from_secs(3600),
+            settle_file: Duration::from_secs(10),
             max_cancel: 0.2,
             retry: Retry { first: Duration::from_secs(2), max: Duration::from_secs(300), tries: 16 },
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -15,7 +16,7 @@ use super::prune::{PRUNE, PRUNE_REFUSED, refusals, removed, waiting};
 use super::queue::ZONE;
 use super::send::held_expiry;
 use super::{Inner, answers, lock};
-use crate::clock::Time;
+use crate::clock::{Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
@@ -26,7 +27,7 @@ use crate::input::folder::{self, Reading};
 use crate::ledger::{LedgerError, Trust};
 
 /// A look at the folder every few seconds: network folders tell nobody when they change.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An occurrence of a repeat that is older than this is not compared any more.
 const COMPARED: TimeDelta = TimeDelta::hours(49);
 
@@ -42,21 +43,62 @@ pub struct Planner {
     /// No reading of the folder has been planned yet since the start.
     is_first: bool,
     last_planned: Option<Time>,
+    stillness: Stillness,
+}
+
+/// Since when each file with something that goes at once has been as it is, as far as this process has seen: a person may
+/// be typing in it still. By the clock that does not step; a file's own time only tells that it is another one.
+#[derive(Default)]
+struct Stillness {
+    since: BTreeMap<String, (Option<Time>, Mono)>,
+    /// When the first of them has been left alone for long enough.
+    over: Option<Mono>,
+    /// Of the first reading: another process may have published them.
+    was_there: BTreeSet<AnnouncementId>,
+}
+
+impl Stillness {
+    /// Takes out of a reading what goes at once and whose file may not be finished: what the ledger has of it stays.
+    fn hold_back(&mut self, desired: &mut plan::Desired, settle: Duration, now: Mono, is_first: bool) {
+        let mut waiting: BTreeMap<&String, Option<Time>> = BTreeMap::new();
+        let goes_at_once = |a: &&Announcement| a.content.body.timing == Timing::Now && !a.says_now;
+        for announcement in desired.announcements.values().filter(goes_at_once) {
+            waiting.insert(&announcement.file, announcement.saved);
+        }
+        self.since.retain(|file, (saved, _)| waiting.get(file) == Some(saved));
+        for (file, saved) in waiting {
+            self.since.entry(file.clone()).or_insert((saved, now));
+        }
+        let until = |a: &Announcement| self.since.get(&a.file).map(|(_, since)| Mono(since.0 + settle));
+        let early: Vec<(AnnouncementId, Mono)> = (desired.announcements.values().filter(goes_at_once))
+            .filter_map(|a| until(a).filter(|until| *until > now).map(|until| (a.id.clone(), until)))
+            .collect();
+        self.over = early.iter().map(|(_, until)| *until).min();
+        for (id, _) in early {
+            desired.announcements.remove(&id);
+            if is_first {
+                self.was_there.insert(id.clone());
+            }
+            desired.standing.insert(id);
+        }
+    }
 }
 
 impl Planner {
     pub fn new(inner: Arc<Inner>) -> Planner {
-        Planner { inner, signature: None, is_first: true, last_planned: None }
+        Planner { inner, signature: None, is_first: true, last_planned: None, stillness: Stillness::default() }
     }
 
     pub async fn run(mut self) {
         let inner = self.inner.clone();
         loop {
+            let now = inner.clock.mono();
+            let settled = self.stillness.over.map_or(LOOK_EVERY, |over| over.0.saturating_sub(now.0));
             let asked = tokio::select! {
                 biased;
                 () = inner.stop.cancelled() => return,
                 () = inner.rescan.notified() => true,
-                () = inner.clock.sleep(LOOK_EVERY) => false,
+                () = inner.clock.sleep(settled.min(LOOK_EVERY)) => false,
             };
             self.scan(asked).await;
         }
@@ -71,7 +113,8 @@ impl Planner {
         let now = inner.clock.now();
         // Repeats are written ahead, so an unchanged folder is planned again now and then.
         let stale = self.last_planned.is_none_or(|at| now - at > TimeDelta::minutes(5) || at > now);
-        if !asked && !stale && signature == self.signature {
+        let has_settled = self.stillness.over.is_some_and(|over| over <= inner.clock.mono());
+        if !asked && !stale && !has_settled && signature == self.signature {
             return;
         }
         match self.plan(now).await {
@@ -89,10 +132,12 @@ impl Planner {
     }
 
     /// Whether the folder was there, and all it says is in the ledger.
-    async fn plan(&self, now: Time) -> Result<bool, LedgerError> {
-        let inner = &self.inner;
+    async fn plan(&mut self, now: Time) -> Result<bool, LedgerError> {
+        let inner = self.inner.clone();
         let config = inner.config();
         let mut reading = inner.read_queue(now).await?;
+        let (settle, is_first) = (config.settings.publish.settle_file, self.is_first);
+        self.stillness.hold_back(&mut reading.desired, settle, inner.clock.mono(), is_first);
         let zone = config.settings.zone;
         let earlier = inner.earlier().await?;
         let rules = earlier.rules(&config.settings);
@@ -420,7 +465,9 @@ impl Planner {
     fn doubt(&self, announcement: &Announcement, release: Time) -> Doubt {
         let started = self.inner.started;
         let goes_at_once = announcement.content.body.timing == Timing::Now;
-        let was_there = self.is_first || announcement.saved.is_none_or(|at| at <= started);
+        let was_there = self.is_first
+            || self.stillness.was_there.contains(&announcement.id)
+            || announcement.saved.is_none_or(|at| at <= started);
         match release <= started || goes_at_once && was_there {
             _ if crate::planted("start_without_doubt") => Doubt::None,
             false => Doubt::None,
@@ -453,7 +500,7 @@ impl Inner {
             let row = &kept.row;
             let content = (*self.content(&row.content).await?).clone();
             let (id, file, line) = (row.id.clone(), row.file.clone(), row.line as usize);
-            let announcement = Announcement { id: id.clone(), file, line, content, saved: None };
+            let announcement = Announcement { id: id.clone(), file, line, content, saved: None, says_now: false };
             if let Some(action) = plan::carry_on(&announcement, kept, now, rules) {
                 plan.actions.push(action);
                 desired.announcements.insert(id, announcement);

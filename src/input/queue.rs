@@ -189,7 +189,9 @@ impl Reader<'_> {
         };
         self.fits(&body, &accounts);
         let line = self.source.place(self.node.span.start).line;
-        Some(Announcement { id, file: file.to_owned(), line, saved: None, content: Content { body, accounts } })
+        let says_now = raw.at.as_deref().is_some_and(is_now);
+        let content = Content { body, accounts };
+        Some(Announcement { id, file: file.to_owned(), line, saved: None, says_now, content })
     }
 
     fn id(&mut self, raw: &RawAnnouncement) -> Option<AnnouncementId> {
@@ -486,6 +488,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether an `at` says that it goes as soon as it is read.
+pub(super) fn is_now(at: &str) -> bool {
+    at.trim() == "now"
 }
 
 /// `a/../b` → `b`; `None` when the path leaves its folder.

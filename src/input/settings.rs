@@ -444,6 +444,7 @@ fn publish(raw: RawPublish) -> Publish {
         together: raw.sync.map_or(default.together, |s| s == super::queue::RawSync::Together),
         grace: raw.grace.map_or(default.grace, |s| s.0),
         catch_up: raw.catch_up.map_or(default.catch_up, |s| s.0),
+        settle_file: raw.settle_file.map_or(default.settle_file, |s| s.0),
         max_cancel: raw.max_cancel.map_or(default.max_cancel, |s| s.0),
         retry: Retry {
             first: retry.first.map_or(default.retry.first, |s| s.0),

@@ -53,6 +53,14 @@ from_text!(Limit, |text: &str| match text {
     number => whole(number).map(Some),
 });
 
+/// How long a file has to be left alone, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settling(pub Duration);
+from_text!(Settling, |text: &str| match text {
+    "off" => Ok(Duration::ZERO),
+    lasts => duration(lasts),
+});
+
 /// A whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole(pub u32);

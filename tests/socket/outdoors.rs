@@ -241,7 +241,7 @@ fn accounts(units: usize) -> String {
 
 fn config(ports: &BTreeMap<String, String>, more: &str) -> String {
     let mut text = format!(
-        "queue: queue\naccounts: accounts.yaml\npublish: {{lead: 1s, retry: {{first: 200ms, max: 1s, tries: 40}}}}\n{more}platforms:\n"
+        "queue: queue\naccounts: accounts.yaml\npublish: {{settle_file: off, lead: 1s, retry: {{first: 200ms, max: 1s, tries: 40}}}}\n{more}platforms:\n"
     );
     for (name, api) in PLATFORMS {
         let url = ports.get(name).map_or("http://127.0.0.1:1".to_owned(), |p| format!("http://{p}"));

@@ -81,6 +81,17 @@ pub fn platforms_yaml(unlimited: &[&str]) -> String {
     text
 }
 
+/// A configuration in which what has no hour goes as soon as it is read, unless it says otherwise itself.
+pub fn without_settling(more: &str) -> String {
+    if more.contains("settle_file") {
+        return more.to_owned();
+    }
+    match more.contains("publish: {") {
+        true => more.replacen("publish: {", "publish: {settle_file: off, ", 1),
+        false => format!("{more}publish: {{settle_file: off}}\n"),
+    }
+}
+
 /// Opens a ledger, once the process before has let go of it.
 pub async fn opened(path: &Path, clock: &Clock) -> Sqlite {
     let_go(path, clock).await;
@@ -112,6 +123,7 @@ impl City {
     pub fn on(clock: Clock, seed: u64, more: &str) -> City {
         let folder = tempfile::tempdir().unwrap();
         let platforms = platforms_yaml(&["sina"]);
+        let more = without_settling(more);
         std::fs::write(folder.path().join("fabu.yaml"), format!("timezone: Asia/Shanghai\n{platforms}{more}")).unwrap();
         std::fs::write(folder.path().join("accounts.yaml"), accounts_yaml()).unwrap();
         std::fs::create_dir(folder.path().join("queue")).unwrap();

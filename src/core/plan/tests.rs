@@ -36,7 +36,7 @@ fn announcement(id: &str, text: &str, timing: Timing) -> Announcement {
         closing: None,
     };
     let content = Content { body, accounts: BTreeSet::from(["sina:shanghai".into()]) };
-    Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content, saved: None }
+    Announcement { id: id.into(), file: "a.yaml".to_owned(), line: 1, content, saved: None, says_now: false }
 }
 
 fn at(id: &str, text: &str, hours: i64) -> Announcement {

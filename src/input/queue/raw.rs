@@ -24,7 +24,8 @@ pub(super) struct RawAnnouncement {
     /// Unique in the queue.
     pub(super) id: Option<String>,
     pub(super) text: Option<String>,
-    /// Local to `timezone`, or RFC 3339 with an offset; absent: as soon as it is read.
+    /// Local to `timezone`, or RFC 3339 with an offset; `now`: as soon as it is read; absent: when the file has been left
+    /// alone for `publish.settle_file`.
     pub(super) at: Option<String>,
     /// Five cron fields, or six with seconds first.
     pub(super) repeat: Option<String>,

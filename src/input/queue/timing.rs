@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{Days, NaiveTime, TimeDelta};
 
 use super::raw::RawAnnouncement;
-use super::{Reader, values};
+use super::{Reader, is_now, values};
 use crate::core::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Priority, Repeat, Timing};
@@ -47,6 +47,7 @@ impl Reader<'_> {
                 let is_there = |key| self.node.get(key).is_some();
                 (!is_there("at") && !is_there("repeat")).then_some(Timing::Now)
             }
+            (Some(at), _) if is_now(at) => Some(Timing::Now),
             (Some(at), _) => self.at(at).map(Timing::At),
             (None, Some(cron)) => self.repeat(cron, raw, accounts).map(Timing::Repeat),
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Access;
 use crate::core::announcement::Level;
-use crate::input::values::{Limit, Share, Span, Whole};
+use crate::input::values::{Limit, Settling, Share, Span, Whole};
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -99,6 +99,8 @@ pub(super) struct RawPublish {
     pub(super) sync: Option<crate::input::queue::RawSync>,
     pub(super) grace: Option<Span>,
     pub(super) catch_up: Option<Span>,
+    /// A duration, or `off`.
+    pub(super) settle_file: Option<Settling>,
     pub(super) max_cancel: Option<Share>,
     pub(super) retry: Option<RawRetry>,
 }
