@@ -693,10 +693,22 @@ fn r08_what_is_in_doubt_is_not_looked_for_with_the_secret_of_another_account() {
     });
 }
 
+/// A start that finds the queue not mounted, and is stopped: what it found out about the ledger is not forgotten.
+async fn without_its_folder(city: &City) {
+    let (queue, away) = (city.path().join("queue"), city.path().join("away"));
+    std::fs::rename(&queue, &away).unwrap();
+    let daemon = city.start().await;
+    city.sleep(2).await;
+    drop(daemon);
+    city.sleep(1).await;
+    std::fs::rename(&away, &queue).unwrap();
+}
+
 /// A file that says no hour was published a while ago; then the ledger is an older copy, or a new one.
 #[test]
 fn r19_what_goes_at_once_is_known_again_however_long_ago_it_went() {
-    for (copied, hours) in [(true, 25), (true, 24 * 20), (false, 25), (false, 24 * 20)] {
+    for (copied, hours, twice) in [(true, 25, false), (true, 24 * 20, true), (false, 25, true), (false, 24 * 20, false)]
+    {
         simulate(async {
             let city = City::new(START, 1801, "");
             let daemon = city.start().await;
@@ -718,9 +730,12 @@ fn r19_what_goes_at_once_is_known_again_however_long_ago_it_went() {
             } else {
                 std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
             }
+            if twice {
+                without_its_folder(&city).await;
+            }
             let daemon = city.start().await;
             city.sleep(2 * 3600).await;
-            assert_eq!(city.sandbox.posts().len(), 4, "{copied} {hours}: {:?}", all(&daemon).await);
+            assert_eq!(city.sandbox.posts().len(), 4, "{copied} {hours} {twice}: {:?}", all(&daemon).await);
         });
     }
 }
@@ -754,6 +769,7 @@ fn r08_absence_is_not_believed_at_the_first_look_where_the_ledger_is_behind() {
                 std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
             }
             city.sandbox.clear();
+            without_its_folder(&city).await;
             let daemon = city.start().await;
             city.sleep(2 * 3600).await;
             assert_eq!(city.sandbox.posts().len(), 4, "{copied} {when}: {:?}", all(&daemon).await);

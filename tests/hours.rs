@@ -643,3 +643,47 @@ fn r05_a_name_that_is_no_more_takes_nothing_from_a_hold() {
         });
     }
 }
+
+/// Its only account was suspended at its hour, and then its file was removed: opened again, nobody wants it any more.
+#[test]
+fn r06_retry_sends_nothing_that_was_removed_while_its_account_was_closed() {
+    simulate(async {
+        let city = City::new(START, 1725, "");
+        city.save("z.yaml", &file(&entry("z", "别的", "at: 2026-12-24 08:02")));
+        city.save("a.yaml", "announcements:\n- {id: a, text: 早安, at: 2026-11-24 08:02, to: [\"sina:shanghai\"]}\n");
+        let daemon = city.start().await;
+        let (open, resting) = accounts(&city, 1);
+        with_accounts(&city, &daemon, &resting).await;
+        city.sleep(300).await;
+        std::fs::remove_file(city.queue("a.yaml")).unwrap();
+        city.sleep(20).await;
+        with_accounts(&city, &daemon, &open).await;
+        city.sleep(20).await;
+        assert!(daemon.inner.retry(&person(1000), "a", None).await.is_err(), "it was removed");
+        city.sleep(60).await;
+        assert_eq!(out(&city, "早安"), 0);
+    });
+}
+
+/// What goes at once expired in a hold on one account and was taken out of another: other words for it are wanted now.
+#[test]
+fn r51_other_words_for_what_has_expired_are_said_whatever_was_taken_out() {
+    simulate(async {
+        let city = City::new(START, 1726, "");
+        let of = |text: &str, to: &str| {
+            format!("announcements:\n- {{id: a, text: {text}, expires_after: 60s, to: [{to}]}}\n")
+        };
+        let daemon = city.start().await;
+        let hold = hold(&daemon, Duration::from_secs(3600)).await;
+        city.save("a.yaml", &of("早安", "\"sina:shanghai\", \"tencent:shanghai\""));
+        city.sleep(20).await;
+        city.save("a.yaml", &of("早安", "\"sina:shanghai\""));
+        city.sleep(300).await;
+        daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
+        city.sleep(10).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Expired), 1, "{:?}", all(&daemon).await);
+        city.save("a.yaml", &of("您早", "\"sina:shanghai\""));
+        city.sleep(60).await;
+        assert_eq!((out(&city, "早安"), out(&city, "您早")), (0, 1), "{:?}", all(&daemon).await);
+    });
+}

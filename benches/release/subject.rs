@@ -27,7 +27,8 @@ impl Subject {
         let clock = Clock::real();
         let folder = std::env::temp_dir().join(format!("fabu-bench-{}-{}", std::process::id(), clock.random()));
         std::fs::create_dir_all(folder.join("queue")).expect("a folder");
-        let mut config = "queue: queue\naccounts: accounts.yaml\npublish: {settle_file: off, lead: 3s}\nplatforms:\n".to_owned();
+        let mut config =
+            "queue: queue\naccounts: accounts.yaml\npublish: {settle_file: off, lead: 3s}\nplatforms:\n".to_owned();
         let warm = if with.contains(&"warm") { ", warm: {connections: 200}" } else { "" };
         for (name, port) in PLATFORMS.iter().zip(&receiver.ports) {
             config += &format!(

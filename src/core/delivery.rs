@@ -483,6 +483,8 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                     && (before.desired == Desired::Published || crate::planted("ended_is_tried_again")) =>
         {
             row.attempt = 0;
+            // What the platform gave the earlier attempt to ask again with tells nothing of this one.
+            row.receipt = None;
             if doubt != Doubt::None {
                 (row.doubted, row.one_look) = (Some(before.content.clone()), doubt == Doubt::OneLook);
             }

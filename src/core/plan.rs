@@ -317,7 +317,8 @@ fn changed(
     if announcement.content.body.timing == Timing::Now {
         let same_words = announcement.content.body.hash() == known.row.body;
         for (o, at) in &mut occurrences {
-            if let Some(k) = known.occurrences.get(o).filter(|k| k.pending > 0 || k.taken_out > 0 || same_words) {
+            let may_wait = |k: &KnownOccurrence| k.pending > 0 || k.taken_out > 0 && k.taken_out == k.ended;
+            if let Some(k) = known.occurrences.get(o).filter(|k| may_wait(k) || same_words) {
                 *at = k.release;
             }
         }

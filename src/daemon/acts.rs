@@ -211,7 +211,7 @@ impl Inner {
                 in_force.insert(d.content.clone());
             }
         }
-        let is_there = row.withdrawn.is_none() && !says_itself;
+        let is_there = in_queue && row.withdrawn.is_none() && !says_itself;
         let has_passed = |d: &Delivery| d.at <= self.clock.now();
         let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
         // What its file no longer has, and of which nothing was tried, is not wanted any more.
@@ -306,7 +306,9 @@ impl Inner {
         if row.file.is_empty() || row.withdrawn.is_some() {
             return Ok(row.file.is_empty());
         }
-        if !rows.iter().any(|d| matches!(d.state, State::Failed | State::Expired) && !d.has_begun()) {
+        let is_untried =
+            |d: &Delivery| matches!(d.state, State::Failed | State::Expired) && !d.has_begun() || d.is_closed();
+        if !rows.iter().any(is_untried) {
             return Ok(true);
         }
         // Nothing of it waited when its file went: that has left no trace in the ledger.

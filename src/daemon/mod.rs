@@ -137,6 +137,7 @@ impl Daemon {
     /// Recovers, reads the queue once, and begins the loop. Returns when the first reading is planned.
     pub async fn start(world: World) -> Result<Daemon, LedgerError> {
         let (now, mono) = (world.clock.now(), world.clock.mono());
+        let trust = recover::trusted(&*world.ledger, world.trust).await?;
         let memory = Memory::new(world.clock.clone(), world.ledger.snapshot().await?);
         world.ledger.follow(memory.clone());
         let (way, launched) = lane::Way::new();
@@ -150,7 +151,7 @@ impl Daemon {
             env: world.env,
             config: RwLock::new(Arc::new(world.config)),
             started: now,
-            trust: world.trust.clone(),
+            trust: trust.clone(),
             memory,
             instants: Arc::default(),
             pauses: Pauses::default(),
@@ -178,7 +179,7 @@ impl Daemon {
         // What is found at the start is told too, and what the last run did not come to tell.
         let told_to = notify::told_to(&inner).await?;
         inner.hold_what_is_named(&inner.config()).await?;
-        recover::recover(&inner, &world.trust).await?;
+        recover::recover(&inner, &trust).await?;
         let mut tasks = JoinSet::new();
         if !inner.config().direct {
             let mut planner = planner::Planner::new(inner.clone());

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::prune::{PRUNE, PRUNE_REFUSED, refusals, removed, waiting};
 use super::queue::ZONE;
+use super::recover::is_caught_up;
 use super::send::held_expiry;
 use super::{Inner, answers, lock};
 use crate::clock::{Mono, Time};
@@ -165,7 +166,11 @@ impl Planner {
             let named = Change::Meta { key: ZONE.to_owned(), value: Some(zone.name().to_owned()) };
             inner.ledger.commit(&Actor::Queue, vec![named]).await?;
         }
-        Ok(is_carried_out && !reading.desired.folder_gone)
+        let is_whole = is_carried_out && !reading.desired.folder_gone;
+        if is_whole && is_read && self.stillness.over.is_none() {
+            is_caught_up(&inner).await?;
+        }
+        Ok(is_whole)
     }
 
     /// Shows a person this reading, and asks about what is gone unless that was asked `before`.

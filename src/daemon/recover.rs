@@ -20,10 +20,44 @@ use crate::core::announcement::{ContentHash, Priority, Timing};
 use crate::core::change::{Actor, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
-use crate::ledger::{LedgerError, Trust};
+use crate::ledger::{Ledger, LedgerError, Trust};
 
 /// Deliveries a commit of the recovery holds at most.
 const AT_ONCE: usize = 1000;
+
+/// Under this name the ledger keeps that it is new, or older than it was, until all that was there at a start is doubted.
+const BEHIND: &str = "behind";
+
+/// Whether the ledger is the one that was there before: what a start before this one found out, and did not come to act
+/// upon, is so still. It is written before anything else, since the mark beside the ledger follows its commits.
+pub async fn trusted(ledger: &dyn Ledger, found: Trust) -> Result<Trust, LedgerError> {
+    let kept = ledger.meta(BEHIND).await?;
+    let numbers = |kept: &str| -> Option<(i64, i64)> {
+        let (ledger, marker) = kept.split_once(' ')?;
+        Some((ledger.parse().ok()?, marker.parse().ok()?))
+    };
+    let (trust, value) = match (found, kept.as_deref()) {
+        (Trust::Behind { ledger, marker }, _) => (Trust::Behind { ledger, marker }, format!("{ledger} {marker}")),
+        (Trust::New, _) | (Trust::Whole, Some("new")) => (Trust::New, "new".to_owned()),
+        (Trust::Whole, kept) => match kept.and_then(numbers) {
+            Some((ledger, marker)) => return Ok(Trust::Behind { ledger, marker }),
+            None => return Ok(Trust::Whole),
+        },
+    };
+    if kept.as_ref() != Some(&value) {
+        let change = Change::Meta { key: BEHIND.to_owned(), value: Some(value) };
+        ledger.commit(&Actor::Daemon, vec![change]).await?;
+    }
+    Ok(trust)
+}
+
+/// All that was there at this start has its doubt on disk: from now on the ledger knows what it knows.
+pub async fn is_caught_up(inner: &Inner) -> Result<(), LedgerError> {
+    if inner.trust == Trust::Whole || inner.ledger.meta(BEHIND).await?.is_none() {
+        return Ok(());
+    }
+    inner.ledger.commit(&Actor::Daemon, vec![Change::Meta { key: BEHIND.to_owned(), value: None }]).await.map(drop)
+}
 
 pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerError> {
     let now = inner.started;

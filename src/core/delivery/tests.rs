@@ -360,6 +360,14 @@ fn an_edit_sets_the_priority_with_the_content() {
 }
 
 #[test]
+fn r09_what_is_tried_again_is_not_asked_for_by_an_earlier_tries_ticket() {
+    let mut failed = delivery(State::Failed);
+    (failed.attempt, failed.receipt) = (1, Some(receipt(false)));
+    let again = after(&failed, Event::TriedAgain { at: now(), expires_at: None, doubt: Doubt::None });
+    assert_eq!((again.state, again.receipt), (State::Scheduled, None));
+}
+
+#[test]
 fn a_doubted_row_is_never_armed_and_one_look_without_it_releases_it() {
     let doubted = after(&delivery(State::Ready), Event::Doubted { why: why(), one_look: true });
     assert_eq!((doubted.state, doubted.next_at), (State::Unknown, Some(now())));
