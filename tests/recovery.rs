@@ -451,7 +451,7 @@ fn r11_stopped_in_the_middle_of_a_release_and_continued_after_its_expiry_sends_n
         let city = City::new(&[]).await;
         // So few at once that the release lasts a second, and its middle can be met.
         let config = std::fs::read_to_string(city.path("fabu.yaml")).unwrap();
-        let config = config.replace("connections: 100", "connections: 4").replace("{lead: 2s", "{grace: 3s, lead: 2s");
+        let config = config.replace("connections: 100", "connections: 4").replace("lead: 2s", "grace: 3s, lead: 2s");
         std::fs::write(city.path("fabu.yaml"), config).unwrap();
         let daemon = city.start().await;
         let at = city.clock.now() + chrono::TimeDelta::milliseconds(3500);
