@@ -12,6 +12,8 @@ use super::marker::beside;
 
 /// Ten urgent posts to every account of a large city, with their receipts and their part of the trail.
 const SIZE: u64 = 64 << 20;
+/// A start has to record what it finds, deliveries that were on the wire included: a disk with less space than this is full.
+const START: u64 = 8 << 20;
 
 pub struct Room {
     path: PathBuf,
@@ -66,6 +68,13 @@ impl Room {
         }
     }
 
+    /// Gives it up where a start might not find the space it needs: without a start there is no emergency to keep it for.
+    pub fn give_to_start(&mut self) {
+        if self.state == State::Kept && self.free().is_ok_and(|free| free < START) {
+            self.give();
+        }
+    }
+
     /// Keeps it again, when there is space for twice as much.
     pub fn take_back(&mut self) {
         match self.keep() {
@@ -78,13 +87,18 @@ impl Room {
         }
     }
 
+    /// Bytes that are left on its disk.
+    fn free(&self) -> std::io::Result<u64> {
+        let disk = statvfs(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     fn keep(&self) -> std::io::Result<bool> {
         let there = std::fs::symlink_metadata(&self.path).map_or(0, |meta| meta.len());
         if there == SIZE {
             return Ok(true);
         }
-        let disk = statvfs(self.path.parent().unwrap_or(Path::new(".")))?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < 2 * SIZE {
+        if self.free()? < 2 * SIZE {
             return Ok(false);
         }
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&self.path)?;

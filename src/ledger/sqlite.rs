@@ -73,6 +73,7 @@ impl Sqlite {
             )));
         }
         let mut room = if clock.is_simulated() { Room::none() } else { Room::beside(path) };
+        room.give_to_start();
         let ready = || {
             let mut db = connect(path, false)?;
             // What was acknowledged in the last instant before a crash: by the columns it was acknowledged with.
@@ -82,7 +83,6 @@ impl Sqlite {
             Ok((db, head))
         };
         let (db, head) = match ready() {
-            // Without a start there is no emergency to keep it for.
             Err(LedgerError::NoSpace) if room.give() => ready()?,
             done => done?,
         };
