@@ -693,6 +693,21 @@ fn r08_what_is_in_doubt_is_not_looked_for_with_the_secret_of_another_account() {
     });
 }
 
+/// The ledger is an older copy, with the mark beside it as it is; or there is neither.
+fn loses_its_ledger(city: &City, copy: Option<&Left>) {
+    let state = city.path().join("state");
+    for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
+        std::fs::remove_file(state.join(name)).unwrap_or_default();
+    }
+    match copy {
+        Some(copy) => {
+            std::fs::write(state.join("fabu.db"), &copy.ledger).unwrap();
+            std::fs::write(state.join("fabu.db-wal"), &copy.log).unwrap();
+        }
+        None => std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default(),
+    }
+}
+
 /// A start that finds the queue not mounted, and is stopped: what it found out about the ledger is not forgotten.
 async fn without_its_folder(city: &City) {
     let (queue, away) = (city.path().join("queue"), city.path().join("away"));
@@ -719,17 +734,7 @@ fn r19_what_goes_at_once_is_known_again_however_long_ago_it_went() {
             assert_eq!(city.sandbox.posts().len(), 4);
             drop(daemon);
             city.sleep(hours * 3600).await;
-            let state = city.path().join("state");
-            for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
-                std::fs::remove_file(state.join(name)).unwrap_or_default();
-            }
-            if copied {
-                // The mark beside it is left as it is.
-                std::fs::write(state.join("fabu.db"), &copy.ledger).unwrap();
-                std::fs::write(state.join("fabu.db-wal"), &copy.log).unwrap();
-            } else {
-                std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
-            }
+            loses_its_ledger(&city, copied.then_some(&copy));
             if twice {
                 without_its_folder(&city).await;
             }
@@ -758,16 +763,7 @@ fn r08_absence_is_not_believed_at_the_first_look_where_the_ledger_is_behind() {
             city.sleep(8).await;
             drop(daemon);
             city.sleep(1).await;
-            let state = city.path().join("state");
-            for name in ["fabu.db", "fabu.db-wal", "fabu.db-shm"] {
-                std::fs::remove_file(state.join(name)).unwrap_or_default();
-            }
-            if copied {
-                std::fs::write(state.join("fabu.db"), &copy.ledger).unwrap();
-                std::fs::write(state.join("fabu.db-wal"), &copy.log).unwrap();
-            } else {
-                std::fs::remove_file(state.join("fabu.db.mark")).unwrap_or_default();
-            }
+            loses_its_ledger(&city, copied.then_some(&copy));
             city.sandbox.clear();
             without_its_folder(&city).await;
             let daemon = city.start().await;

@@ -150,13 +150,16 @@ fn r11_a_held_post_lasts_as_long_as_its_file_says_now() {
     });
 }
 
-/// Its account is suspended for a moment, or its entry is cut out and pasted elsewhere, while it is held.
+/// The accounts of a single post, or of an hour of a repeat, are suspended for a moment, or its entry is cut out and pasted
+/// elsewhere in two saves, while it is held.
 #[test]
 fn what_was_held_is_still_held_when_it_comes_back() {
-    for how in ["moved", "suspended"] {
+    let whens = ["at: 2026-11-24 08:02", "repeat: \"2 8 * * *\""];
+    for (when, how) in whens.into_iter().flat_map(|when| [(when, "moved"), (when, "suspended")]) {
         simulate(async {
             let city = City::new(START, 1706, "publish: {catch_up: 60s}\n");
-            city.save("a.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+            let held = file(&entry("a", "早安", when));
+            city.save("a.yaml", &held);
             city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
             let daemon = city.start().await;
             let hold = hold(&daemon, Duration::from_secs(3600)).await;
@@ -165,18 +168,18 @@ fn what_was_held_is_still_held_when_it_comes_back() {
             if how == "moved" {
                 std::fs::remove_file(city.queue("a.yaml")).unwrap();
                 city.sleep(20).await;
-                city.save("c.yaml", &file(&entry("a", "早安", "at: 2026-11-24 08:02")));
+                city.save("c.yaml", &held);
             } else {
                 with_accounts(&city, &daemon, &resting).await;
                 city.sleep(20).await;
                 with_accounts(&city, &daemon, &open).await;
             }
             city.sleep(30).await;
-            assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{how}: {:?}", all(&daemon).await);
+            assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{when} {how}: {:?}", all(&daemon).await);
             daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
             daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
             city.sleep(60).await;
-            assert_eq!(out(&city, "早安"), 4, "{how}");
+            assert_eq!(out(&city, "早安"), 4, "{when} {how}");
         });
     }
 }
@@ -386,39 +389,6 @@ fn r11_what_a_person_let_go_keeps_its_new_hour_when_its_text_is_edited() {
     }
 }
 
-/// An hour of a repeat is kept back; its entry is cut out and pasted elsewhere in two saves, or the only accounts it is
-/// for are suspended for a moment.
-#[test]
-fn a_held_hour_of_a_repeat_is_still_held_when_its_entry_comes_back() {
-    for how in ["moved", "suspended"] {
-        simulate(async {
-            let city = City::new(START, 1715, "publish: {catch_up: 60s}\n");
-            let repeat = file(&entry("a", "早安", "repeat: \"2 8 * * *\""));
-            city.save("a.yaml", &repeat);
-            city.save("b.yaml", &file(&entry("b", "别的", "at: 2026-12-24 08:02")));
-            let daemon = city.start().await;
-            let hold = hold(&daemon, Duration::from_secs(3600)).await;
-            city.sleep(400).await;
-            let (open, resting) = accounts(&city, 4);
-            if how == "moved" {
-                std::fs::remove_file(city.queue("a.yaml")).unwrap();
-                city.sleep(20).await;
-                city.save("c.yaml", &repeat);
-            } else {
-                with_accounts(&city, &daemon, &resting).await;
-                city.sleep(20).await;
-                with_accounts(&city, &daemon, &open).await;
-            }
-            city.sleep(30).await;
-            assert_eq!(in_state(&all(&daemon).await, State::Held), 4, "{how}: {:?}", all(&daemon).await);
-            daemon.inner.end_hold(&person(1000), &hold).await.unwrap();
-            daemon.inner.unhold(&person(1000), Some("a")).await.unwrap();
-            city.sleep(60).await;
-            assert_eq!(out(&city, "早安"), 4, "{how}");
-        });
-    }
-}
-
 /// It was out of the queue at its hour, and nothing kept it back: what a repeat missed so is not made up.
 #[test]
 fn r03_an_hour_that_a_repeat_missed_while_it_was_out_of_the_queue_does_not_go_when_it_is_back() {
@@ -466,7 +436,7 @@ fn r11_what_has_expired_is_not_published_because_an_account_is_opened() {
     }
 }
 
-/// What goes at once was kept back, and its file is moved in two steps after the hold: it waits for a person still.
+/// A post that goes at once was kept back, and its file is moved in two steps after the hold: it waits for a person still.
 #[test]
 fn r05_what_was_to_go_at_once_and_was_held_is_not_let_go_by_a_move() {
     for is_edited in [false, true] {
@@ -665,7 +635,7 @@ fn r06_retry_sends_nothing_that_was_removed_while_its_account_was_closed() {
     });
 }
 
-/// What goes at once expired in a hold on one account and was taken out of another: other words for it are wanted now.
+/// A post that goes at once expired in a hold on one account and was taken out of another: other words are wanted now.
 #[test]
 fn r51_other_words_for_what_has_expired_are_said_whatever_was_taken_out() {
     simulate(async {

@@ -51,7 +51,7 @@ pub async fn check(file: &Path, paths: &[PathBuf], voice: Voice, env: &Env) -> E
     if faults.iter().any(Fault::is_error) { Exit::Failed } else { Exit::Done }
 }
 
-/// Those of some announcements that the ledger knows: none where no daemon ever ran, and `None` where nobody can tell.
+/// The announcements among these that the ledger knows: none where no daemon ever ran, and `None` where nobody can tell.
 async fn known_to_ledger(
     file: &Path,
     voice: Voice,

@@ -17,7 +17,7 @@ use super::accounts::AccountId;
 use super::announcement::{AnnouncementId, ContentHash, OccurrenceId, Priority};
 use super::policy::{ReadBack, Retry};
 use super::{Time, words::Words};
-pub use kinds::{Cause, Class, Desired, Failure, Prepared, Receipt, Scope, State};
+pub use kinds::{Cause, Class, Desired, Doubt, Failure, Prepared, Receipt, Scope, State};
 pub use orders::{Reach, Stop, Where, later_word, newest, stopped, undecided};
 
 mod kinds;
@@ -186,17 +186,6 @@ pub struct Edit {
     pub held_until: Option<Time>,
     /// Its new instant was over when this process started: another one may have published it.
     pub doubt: Doubt,
-}
-
-/// Whether a delivery may be out already, for all this ledger knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    None,
-    /// Another process may have sent it, and has ended: one look tells.
-    OneLook,
-    /// This ledger is new, or older than it was: somebody may have sent it a moment ago, and absence is believed only after
-    /// the settling time.
-    Settling,
 }
 
 /// Why a request was not let out.
@@ -483,11 +472,9 @@ pub fn step(before: &Delivery, event: Event, now: Time, policy: &Policy) -> Resu
                     && (before.desired == Desired::Published || crate::planted("ended_is_tried_again")) =>
         {
             row.attempt = 0;
-            // What the platform gave the earlier attempt to ask again with tells nothing of this one.
+            // The ticket that the platform gave an earlier attempt tells nothing of this one.
             row.receipt = None;
-            if doubt != Doubt::None {
-                (row.doubted, row.one_look) = (Some(before.content.clone()), doubt == Doubt::OneLook);
-            }
+            row.come_into(doubt, &before.content);
             row.begin_again(at, expires_at, now);
         }
 

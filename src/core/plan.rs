@@ -312,7 +312,7 @@ fn changed(
         actions.extend(rescheduled(id, known, &none, now));
         return actions;
     }
-    // What wants to go "now" keeps its first hour while something of it waits, or would if it had not been taken out. Once it
+    // A post that wants to go "now" keeps its first hour while something of it waits, or would if it had not been taken out. Once it
     // has ended other words are wanted now; the same words for other accounts have had their hour.
     if announcement.content.body.timing == Timing::Now {
         let same_words = announcement.content.body.hash() == known.row.body;

@@ -150,7 +150,7 @@ pub struct Publish {
     /// Up to this late a delivery counts as on time.
     pub grace: Duration,
     pub catch_up: Duration,
-    /// What has no hour goes when its file has been as it is for so long; zero: as soon as it is read.
+    /// An announcement without an hour goes when its file has been as it is for so long; zero: as soon as it is read.
     pub settle_file: Duration,
     /// Share of the pending announcements (0 to 1) that one reading may cancel unasked.
     pub max_cancel: f64,

@@ -267,7 +267,7 @@ fn has_its_words(post: &Shown, wanted: &Wanted, skew: TimeDelta) -> bool {
     if let Some(key) = &post.key {
         return *key == wanted.key;
     }
-    // What this ledger knows of no request for may have gone at any time until this process began to look.
+    // A post for which this ledger knows of no request may have gone at any time until this process began to look.
     let day = wanted.since + TimeDelta::days(1);
     let latest = wanted.until.filter(|_| !wanted.was_sent).map_or(day, |until| until.max(day));
     let late = post.created.is_some_and(|c| c - skew > latest + AFTER);

@@ -186,7 +186,7 @@ impl Inner {
         let until = self.clock.now();
         let why = Words::new("有人要求再看一次", "a person asked to look again");
         // It may be known by now.
-        let again = |d: &Delivery| is_in_doubt(d).then(|| Event::Postponed { until, why: why.clone() });
+        let again = |d: &Delivery, _: &Content| is_in_doubt(d).then(|| Event::Postponed { until, why: why.clone() });
         let asked = self.step_all(by, doubted, again).await;
         Ok(stepped(asked)?.len())
     }
@@ -214,7 +214,7 @@ impl Inner {
         let is_there = in_queue && row.withdrawn.is_none() && !says_itself;
         let has_passed = |d: &Delivery| d.at <= self.clock.now();
         let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
-        // What its file no longer has, and of which nothing was tried, is not wanted any more.
+        // An announcement that its file no longer has, and of which nothing was tried, is not wanted any more.
         let begun: BTreeSet<OccurrenceId> =
             rows.iter().filter(|d| d.has_begun()).map(|d| d.occurrence.clone()).collect();
         let is_given_up = |d: &Delivery| {
@@ -241,26 +241,23 @@ impl Inner {
         }
         wanted.retain(|d| !told_since.contains_key(&d.account));
         let looking = self.look_again(by, &doubted).await?;
-        let mut contents = BTreeMap::new();
+        let contents = self.contents_of(&wanted).await?;
         for d in &wanted {
-            contents.insert(d.content.clone(), self.content(&d.content).await?);
             // A person asks because something was mended: the credential is asked about again.
             self.memory.forget_credentials(|account, _| *account == d.account);
             lock(&self.panics).remove(&d.id);
         }
         // Words are for the time for which they were given: who asks now has one, and it took more.
-        let words_are_over = |d: &Delivery| {
+        let words_are_over = |d: &Delivery, content: &Content| {
             let is_past = d.state == State::Expired || d.expires_at.is_some_and(|end| end <= self.clock.now());
-            let needs = |content: &Content| config.settings.emergency.persons(&content.body);
-            row.priority == Priority::Emergency && is_past && contents.get(&d.content).is_some_and(|c| needs(c) > 1)
+            row.priority == Priority::Emergency && is_past && config.settings.emergency.persons(&content.body) > 1
         };
-        let again = |d: &Delivery| {
+        let again = |d: &Delivery, content: &Content| {
             let is_wanted = d.desired == Desired::Published || is_missed(d) || crate::planted("ended_is_tried_again");
             let may = is_over(d) && is_wanted && !config.city.is_resting(&d.account);
             // Tried again before its hour, it still goes at its hour.
             let at = self.clock.now().max(d.at);
-            let content = contents.get(&d.content).filter(|_| may)?;
-            if words_are_over(d) {
+            if !may || words_are_over(d, content) {
                 return None;
             }
             let expires_at = planner::expiry(&content.body, at, &config.settings.publish);
@@ -274,7 +271,7 @@ impl Inner {
         let tried = self.step_all(by, &wanted, again).await;
         let retrying = stepped(tried)?.len();
         if retrying == 0 && looking == 0 {
-            if wanted.iter().any(words_are_over) {
+            if wanted.iter().any(|d| words_are_over(d, &contents[&d.content])) {
                 return Err(ActError::Conflict(words!(
                     "`{id}` 过了有效期，已作罢；要发就重新发起",
                     "`{id}` has expired; to publish it after all, send it again"

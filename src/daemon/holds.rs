@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -34,39 +33,32 @@ const A_DAY: TimeDelta = TimeDelta::days(1);
 
 /// Accounts that a person's selectors mean. What means nobody is an error of its field, `to` or `except`.
 pub(crate) fn accounts_of(config: &Config, named: &Choice) -> Result<BTreeSet<AccountId>, ActError> {
-    let chosen = |field: &'static str, selectors: &[String]| {
-        let mut found = BTreeSet::new();
+    for (field, selectors) in [("to", &named.to), ("except", &named.except)] {
         for text in selectors {
-            let selector = Selector::parse(text).map_err(|said| ActError::Invalid(field.into(), said))?;
-            let accounts = config.city.select(&selector).map_err(|nobody| {
-                let hint = nobody.hint.unwrap_or(Words::same(""));
-                let (zh, en) = (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
-                ActError::Invalid(field.into(), Words::new(zh.trim(), en.trim()))
-            })?;
-            found.extend(accounts);
+            chosen(config, text).map_err(|said| ActError::Invalid(field.into(), said))?;
         }
-        Ok::<_, ActError>(found)
-    };
-    let mut accounts = chosen("to", &named.to)?;
-    for account in chosen("except", &named.except)? {
-        accounts.remove(&account);
     }
-    accounts.retain(|a| !config.city.is_resting(a));
-    Ok(accounts)
+    Ok(meant_by(config, named))
 }
 
-/// The accounts that a standing hold's selectors mean now. A name that is no more takes nothing from the others.
+/// The accounts that selectors mean now. A name that is no more takes nothing from the others.
 fn meant_by(config: &Config, named: &Choice) -> BTreeSet<AccountId> {
-    let one_by_one = |selectors: &[String]| -> BTreeSet<AccountId> {
-        let read = selectors.iter().filter_map(|text| Selector::parse(text).ok());
-        read.filter_map(|selector| config.city.select(&selector).ok()).flatten().collect()
+    let all = |selectors: &[String]| -> BTreeSet<AccountId> {
+        selectors.iter().filter_map(|text| chosen(config, text).ok()).flatten().collect()
     };
-    let mut accounts = one_by_one(&named.to);
-    for account in one_by_one(&named.except) {
-        accounts.remove(&account);
-    }
-    accounts.retain(|account| !config.city.is_resting(account));
+    let except = all(&named.except);
+    let mut accounts = all(&named.to);
+    accounts.retain(|account| !except.contains(account) && !config.city.is_resting(account));
     accounts
+}
+
+/// The accounts of one selector, or why it means nobody.
+fn chosen(config: &Config, text: &str) -> Result<BTreeSet<AccountId>, Words> {
+    config.city.select(&Selector::parse(text)?).map_err(|nobody| {
+        let hint = nobody.hint.unwrap_or(Words::same(""));
+        let (zh, en) = (format!("{} {}", nobody.said.zh, hint.zh), format!("{} {}", nobody.said.en, hint.en));
+        Words::new(zh.trim(), en.trim())
+    })
 }
 
 impl Inner {
@@ -170,25 +162,14 @@ impl Inner {
 
     /// The same, and whether they go on by themselves.
     pub(crate) async fn after_holds(self: &Arc<Self>, resume: bool) -> Result<usize, ActError> {
-        let mut released = 0;
-        loop {
-            let (done, is_whole) = self.after_holds_once(resume).await?;
-            released += done;
-            if is_whole {
-                return Ok(released);
-            }
-        }
-    }
-
-    /// How many went on, and whether nothing of what is held got other words meanwhile: then it is looked at again.
-    async fn after_holds_once(self: &Arc<Self>, resume: bool) -> Result<(usize, bool), ActError> {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;
         let contents = self.contents_of(&rows).await?;
         let overtaken = overtaken(&rows, &contents);
-        let is_whole = AtomicBool::new(true);
-        let decide = |row: &Delivery| {
-            let content = known(&contents, row, &is_whole)?;
+        let decide = |row: &Delivery, content: &Content| {
+            if row.state != State::Held {
+                return None;
+            }
             match verdict_of(self, row, content, now) {
                 Verdict::Go if is_expired(row, now) => Some(Event::Expired),
                 Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
@@ -203,8 +184,7 @@ impl Inner {
             }
         };
         let done = stepped(self.step_all(&Actor::Daemon, &rows, decide).await)?;
-        let released = done.iter().filter(|row| row.state != State::Held && !row.state.is_settled()).count();
-        Ok((released, is_whole.into_inner()))
+        Ok(done.iter().filter(|row| row.state != State::Held && !row.state.is_settled()).count())
     }
 
     /// The contents of these deliveries, read once.
@@ -279,26 +259,6 @@ impl Inner {
 
     /// Lets go what was kept back of these announcements, or of all, at a new instant.
     pub async fn unhold(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<Unheld, ActError> {
-        let mut released = 0;
-        loop {
-            match self.unhold_once(by, id).await {
-                Ok((unheld, is_whole)) => {
-                    released += unheld.released;
-                    if is_whole {
-                        return Ok(Unheld { released, ..unheld });
-                    }
-                }
-                // The rest was let go, or taken out, by somebody else.
-                Err(ActError::Conflict(_)) if released > 0 => {
-                    return Ok(Unheld { id: id.map(str::to_owned), released, held: 0 });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The same, and whether nothing of it got other words meanwhile.
-    async fn unhold_once(self: &Arc<Self>, by: &Actor, id: Option<&str>) -> Result<(Unheld, bool), ActError> {
         let of = |d: &Delivery| id.is_none_or(|id| id == d.announcement.as_str() || id == d.occurrence.as_str());
         let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
         if rows.is_empty() {
@@ -317,9 +277,10 @@ impl Inner {
         let is_covered = |row: &Delivery, content: &Content| {
             content.body.hold_exempt.is_none() && holds.iter().any(|hold| hold.covers(&row.account, at))
         };
-        let is_whole = AtomicBool::new(true);
-        let decide = |row: &Delivery| {
-            let content = known(&contents, row, &is_whole)?;
+        let decide = |row: &Delivery, content: &Content| {
+            if row.state != State::Held {
+                return None;
+            }
             let expires_at = super::planner::expiry(&content.body, at, &config.settings.publish);
             match verdict_of(self, row, content, at) {
                 // What its account gets no more waits for nobody any longer.
@@ -332,26 +293,13 @@ impl Inner {
         let done = stepped(self.step_all(by, &rows, decide).await)?;
         let released = done.iter().filter(|row| !row.state.is_settled()).count();
         let covered = rows.iter().filter(|row| is_covered(row, &contents[&row.content])).count();
-        let is_whole = is_whole.into_inner();
-        if done.is_empty() && is_whole {
+        if done.is_empty() {
             let said =
                 Words::new("静默还在，先 `fabu resume`", "a hold still stands in the way: end it with `fabu resume`");
             return Err(ActError::Conflict(said));
         }
-        Ok((Unheld { id: id.map(str::to_owned), released, held: covered }, is_whole))
+        Ok(Unheld { id: id.map(str::to_owned), released, held: covered })
     }
-}
-
-/// The content of what is still held; where it has got another one meanwhile, that it is to be looked at again.
-fn known<'a>(
-    contents: &'a BTreeMap<ContentHash, Arc<Content>>,
-    row: &Delivery,
-    is_whole: &AtomicBool,
-) -> Option<&'a Arc<Content>> {
-    let is_held = row.state == State::Held;
-    let content = contents.get(&row.content).filter(|_| is_held);
-    is_whole.fetch_and(content.is_some() || !is_held, Ordering::Relaxed);
-    content
 }
 
 /// The older hours of repeats that were kept back: of several on an account only the newest goes on by itself.

@@ -32,6 +32,7 @@ pub mod settle;
 pub mod sole;
 pub mod status;
 mod steady;
+mod stillness;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -311,23 +312,35 @@ impl Inner {
         Ok(after)
     }
 
-    /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another
-    /// change came first, the row is read again and decided on again; `None` of the decision leaves it alone.
     /// It publishes the queue folder for as long as it keeps this.
     pub fn publishes_alone(&self, sole: Sole) {
         *lock(&self.sole) = sole;
     }
 
+    /// Steps many rows, each by itself and all at once: the ledger gathers what waits into few commits. Where another
+    /// change came first, the row is read again, with the content it has by then, and decided on again; `None` of the
+    /// decision leaves it alone.
     pub(crate) async fn step_all(
         &self,
         by: &Actor,
         rows: &[Delivery],
-        decide: impl Fn(&Delivery) -> Option<Event>,
+        decide: impl Fn(&Delivery, &Content) -> Option<Event>,
     ) -> Vec<Result<Delivery, StepError>> {
+        let contents = match self.contents_of(rows).await {
+            Ok(contents) => contents,
+            Err(error) => return vec![Err(StepError::Ledger(error))],
+        };
         let one = async |row: &Delivery| {
             let mut row = row.clone();
             loop {
-                let event = decide(&row)?;
+                let content = match contents.get(&row.content) {
+                    Some(content) => content.clone(),
+                    None => match self.content(&row.content).await {
+                        Ok(content) => content,
+                        Err(error) => return Some(Err(StepError::Ledger(error))),
+                    },
+                };
+                let event = decide(&row, &content)?;
                 match self.step(by, &row, event, Vec::new()).await {
                     Err(StepError::Ledger(LedgerError::Conflict)) => match self.reload(row.id).await {
                         Ok(found) => row = found,

@@ -27,7 +27,7 @@ pub const LEDGER_AGAIN: Duration = Duration::from_secs(1);
 pub type Driven = Result<Option<Delivery>, StepError>;
 
 pub async fn stepped(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
-    written_once(inner, &Actor::Daemon, row, event, Vec::new()).await.map(Some)
+    inner.step(&Actor::Daemon, row, event, Vec::new()).await.map(Some)
 }
 
 /// Writes an outcome whatever it takes: what a platform said must not be forgotten while we live.
@@ -39,7 +39,7 @@ pub async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with
     let mut newer: Option<Delivery> = None;
     loop {
         let row = newer.as_ref().unwrap_or(row);
-        match written_once(inner, &Actor::Daemon, row, event.clone(), with.clone()).await {
+        match inner.step(&Actor::Daemon, row, event.clone(), with.clone()).await {
             Ok(after) => return Ok(Some(after)),
             Err(StepError::Illegal(illegal)) => return Err(illegal.into()),
             Err(StepError::Ledger(LedgerError::Conflict)) => match inner.reload(row.id).await {
@@ -55,18 +55,6 @@ pub async fn written_with(inner: &Arc<Inner>, row: &Delivery, event: Event, with
             }
         }
     }
-}
-
-/// An outcome in one commit with what it means for other posts on its account: what it replaces goes, and what waited
-/// to know of it goes out or is dropped.
-pub async fn written_once(
-    inner: &Arc<Inner>,
-    by: &Actor,
-    row: &Delivery,
-    event: Event,
-    with: Vec<Change>,
-) -> Result<Delivery, StepError> {
-    inner.step(by, row, event, with).await
 }
 
 /// A step with all that follows from it, for one commit.

@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::prune::{PRUNE, PRUNE_REFUSED, refusals, removed, waiting};
 use super::queue::ZONE;
-use super::recover::is_caught_up;
+use super::recover::note_caught_up;
 use super::send::held_expiry;
+use super::stillness::Stillness;
 use super::{Inner, answers, lock};
-use crate::clock::{Mono, Time};
+use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Announcement, AnnouncementId, Body, ContentHash, OccurrenceId, Priority, Timing};
 use crate::core::change::{Actor, AnnouncementRow, Change, Note, Withdrawal};
@@ -45,44 +46,6 @@ pub struct Planner {
     is_first: bool,
     last_planned: Option<Time>,
     stillness: Stillness,
-}
-
-/// Since when each file with something that goes at once has been as it is, as far as this process has seen: a person may
-/// be typing in it still. By the clock that does not step; a file's own time only tells that it is another one.
-#[derive(Default)]
-struct Stillness {
-    since: BTreeMap<String, (Option<Time>, Mono)>,
-    /// When the first of them has been left alone for long enough.
-    over: Option<Mono>,
-    /// Of the first reading: another process may have published them.
-    was_there: BTreeSet<AnnouncementId>,
-}
-
-impl Stillness {
-    /// Takes out of a reading what goes at once and whose file may not be finished: what the ledger has of it stays.
-    fn hold_back(&mut self, desired: &mut plan::Desired, settle: Duration, now: Mono, is_first: bool) {
-        let mut waiting: BTreeMap<&String, Option<Time>> = BTreeMap::new();
-        let goes_at_once = |a: &&Announcement| a.content.body.timing == Timing::Now && !a.says_now;
-        for announcement in desired.announcements.values().filter(goes_at_once) {
-            waiting.insert(&announcement.file, announcement.saved);
-        }
-        self.since.retain(|file, (saved, _)| waiting.get(file) == Some(saved));
-        for (file, saved) in waiting {
-            self.since.entry(file.clone()).or_insert((saved, now));
-        }
-        let until = |a: &Announcement| self.since.get(&a.file).map(|(_, since)| Mono(since.0 + settle));
-        let early: Vec<(AnnouncementId, Mono)> = (desired.announcements.values().filter(goes_at_once))
-            .filter_map(|a| until(a).filter(|until| *until > now).map(|until| (a.id.clone(), until)))
-            .collect();
-        self.over = early.iter().map(|(_, until)| *until).min();
-        for (id, _) in early {
-            desired.announcements.remove(&id);
-            if is_first {
-                self.was_there.insert(id.clone());
-            }
-            desired.standing.insert(id);
-        }
-    }
 }
 
 impl Planner {
@@ -168,7 +131,7 @@ impl Planner {
         }
         let is_whole = is_carried_out && !reading.desired.folder_gone;
         if is_whole && is_read && self.stillness.over.is_none() {
-            is_caught_up(&inner).await?;
+            note_caught_up(&inner).await?;
         }
         Ok(is_whole)
     }
@@ -312,9 +275,8 @@ impl Planner {
         let mut changes =
             vec![Change::Content(hash.clone(), Box::new(content.clone())), Change::Announcement(Box::new(row))];
         for (occurrence, release) in occurrences {
-            let release = self.hour_of(announcement, known, occurrence, *release, now).await?;
             let has_begun =
-                self.occurrence(announcement, known, &hash, (occurrence, release), now, &mut changes).await?;
+                self.occurrence(announcement, known, &hash, (occurrence, *release), now, &mut changes).await?;
             if has_begun && planned_to.is_none() {
                 // Its release has begun since it was compared: then it was edited after publication.
                 self.inner.ask_rescan();
@@ -339,27 +301,6 @@ impl Planner {
         Ok(changes)
     }
 
-    /// The hour under which an occurrence is written. What goes "at once" keeps its first one; put back into the queue after
-    /// that is over, and not kept back by a hold, it goes as soon as it is read.
-    async fn hour_of(
-        &self,
-        announcement: &Announcement,
-        known: Option<&KnownAnnouncement>,
-        occurrence: &OccurrenceId,
-        release: Time,
-        now: Time,
-    ) -> Result<Time, LedgerError> {
-        let (inner, body) = (&self.inner, &announcement.content.body);
-        let is_back = known.is_some_and(|k| k.row.withdrawn == Some(Withdrawal::Queue));
-        let expires_at = expiry(body, release, &inner.config().settings.publish);
-        if body.timing != Timing::Now || !is_back || expires_at.is_none_or(|end| end >= now) {
-            return Ok(release);
-        }
-        let rows = inner.ledger.of_occurrence(occurrence.clone()).await?;
-        let is_kept = rows.iter().any(|d| d.is_pending() || inner.came_over(d, release, expires_at, body));
-        Ok(if is_kept { release } else { now + plan::AT_ONCE })
-    }
-
     /// New rows for accounts that have none, an edit for those that can still change, a withdrawal for those the
     /// announcement no longer names; nothing at all, and `true`, once its release has begun.
     async fn occurrence(
@@ -381,14 +322,21 @@ impl Planner {
         if existing.iter().any(Delivery::has_begun) && !crate::planted("edit_splits_a_release") {
             return Ok(true);
         }
-        let expires_at = expiry(&content.body, release, &config.settings.publish);
-        // What a hold kept back, and was out of the queue meanwhile.
-        let came_over = |d: &Delivery| !d.is_pending() && inner.came_over(d, release, expires_at, &content.body);
+        let lasts_until = |at: Time| expiry(&content.body, at, &config.settings.publish);
+        // A hold kept it back, and it was out of the queue meanwhile.
+        let came_over =
+            |d: &Delivery| !d.is_pending() && inner.came_over(d, release, lasts_until(release), &content.body);
+        let is_kept = existing.iter().any(|d| d.is_pending() || came_over(d));
         // An hour of a repeat that it missed while it was taken out is not made up.
-        let has_passed = content.is_repeat() && release < now && !existing.is_empty();
-        if has_passed && !existing.iter().any(|d| d.is_pending() || came_over(d)) {
+        if content.is_repeat() && release < now && !existing.is_empty() && !is_kept {
             return Ok(false);
         }
+        // What goes "at once" and is put back after its first hour goes as soon as it is read, unless a hold kept it back.
+        let is_back = known.is_some_and(|k| k.row.withdrawn == Some(Withdrawal::Queue));
+        let is_over = lasts_until(release).is_some_and(|end| end < now);
+        let goes_anew = content.body.timing == Timing::Now && is_back && is_over && !is_kept;
+        let release = if goes_anew { now + plan::AT_ONCE } else { release };
+        let expires_at = lasts_until(release);
         changes.push(Change::Occurrence {
             id: occurrence.clone(),
             announcement: announcement.id.clone(),
@@ -411,10 +359,7 @@ impl Planner {
             } else {
                 let held_until = held_expiry(at, &content.body);
                 // A post that a hold kept back lasts by its own `expires_after`.
-                let expires_at = match came_over(d) {
-                    true => held_until,
-                    false => expiry(&content.body, at, &config.settings.publish),
-                };
+                let expires_at = if came_over(d) { held_until } else { lasts_until(at) };
                 let doubt = self.doubt(announcement, at);
                 let (content, priority) = (hash.clone(), content.body.priority);
                 Event::Edited(Edit { content, priority, at, expires_at, held_until, doubt })
@@ -450,7 +395,7 @@ impl Planner {
                 d.reason = Some(Words::new("首次读到时已经过时", "already past when it was first seen"));
             } else if doubt != Doubt::None {
                 d.state = State::Unknown;
-                (d.doubted, d.one_look) = (Some(hash.clone()), doubt == Doubt::OneLook);
+                d.come_into(doubt, hash);
                 if content.body.timing == Timing::Now {
                     d.begun_at = Some(self.may_have_gone(announcement, release));
                 }

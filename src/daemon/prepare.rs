@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Driven, note_failure, outcome_name, stepped, written_once};
+use super::outcome::{Driven, note_failure, outcome_name, stepped};
 use super::pauses::What;
 use super::send::{is_expired, is_overtaken, missed, paused, publish, waited};
 use super::{Inner, StepError, settle};
@@ -57,7 +57,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
         Ok(prepared) => stepped(inner, row, Event::Prepared(prepared)).await,
         Err(failure) => {
             let with = note_failure(inner, row, &failure, What::Post.of(row));
-            written_once(inner, &Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
+            inner.step(&Actor::Daemon, row, Event::PrepareFailed(failure), with).await.map(Some)
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::ledger::LedgerError;
 /// Under this name the ledger keeps the zone by which repeats are written ahead.
 pub const ZONE: &str = "zone";
 
-/// What is superseded may have left the queue; it is known by name for this long.
+/// A superseded announcement may have left the queue; it is known by name for this long.
 const SUPERSEDED: TimeDelta = TimeDelta::days(60);
 
 /// Of earlier readings: the zone by which repeats were written ahead, and a person's answers about what was gone.

@@ -5,7 +5,6 @@
 //! may be a copy of yesterday's. So it is looked for once before it is sent. If the ledger is known to be older than
 //! it was, another process may have been sending a moment ago, and absence is believed only after the settling time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::acts::ActError;
 use super::outcome::followed;
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
-use crate::core::announcement::{ContentHash, Priority, Timing};
+use crate::core::announcement::{Content, Priority, Timing};
 use crate::core::change::{Actor, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
@@ -52,7 +51,7 @@ pub async fn trusted(ledger: &dyn Ledger, found: Trust) -> Result<Trust, LedgerE
 }
 
 /// All that was there at this start has its doubt on disk: from now on the ledger knows what it knows.
-pub async fn is_caught_up(inner: &Inner) -> Result<(), LedgerError> {
+pub async fn note_caught_up(inner: &Inner) -> Result<(), LedgerError> {
     if inner.trust == Trust::Whole || inner.ledger.meta(BEHIND).await?.is_none() {
         return Ok(());
     }
@@ -177,17 +176,6 @@ pub async fn watch_the_clock(inner: Arc<Inner>) {
     }
 }
 
-/// Deliveries that wait for a length of time or were to go by `came`, and of their contents those that go at once.
-async fn moved_with_the_clock(
-    inner: &Inner,
-    came: Time,
-) -> Result<(Vec<Delivery>, BTreeSet<ContentHash>), LedgerError> {
-    let rows = inner.ledger.waiting(came).await?;
-    let contents = inner.contents_of(&rows).await?;
-    let at_once = contents.into_iter().filter(|(_, content)| content.body.timing == Timing::Now);
-    Ok((rows, at_once.map(|(hash, _)| hash).collect()))
-}
-
 /// An emergency whose hour has come once does not wait for it again.
 fn has_come(row: &Delivery, came: Time) -> bool {
     row.priority == Priority::Emergency && row.at <= came
@@ -203,9 +191,10 @@ async fn stepped_by(inner: &Arc<Inner>, jump: TimeDelta) {
     inner.memory.clock_was_put(inner.clock.now());
     // Deliveries that came due before the step was noticed are meant too.
     let came = inner.clock.now() - jump + TimeDelta::seconds(2);
-    match moved_with_the_clock(inner, came).await {
-        Ok((rows, at_once)) => {
-            let moved = |row: &Delivery| match (at_once.contains(&row.content) || has_come(row, came))
+    match inner.ledger.waiting(came).await {
+        Ok(rows) => {
+            let moved = |row: &Delivery, content: &Content| match (content.body.timing == Timing::Now
+                || has_come(row, came))
                 && !crate::planted("waits_for_its_hour_again")
             {
                 true => Some(Event::ClockStepped { by: jump, is_at_once: true }),

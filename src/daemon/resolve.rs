@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::acts::ActError;
 use super::answers::{self, Candidates, LocatedPost, Resolved};
-use super::outcome::written_once;
 use super::prepare::Means;
 use super::settle::{self, Share};
 use super::{Inner, StepError};
@@ -151,7 +150,7 @@ impl Inner {
     /// In one commit with the correction or the all-clear that waits to know.
     async fn settled(self: &Arc<Self>, by: &Actor, mut row: Delivery, event: Event) -> Result<Delivery, ActError> {
         loop {
-            match written_once(self, by, &row, event.clone(), Vec::new()).await {
+            match self.step(by, &row, event.clone(), Vec::new()).await {
                 Err(StepError::Ledger(LedgerError::Conflict)) => {
                     let found = self.reload(row.id).await?;
                     // The person spoke of this attempt: of another one they said nothing.

@@ -342,7 +342,7 @@ fn unreached(entries: &[Entry], reading: &mut Reading) {
 
 /// The same words to the same account within a day are refused by the platforms.
 fn repeated(entries: &[Entry], reading: &mut Reading, context: &Context<'_>) {
-    // What goes out there: a platform's own words, with the link.
+    // The words that go out there: the platform's own, with the link.
     let mut by_words: BTreeMap<(String, &str), Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
         let (body, accounts) = (&entry.announcement.content.body, &entry.announcement.content.accounts);

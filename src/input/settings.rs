@@ -392,7 +392,7 @@ fn further(name: &str, raw: &RawPlatform) -> BTreeMap<String, serde_json::Value>
     further
 }
 
-/// What people write for the time of China, and no table of zones knows.
+/// A name that people write for the time of China, and that no table of zones knows.
 fn is_chinas(zone: &str) -> bool {
     let bare = zone.to_lowercase().replace([' ', ':'], "");
     let names = ["beijing", "chongqing", "cst", "china", "北京", "上海", "中国"];

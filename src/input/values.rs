@@ -206,7 +206,7 @@ pub fn link(text: &str) -> Result<bool, Words> {
     Ok(private.iter().any(|p| name.starts_with(p)))
 }
 
-/// What was most likely meant as another character, and is published as it stands: a written-out line break, an entity.
+/// A sign that was most likely meant as another character, and is published as it stands: a written-out line break, an entity.
 pub fn unread_sign(text: &str) -> Option<String> {
     const ENTITIES: [&str; 8] = ["&nbsp;", "&amp;", "&lt;", "&gt;", "&quot;", "&#39;", "&hellip;", "&middot;"];
     let entity = ENTITIES.into_iter().find(|entity| text.contains(entity));

@@ -1,4 +1,4 @@
-//! What an editor writes and YAML leaves out in silence: words behind a ` #`, a key without a value.
+//! Words that an editor writes and YAML leaves out in silence: those behind a ` #`, a key without a value.
 //!
 //! Both are YAML's own rules, and no excuse before a person: what is written is read, or named.
 

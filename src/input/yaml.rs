@@ -242,7 +242,7 @@ impl<'s> Reader<'s> {
         at..at + name
     }
 
-    /// What nothing refers to was no name for later, but words.
+    /// Names an anchor that nothing refers to: it was no name for later, but words.
     fn unused_anchors(&mut self) {
         for anchor in self.anchors.values().filter(|anchor| !anchor.is_used) {
             let name = shown(&self.source.text[anchor.at.clone()]);

@@ -174,12 +174,17 @@ async fn mastodon_takes_its_time_with_pictures() {
     assert_eq!(w.ask("site", get(&own, "Bearer bear-a")).await[0]["id"], made["id"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_signature_is_good_once_and_near_its_time() {
+/// An account that signs, at the time of the platforms page's signatures.
+fn signed() -> super::rows::World {
     let mut signed = setup();
     signed.accounts[5].secret = r#"{"ck":"ck1","cs":"cs1","tk":"tk1","ts":"ts1"}"#.to_owned();
     let clock = Clock::simulated(crate::clock::from_micros(1_700_000_000_000_000), 1);
-    let w = super::rows::World { sandbox: Sandbox::new(signed, clock.clone()), clock };
+    super::rows::World { sandbox: Sandbox::new(signed, clock.clone()), clock }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_is_good_once_and_near_its_time() {
+    let w = signed();
     let header = "OAuth oauth_consumer_key=\"ck1\", oauth_token=\"tk1\", oauth_signature_method=\"HMAC-SHA1\", \
                   oauth_timestamp=\"1700000000\", oauth_nonce=\"n1\", oauth_version=\"1.0\", \
                   oauth_signature=\"aBLY0gHJvFQH6pK%2B4bDPYiN3QMs%3D\"";
@@ -198,10 +203,7 @@ async fn a_signature_is_good_once_and_near_its_time() {
 /// RFC 5849 knows three places for the parameters of a signature, and a POST may carry its text in its address.
 #[tokio::test(start_paused = true)]
 async fn a_signature_may_stand_in_the_form_or_the_query() {
-    let mut signed = setup();
-    signed.accounts[5].secret = r#"{"ck":"ck1","cs":"cs1","tk":"tk1","ts":"ts1"}"#.to_owned();
-    let clock = Clock::simulated(crate::clock::from_micros(1_700_000_000_000_000), 1);
-    let w = super::rows::World { sandbox: Sandbox::new(signed, clock.clone()), clock };
+    let w = signed();
     let url = "https://t.example.cn/api/statuses/update.json";
     let parameters = |nonce: &str, text: &str| {
         let pairs = [

@@ -138,7 +138,7 @@ fn authenticate(ctx: &mut Ctx<'_>) -> Option<Reply> {
 }
 
 fn post(ctx: &mut Ctx<'_>) -> Reply {
-    // What a POST carries in its address is taken as well.
+    // A text in the address of a POST is taken as well.
     let text = match ctx.call.anywhere("status") {
         Some(text) if matches!(ctx.call.kind, Kind::Form | Kind::Multipart | Kind::Empty) => text.to_owned(),
         _ => return error(ctx, 400, "Client must provide a 'status' parameter with a value."),

@@ -89,7 +89,7 @@ fn signed(call: &Call, account: &Account, now: i64, base_url: &Option<String>) -
     }
     let mut all: Vec<(String, String)> =
         given.iter().filter(|(key, _)| key != "oauth_signature" && key != "realm").cloned().collect();
-    // Those that came as parameters are there already.
+    // The signature's own parameters are there already.
     let of_request = |(key, _): &&(String, String)| call.authorization("OAuth").is_some() || !key.starts_with("oauth_");
     all.extend(call.query.iter().filter(of_request).cloned());
     if call.kind == Kind::Form {

@@ -1,4 +1,4 @@
-//! What editors really write: nothing of it is lost in silence (R51).
+//! Files as editors really write them: nothing is lost in silence (R51).
 
 use fabu::core::announcement::Timing;
 use support::utc;

@@ -285,3 +285,14 @@ impl Cause {
         matches!(self, Cause::Absent | Cause::Unaddressed | Cause::Rescheduled | Cause::Closed)
     }
 }
+
+/// Whether a delivery may be out already, for all this ledger knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    None,
+    /// Another process may have sent it, and has ended: one look tells.
+    OneLook,
+    /// This ledger is new, or older than it was: somebody may have sent it a moment ago, and absence is believed only after
+    /// the settling time.
+    Settling,
+}

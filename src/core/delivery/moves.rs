@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use super::super::Time;
 use super::super::words::Words;
 use super::{Cause, Class, Delivery, Desired, Doubt, Edit, Failure, Outcome, Policy, Receipt, State, Stopped, Waited};
-use crate::core::announcement::Priority;
+use crate::core::announcement::{ContentHash, Priority};
 use crate::core::policy::MOST_MISSES;
 
 /// A person is told of a post that is to be gone and has to stand for longer than this.
@@ -64,6 +64,13 @@ impl Delivery {
         self.desired = self.desired.max(desired);
     }
 
+    /// This content of it may be out already, or nothing speaks for that.
+    pub fn come_into(&mut self, doubt: Doubt, content: &ContentHash) {
+        if doubt != Doubt::None {
+            (self.doubted, self.one_look) = (Some(content.clone()), doubt == Doubt::OneLook);
+        }
+    }
+
     /// From the beginning, with what was prepared forgotten: a text or an hour has changed, or it was released.
     pub(super) fn begin_again(&mut self, at: Time, expires_at: Option<Time>, now: Time) {
         self.at = at;
@@ -99,9 +106,7 @@ impl Delivery {
         self.attempt = 0;
         if self.doubted.is_none() {
             self.begun_at = None;
-            if edit.doubt != Doubt::None {
-                (self.doubted, self.one_look) = (Some(was), edit.doubt == Doubt::OneLook);
-            }
+            self.come_into(edit.doubt, &was);
         }
         self.begin_again(edit.at, edit.expires_at, now);
     }

@@ -143,7 +143,7 @@ impl Inner {
         }
     }
 
-    /// What has become of posts that nobody was told anything about.
+    /// The outcome for posts that nobody was told anything about.
     async fn stopped_with(&self, id: &str, last: &LastWords) -> Result<Withdrawn, ActError> {
         let before: BTreeMap<DeliveryId, State> = last.whereabouts.rows.iter().map(|d| (d.id, d.state)).collect();
         let (mut cancelled, mut in_flight, mut taking_down, mut out_of_reach, mut unchanged) = (0, 0, 0, 0, 0);
@@ -333,7 +333,7 @@ impl Inner {
             return Ok(LastWords { posts, whereabouts, tried: None });
         }
         // The newest words are quoted that all have read who are told; where there are none, nothing is quoted.
-        // What is not known to have stood is quoted only where nothing else can be.
+        // A post that is not known to have stood is quoted only where nothing else can be.
         let told = whereabouts.told();
         let read_by_all = |read: &PostsOn| {
             let has_read = |post: &AnnouncementRow, account| read.get(account).is_some_and(|on| on.contains(&post.id));
