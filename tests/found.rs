@@ -863,3 +863,28 @@ fn r52_what_is_edited_in_the_moment_in_which_it_is_let_go_is_let_go() {
         });
     }
 }
+
+/// A burst on one account whose ledger is new: while the last doubts are settled the first posts are on their way, and
+/// stand there in other words.
+#[test]
+fn no_person_is_called_for_a_post_whose_own_answer_is_under_way() {
+    simulate(async {
+        let city = City::new(START, 1804, "");
+        city.sandbox.set_faults(vec![
+            fault(json!({ "behaviour": "rewritten", "params": { "kind": "filtered" } })),
+            fault(json!({ "behaviour": "slow_key", "params": { "seconds": 3 } })),
+        ]);
+        let of = |n: u32| {
+            format!("  - {{id: a{n}, text: 地铁二号线第 {}35 班恢复运营，请放心, to: [\"xinmin:shanghai\"]}}\n", n + 10)
+        };
+        city.save("a.yaml", &format!("announcements:\n{}", (0..12).map(of).collect::<String>()));
+        let daemon = city.start().await;
+        for _ in 0..600 {
+            city.sleep(1).await;
+            let rows = all(&daemon).await;
+            assert!(rows.iter().all(|row| !row.needs_person), "{rows:?}");
+        }
+        let rows = all(&daemon).await;
+        assert_eq!((in_state(&rows, State::Published), city.sandbox.posts().len()), (12, 12), "{rows:?}");
+    });
+}

@@ -25,6 +25,10 @@ use crate::ledger::{Filter, LedgerError};
 use crate::platform::reading::{Purse, read_back};
 use crate::platform::{Look, Wanted};
 
+/// Mostly it is known within this what another delivery's post has become.
+const A_MOMENT: TimeDelta = TimeDelta::seconds(2);
+const A_WHILE: Duration = Duration::from_secs(300);
+
 /// Takes a call out of the share that is kept for settling; when there is none, the row waits.
 async fn paid(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Option<Driven> {
     match Share::of(inner, row, means).take().await {
@@ -121,6 +125,13 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
                 );
                 Event::Unseen { why, waited }
             }
+            Ok(Look::Unaccounted(posts)) if are_others(inner, row, &posts).await? => {
+                let why = Words::new(
+                    "这个账号正有别的帖在途，稍后再看",
+                    "another post of this account is under way; it is looked for again in a moment",
+                );
+                Event::Postponed { until: inner.clock.now() + A_MOMENT, why }
+            }
             Ok(Look::Unaccounted(posts)) => Event::Unseen { why: unaccounted(&posts), waited },
             Ok(Look::Unproven(why)) => {
                 inner.memory.hides(&row.account, None);
@@ -141,6 +152,28 @@ pub async fn looked(inner: &Arc<Inner>, row: &Delivery, means: &Means) -> Result
     let event = found.expect("something is looked for");
     tracing::info!(account = %row.account, occurrence = %row.occurrence, looks = row.looks, found = event.name(), "looked");
     Ok((event, with))
+}
+
+/// Whether the posts that nobody accounts for may be those of other deliveries, of which more is known in a moment: their
+/// answers came while the page was read, or are awaited, or they have not been looked for yet. No person is called for
+/// that, unless it goes on and on.
+async fn are_others(inner: &Inner, row: &Delivery, posts: &[Shown]) -> Result<bool, StepError> {
+    let waited = inner.memory.waited(row.id);
+    let calls_a_person = inner.config().settings_of(&row.account).is_some_and(|platform| {
+        let plan = &platform.read_back;
+        plan.next(waited).is_none() && waited <= plan.settle.unwrap_or_default() + A_WHILE
+    });
+    if !calls_a_person {
+        return Ok(false);
+    }
+    let known =
+        inner.ledger.receipts(row.account.clone(), row.id, row.first_send()).await.map_err(StepError::Ledger)?;
+    let states = vec![State::Sending, State::Unknown];
+    let filter = Filter { account: Some(row.account.to_string()), states, max: 100, ..Filter::default() };
+    let others = inner.ledger.deliveries(filter).await.map_err(StepError::Ledger)?;
+    let is_open = |other: &&Delivery| other.state == State::Sending || other.attempt > 0 && other.looks == 0;
+    let open = others.iter().filter(|other| other.id != row.id).filter(is_open).count();
+    Ok(posts.iter().filter(|post| !known.taken.contains(&post.id)).count() <= open)
 }
 
 /// The share of the account's calls that is kept for settling.
