@@ -606,3 +606,33 @@ fn r52_last_words_do_not_quote_an_update_that_never_went_out() {
         });
     }
 }
+
+/// The correction of an update and the all-clear of its emergency wait for the same answer: the all-clear is the last word.
+#[test]
+fn r52_an_all_clear_comes_after_the_correction_that_waited_for_the_same_answer() {
+    for seed in 0..6 {
+        simulate(async {
+            let city = City::new(START, 40 + seed, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+            city.sleep(60).await;
+            loses_answers(&city, 1);
+            let second = sent(&daemon, update(&first, "【洪水】误报数字。", Level::Yellow)).await;
+            city.sleep(5).await;
+            assert_eq!(row_of(&daemon, "sina:shanghai", &second).await.state, State::Unknown);
+            closed(&daemon, &second, "correct").await;
+            city.sleep(5).await;
+            closed(&daemon, &first, "all-clear").await;
+            city.sleep(5).await;
+            city.sandbox.clear();
+            city.sleep(3600).await;
+            let posts = city.sandbox.posts();
+            let of = |words: &str| {
+                let is_it = |post: &&fabu::sandbox::Post| post.account == "sina:shanghai" && post.text.contains(words);
+                posts.iter().find(is_it).map(|post| post.created)
+            };
+            let (corrected, cleared) = (of("【更正】"), of("【解除】"));
+            assert!(corrected.is_some() && corrected < cleared, "{seed}: {corrected:?} {cleared:?} {posts:?}");
+        });
+    }
+}

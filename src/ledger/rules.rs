@@ -3,6 +3,7 @@
 //! What follows from them is decided by the pure functions of `core::delivery`; here is only what they read. It runs
 //! inside the writer's transaction, so nothing can come between the reading and the writing.
 
+use chrono::TimeDelta;
 use rusqlite::{Connection, params};
 
 use super::LedgerError;
@@ -91,25 +92,43 @@ fn added(delivery: &Delivery, there: Where) -> Option<Delivery> {
     }
 }
 
+/// The correction of a later post and the all-clear may wait for the same answer: the all-clear is the last word, and
+/// goes so much later.
+const AFTER_THE_CORRECTION: TimeDelta = TimeDelta::seconds(10);
+
 /// Later words on this account that wait to know whether an earlier post is out: they go where that is, and are dropped where
 /// nobody has seen it.
 fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>, LedgerError> {
     let sql = read::deliveries_where("account = $1 AND cause = 'undecided'");
     let waiting = read::list(db, &sql, [&account.0], rows::delivery).map_err(wrong)?;
-    let mut steps = Vec::new();
-    for row in waiting.iter().filter(|row| row.state == State::Held) {
-        let Some(follows) = said_in(db, row)? else { continue };
-        let posts: Vec<AnnouncementId> = follows.posts.into_iter().collect();
-        let event = match later_word(&on_account(db, &posts, account)?, follows.part) {
-            Where::There => Event::GateOpen { at: now, expires_at: row.expires_at },
-            Where::Nowhere => Event::Withdrawn {
-                desired: Desired::Stopped,
-                cause: Cause::Unneeded,
-                why: Words::new("所指的那条没有发出", "the post it is about never went out"),
-            },
-            Where::Unknown => continue,
-        };
-        steps.extend(step(row, event, now, &Policy::default()));
+    let mut found = Vec::new();
+    for row in waiting.into_iter().filter(|row| row.state == State::Held) {
+        let Some(follows) = said_in(db, &row)? else { continue };
+        let posts: Vec<AnnouncementId> = follows.posts.iter().cloned().collect();
+        let there = later_word(&on_account(db, &posts, account)?, follows.part);
+        found.push((row, follows, there));
     }
-    Ok(steps)
+    let is_corrected = |emergency: &AnnouncementId| {
+        let goes = |(_, of, there): &(_, Follows, Where)| {
+            of.part == Part::Correction && of.emergency == *emergency && *there == Where::There
+        };
+        found.iter().any(goes)
+    };
+    let event_of = |row: &Delivery, follows: &Follows, there: Where| match there {
+        Where::There if follows.part == Part::AllClear && is_corrected(&follows.emergency) => {
+            Some(Event::GateOpen { at: now + AFTER_THE_CORRECTION, expires_at: row.expires_at })
+        }
+        Where::There => Some(Event::GateOpen { at: now, expires_at: row.expires_at }),
+        Where::Nowhere => Some(Event::Withdrawn {
+            desired: Desired::Stopped,
+            cause: Cause::Unneeded,
+            why: Words::new("所指的那条没有发出", "the post it is about never went out"),
+        }),
+        Where::Unknown => None,
+    };
+    let steps = found.iter().filter_map(|(row, follows, there)| {
+        let event = event_of(row, follows, *there)?;
+        step(row, event, now, &Policy::default()).ok()
+    });
+    Ok(steps.collect())
 }
