@@ -381,15 +381,88 @@ fn a_correction_takes_down_what_a_closed_account_carries_and_counts_only_who_is_
         assert_eq!(look["post"]["accounts"], ALL - 4);
         let shown: u64 =
             look["post"]["platforms"].as_object().unwrap().values().map(|p| p["accounts"].as_u64().unwrap()).sum();
-        assert_eq!(shown as usize, ALL - 4);
+        assert_eq!((shown as usize, look["out_of_reach"].as_u64()), (ALL - 4, Some(4)));
         let answer = correct(&daemon, &id).await.unwrap();
-        assert_eq!(answer["deliveries"], ALL - 4, "{answer}");
+        assert_eq!((answer["deliveries"].as_u64(), answer["out_of_reach"].as_u64()), (Some(11), Some(4)), "{answer}");
         city.sleep(60).await;
         assert_eq!(
             (standing(&city, "【洪水】请撤离。") - standing(&city, "更正"), standing(&city, "更正")),
             (0, ALL - 4)
         );
     });
+}
+
+#[test]
+fn an_all_clear_says_on_how_many_accounts_it_cannot_be_said() {
+    simulate(async {
+        let city = City::new(START, 94, "");
+        let daemon = city.start().await;
+        let id = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(30).await;
+        handles_of_the_first(&city, &daemon, "xinmin: {handle: h0", "eastday2: {handle: h0").await;
+        let all = std::fs::read_to_string(city.path().join("accounts.yaml")).unwrap();
+        let fewer: String = all.lines().filter(|l| !l.contains("eastday2")).map(|l| format!("{l}\n")).collect();
+        std::fs::write(city.path().join("accounts.yaml"), fewer).unwrap();
+        daemon.inner.reload_config().await;
+        let answer = all_clear(&daemon, &id).await.unwrap();
+        assert_eq!((answer["deliveries"].as_u64(), answer["out_of_reach"].as_u64()), (Some(14), Some(1)), "{answer}");
+    });
+}
+
+/// Between the first word and the second the accounts are suspended.
+#[test]
+fn a_word_counts_the_accounts_that_are_reached_and_is_not_taken_where_there_are_none() {
+    simulate(async {
+        let city = City::new(START, 95, "");
+        let daemon = city.start().await;
+        let all = asked(&daemon, 1000, everywhere("【洪水】请撤离。", Level::Red)).await;
+        let first = Urgent { to: vec!["shanghai".to_owned()], ..everywhere("【洪水】总站。", Level::Red) };
+        let first = asked(&daemon, 1000, first).await;
+        handles_of_the_first(&city, &daemon, "{handle: h0", "{status: suspended, handle: h0").await;
+        let refused = support::duty::confirmed(&daemon, 1001, &first).await;
+        assert!(matches!(&refused, Err(ActError::Conflict(why)) if why.en.contains("reach nobody")), "{refused:?}");
+        let answer = support::duty::confirmed(&daemon, 1001, &all).await.unwrap();
+        assert_eq!(answer["deliveries"], ALL - 4);
+        city.sleep(3600).await;
+        assert_eq!((standing(&city, "请撤离"), standing(&city, "总站")), (ALL - 4, 0));
+        let hold = format!("hold-{}", text(&first, "id"));
+        assert!(daemon.inner.holds().iter().all(|h| h.id != hold), "{:?}", daemon.inner.holds());
+    });
+}
+
+/// What an account missed while it was suspended, tried again: reworded meanwhile, before its hour or after it.
+#[test]
+fn what_was_reworded_while_its_account_was_closed_is_tried_again_or_says_why_not() {
+    for (n, edited) in [20, 220].into_iter().enumerate() {
+        simulate(async {
+            let city = City::new(START, 96 + n as u64, "");
+            let of = |text: &str| {
+                let entry = format!("{{id: a, text: {text}, to: [shanghai, shanghai/metro], at: 2026-11-24 08:02}}");
+                format!("announcements:\n  - {entry}\n")
+            };
+            city.save("a.yaml", &of("早安"));
+            let daemon = city.start().await;
+            city.sleep(30).await;
+            handles_of_the_first(&city, &daemon, "{handle: h0", "{status: suspended, handle: h0").await;
+            city.sleep(edited).await;
+            city.save("a.yaml", &of("早上好"));
+            daemon.rescan().await;
+            city.sleep(300 - edited).await;
+            handles_of_the_first(&city, &daemon, "{status: suspended, handle: h0", "{handle: h0").await;
+            let tried = daemon.inner.retry(&person(1000), "a", None).await;
+            city.sleep(60).await;
+            let posts = (standing(&city, "早安"), standing(&city, "早上好"));
+            match tried {
+                Ok(tried) => {
+                    assert_eq!((tried.retrying, edited, posts), (4, 220, (7, 0)), "in the words of all of them")
+                }
+                Err(ActError::Conflict(why)) => {
+                    assert!(why.en.contains("was reworded") && posts == (0, 3), "{edited}: {why:?} {posts:?}");
+                }
+                Err(why) => panic!("{why:?}"),
+            }
+        });
+    }
 }
 
 #[test]

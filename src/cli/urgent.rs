@@ -383,6 +383,7 @@ pub async fn taken(config: &Path, client: &Client, answer: &Value, wait: bool, v
             };
             voice.out(format_args!("{} {}", voice.paint(GOOD, "✓"), voice.say(&said)));
         }
+        super::word::out_of_reach(answer, voice);
         silence(config, client, answer, voice).await;
     }
     if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }

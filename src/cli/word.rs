@@ -185,9 +185,22 @@ pub fn show(config: &Path, id: &str, act: Act, tried: &Value, voice: Voice) {
         );
         voice.note(voice.say(&said).to_owned());
     }
+    out_of_reach(tried, voice);
     if let Some(hold) = tried["ends_hold"].as_str() {
         let hold = shown(hold);
         voice.note(voice.say(&words!("  结束静默 {hold}", "  ends the hold {hold}")).to_owned());
+    }
+}
+
+/// Where it stands and nothing can be said: somebody has to say it there by hand.
+pub(super) fn out_of_reach(answer: &Value, voice: Voice) {
+    let n = answer["out_of_reach"].as_u64().unwrap_or(0);
+    if n > 0 {
+        let said = words!(
+            "  另有 {n} 个账号挂着它而发不到：停用，或配置里没有其账号、平台或密钥；请到那里手动处理",
+            "  {n} more accounts carry it and are told nothing: suspended, closed, or without account, platform or secret in the configuration; see to them by hand"
+        );
+        voice.note(voice.paint(BAD, voice.say(&said)));
     }
 }
 

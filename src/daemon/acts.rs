@@ -213,7 +213,9 @@ impl Inner {
         }
         let is_there = in_queue && row.withdrawn.is_none() && !says_itself;
         let has_passed = |d: &Delivery| d.at <= self.clock.now();
-        let is_missed = |d: &Delivery| d.is_closed() && is_there && has_passed(d) && in_force.contains(&d.content);
+        let is_past = |d: &Delivery| d.is_closed() && is_there && has_passed(d);
+        let is_missed = |d: &Delivery| is_past(d) && in_force.contains(&d.content);
+        let is_reworded = rows.iter().any(|d| is_past(d) && !is_missed(d));
         // An announcement that its file no longer has, and of which nothing was tried, is not wanted any more.
         let begun: BTreeSet<OccurrenceId> =
             rows.iter().filter(|d| d.has_begun()).map(|d| d.occurrence.clone()).collect();
@@ -288,6 +290,10 @@ impl Inner {
                 (None, _) if !in_queue => words!(
                     "`{id}` 已从队列删去；要发就放回队列",
                     "`{id}` was removed from the queue; to publish it after all, put it back"
+                ),
+                (None, _) if is_reworded => words!(
+                    "`{id}` 在账号停用期间改过文字，又已过点；要在这些账号上发，请另起一条",
+                    "`{id}` was reworded and had its hour while the account was closed; to publish it there, write it as an announcement of its own"
                 ),
                 (None, _) => words!("`{id}` 没有失败或过期的投递", "nothing of `{id}` has failed or expired"),
             }));

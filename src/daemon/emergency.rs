@@ -204,6 +204,7 @@ impl Inner {
             deliveries: content.accounts.len(),
             waiting: 0,
             stopped: 0,
+            out_of_reach: 0,
             level,
             content_hash: hash.clone(),
             persons: Persons { needed, have: 1, names },

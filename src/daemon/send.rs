@@ -185,9 +185,15 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
     let now = inner.clock.now();
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
     let verdict = verdict_of(inner, row, &content, now);
-    if let Verdict::Held { cause: Cause::Confirmation, until, .. } = &verdict
-        && (is_expired(row, now) || until.is_some_and(|until| until <= now))
-    {
+    let is_too_late = match &verdict {
+        Verdict::Held { cause: Cause::Confirmation, until, .. } => {
+            is_expired(row, now) || until.is_some_and(|until| until <= now)
+        }
+        // It was to wait until now.
+        Verdict::Closed(_) => row.cause == Some(Cause::Confirmation),
+        _ => false,
+    };
+    if is_too_late {
         // Nobody confirmed in time: all of it is not sent, and that is said loudly.
         inner.unconfirmed(row).await?;
         return Ok(None);

@@ -121,6 +121,8 @@ pub struct Taken {
     pub waiting: usize,
     /// Deliveries of earlier posts that were stopped with it before they went out.
     pub stopped: usize,
+    /// Accounts that carry what it is about and are told nothing: they rest, or the configuration leads to them no more.
+    pub out_of_reach: usize,
     pub level: Level,
     pub content_hash: ContentHash,
     pub persons: Persons,
@@ -205,6 +207,8 @@ pub struct ClosingPreview {
     pub stops: usize,
     /// Accounts of which nobody knows yet whether they carry it.
     pub waiting: usize,
+    /// Accounts that carry it and would be told nothing: they rest, or the configuration leads to them no more.
+    pub out_of_reach: usize,
     /// The hold that would end.
     pub ends_hold: Option<String>,
 }
@@ -223,6 +227,7 @@ pub struct NoPost {
     #[schema(schema_with = null)]
     pub id: (),
     pub deliveries: usize,
+    pub out_of_reach: usize,
 }
 
 fn null() -> utoipa::openapi::Object {

@@ -4,7 +4,7 @@
 //! told once. While what they are about is still going out its rows change every millisecond: so their commit stops
 //! it by an order, and decides by where each post is at that moment whether an account is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -178,10 +178,20 @@ impl Inner {
     ) -> Result<Taken, ActError> {
         let part = tried.content.body.part();
         let mut taken = self.take(by, tried, None, with, keys).await?;
+        taken.out_of_reach = self.out_of_reach(whereabouts);
         if let Some(part) = part.filter(|_| taken.confirm_by.is_some()) {
             taken.waiting = whereabouts.waiting(part);
         }
         Ok(taken)
+    }
+
+    /// On how many accounts what stands, or may, is followed by no word: nothing is published there.
+    fn out_of_reach(&self, whereabouts: &Whereabouts) -> usize {
+        let config = self.config();
+        let carries = |d: &&Delivery| whereabouts.carry.contains_key(&d.account);
+        let is_beyond = |d: &&Delivery| config.city.is_resting(&d.account) || Means::there(self, d).is_err();
+        let beyond = whereabouts.rows.iter().filter(carries).filter(is_beyond);
+        beyond.map(|d| &d.account).collect::<BTreeSet<_>>().len()
     }
 
     /// Why there is nobody to tell: it was said already, or what was wrong is gone without a word.
@@ -293,14 +303,14 @@ impl Inner {
             with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::AllClear, by));
             self.commit(by, with).await?;
-            let nothing = LastWord::Nothing(NoPost { id: (), deliveries: 0 });
+            let nothing = LastWord::Nothing(NoPost { id: (), deliveries: 0, out_of_reach: 0 });
             return Ok(Err((nothing, hold.map(|hold| hold.id))));
         };
         with.push(Note::change("all_clear", &family.root, json!({ "by": by.to_string(), "with": tried.id })));
         let taken = self.said(by, tried, &last.whereabouts, with, keys).await?;
         let hold = hold.map(|hold| hold.id).filter(|name| self.standing_hold(name).is_none());
         let said = match taken.deliveries {
-            0 => LastWord::Nothing(NoPost { id: (), deliveries: 0 }),
+            0 => LastWord::Nothing(NoPost { id: (), deliveries: 0, out_of_reach: taken.out_of_reach }),
             _ => LastWord::Taken(taken),
         };
         Ok(Err((said, hold)))
@@ -390,7 +400,8 @@ impl Inner {
             Some(tried) => Some(self.preview(tried).await?),
             None => None,
         };
-        Ok(ClosingPreview { dry_run: true, drill: self.config().drill, post, stops, waiting, ends_hold })
+        let (drill, out_of_reach) = (self.config().drill, self.out_of_reach(&last.whereabouts));
+        Ok(ClosingPreview { dry_run: true, drill, post, stops, waiting, out_of_reach, ends_hold })
     }
 
     /// These posts are over; what was corrected before stays that.

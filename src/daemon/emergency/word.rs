@@ -91,6 +91,14 @@ impl Inner {
                 "`{id}` does not wait for a confirmation: it is expired, cancelled or settled; if it should go, ask for it anew"
             )));
         }
+        let config = self.config();
+        let reached = open.iter().filter(|d| !config.city.is_resting(&d.account)).count();
+        if reached == 0 && matches!(content.body.part(), None | Some(Part::Update)) {
+            return Err(ActError::Conflict(words!(
+                "`{id}` 的账号都已停用，发不到任何地方",
+                "every account of `{id}` has been suspended or closed meanwhile: it would reach nobody"
+            )));
+        }
         let (is_complete, goes_now) = (have >= needed, open.iter().any(awaits_word));
         let (mut changes, mut armed, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
         let mut has_ended = false;
@@ -136,7 +144,7 @@ impl Inner {
             false => Fate::AwaitingConfirm,
         };
         let persons = Persons { needed, have, names: self.names_of(&row) };
-        Ok((Confirmed { id: id.to_owned(), state, deliveries: open.len(), persons }, has_ended))
+        Ok((Confirmed { id: id.to_owned(), state, deliveries: reached, persons }, has_ended))
     }
 
     /// Accounts that were told by another post what this one is to tell them, of each post they carry of those it is
