@@ -888,3 +888,36 @@ fn no_person_is_called_for_a_post_whose_own_answer_is_under_way() {
         assert_eq!((in_state(&rows, State::Published), city.sandbox.posts().len()), (12, 12), "{rows:?}");
     });
 }
+
+/// An emergency of the queue failed on an account, its silence is over, and the daemon has started again since.
+#[test]
+fn r05_what_is_tried_again_brings_no_second_silence() {
+    simulate(async {
+        let city = City::new(START, 1805, "");
+        let line = "at: 2026-11-24 08:05, priority: emergency, level: red, expires_after: 6h";
+        city.save(
+            "a.yaml",
+            &one("a", "红色警报", line).replace("catch_up: 2h, ", "").replace("[shanghai]", "[\"sina:shanghai\"]"),
+        );
+        let daemon = city.start().await;
+        let filter = fabu::ledger::Filter { announcement: Some("a".to_owned()), max: 1, ..Default::default() };
+        let row = daemon.inner.ledger.announcements(filter).await.unwrap().pop().unwrap().row;
+        for uid in [1000, 1001] {
+            let _ = daemon.inner.confirm(&person(uid), "a", row.content.as_str()).await;
+        }
+        city.sandbox.set_faults(vec![fault(json!({ "behaviour": "unfit", "operation": "post" }))]);
+        city.sleep(400).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Failed), 1);
+        let hold = daemon.inner.holds().pop().expect("it fell silent");
+        daemon.inner.end_hold(&person(1000), &hold.id).await.unwrap();
+        drop(daemon);
+        city.sleep(1).await;
+        city.sandbox.clear();
+        let daemon = city.start().await;
+        city.sleep(5).await;
+        daemon.inner.retry(&person(1000), "a", None).await.unwrap();
+        city.sleep(1200).await;
+        assert_eq!(standing(&city, "红色警报"), 1);
+        assert!(daemon.inner.holds().is_empty(), "{:?}", daemon.inner.holds());
+    });
+}

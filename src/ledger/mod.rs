@@ -264,6 +264,8 @@ pub trait Ledger: Send + Sync {
     /// Of each announcement the first occurrences between two instants, and how many more there are in all.
     async fn coming(&self, since: Time, until: Time) -> Result<(Vec<OccurrenceSummary>, u64), LedgerError>;
     async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, LedgerError>;
+    /// Whether anything of an occurrence was ever tried, also what is to be tried anew.
+    async fn is_tried(&self, id: OccurrenceId) -> Result<bool, LedgerError>;
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, LedgerError>;
     async fn counts(&self) -> Result<BTreeMap<State, u64>, LedgerError>;
     async fn events(&self, after: Seq, max: usize) -> Result<Vec<Recorded>, LedgerError>;

@@ -323,6 +323,11 @@ pub fn deliveries(db: &Connection, filter: &Filter) -> Sql<Vec<Delivery>> {
     list(db, &sql, params_from_iter(&values), rows::delivery)
 }
 
+pub fn is_tried(db: &Connection, id: &OccurrenceId) -> Sql<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM deliveries d JOIN attempts a ON a.delivery = d.id WHERE d.occurrence = $1)";
+    db.prepare_cached(sql)?.query_row([&id.0], |r| r.get(0))
+}
+
 pub fn attempts(db: &Connection, id: DeliveryId) -> Sql<Vec<AttemptRow>> {
     list(db, "SELECT n, slot, begun, ended, outcome, words FROM attempts WHERE delivery = $1 ORDER BY n", [id.0], |r| {
         Ok(AttemptRow {

@@ -320,6 +320,10 @@ impl Ledger for Sqlite {
         self.read(move |db| read::deliveries(db, &filter)).await
     }
 
+    async fn is_tried(&self, id: OccurrenceId) -> Result<bool, LedgerError> {
+        self.read(move |db| read::is_tried(db, &id)).await
+    }
+
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, LedgerError> {
         self.read(move |db| read::attempts(db, id)).await
     }

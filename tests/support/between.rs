@@ -78,6 +78,7 @@ passed_on! {
     next_due(after: Time) -> Got<Option<Time>>;
     load(ids: Vec<DeliveryId>) -> Got<Vec<Delivery>>;
     of_occurrence(id: OccurrenceId) -> Got<Vec<Delivery>>;
+    is_tried(id: OccurrenceId) -> Got<bool>;
     in_state(state: State, before: Time) -> Got<Vec<Delivery>>;
     emergencies_waiting() -> Got<Vec<Delivery>>;
     standing() -> Got<Vec<Delivery>>;

@@ -267,7 +267,7 @@ impl Inner {
 
     async fn begin_silence(&self, delivery: &Delivery, content: &Content) -> Result<(), LedgerError> {
         let Some(row) = self.announced(delivery.announcement.as_str()).await? else { return Ok(()) };
-        let is_first = self.ledger.of_occurrence(delivery.occurrence.clone()).await?.iter().all(|d| d.attempt == 0);
+        let is_first = !self.ledger.is_tried(delivery.occurrence.clone()).await?;
         if row.file.is_empty() || !is_first || self.standing_hold(&hold_name(&row.id)).is_some() {
             return Ok(());
         }
