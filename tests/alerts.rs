@@ -2,7 +2,7 @@
 
 mod support;
 
-use fabu::core::alert::{Alert, MsgType};
+use fabu::core::alert::{Alert, Info, MsgType};
 use fabu::core::announcement::Level;
 use fabu::core::change::Actor;
 use fabu::daemon::Daemon;
@@ -387,4 +387,174 @@ fn r52_of_what_is_on_its_way_at_once_the_older_word_does_not_come_last() {
             assert_eq!(one.unwrap(), other.unwrap());
         });
     }
+}
+
+/// The alert of the first message, and what refers to it.
+fn later(id: &'static str, kind: &'static str, sent: &'static str) -> [(&'static str, &'static str); 4] {
+    let references = "<scope>Public</scope><references>weather@sh.example,a-1,2026-11-24T07:59:00+08:00</references>";
+    [
+        ("<identifier>a-1", id),
+        ("<msgType>Alert", kind),
+        ("<scope>Public</scope>", references),
+        ("<sent>2026-11-24T07:59:00+08:00", sent),
+    ]
+}
+
+const CATEGORY: &str = "<event>暴雨</event>";
+const ALL_CLEAR: &str = "<event>暴雨</event><responseType>AllClear</responseType>";
+
+/// The form that many centres prefer to `Cancel`.
+#[test]
+fn an_update_that_says_all_clear_is_the_all_clear_of_what_it_refers_to() {
+    simulate(async {
+        let city = city(30);
+        let daemon = city.start().await;
+        let refused = sent(&daemon, &[(CATEGORY, ALL_CLEAR)]).await;
+        assert!(matches!(&refused, Err(ActError::Invalid(field, _)) if field == "responseType"), "{refused:?}");
+        sent(&daemon, &[]).await.unwrap();
+        city.sleep(60).await;
+        let of = later("<identifier>a-2", "<msgType>Update", "<sent>2026-11-24T08:01:00+08:00");
+        let both = "<event>暴雨</event><responseType>AllClear</responseType><responseType>Evacuate</responseType>";
+        let refused = sent(&daemon, &[&of[..], &[(CATEGORY, both)]].concat()).await;
+        assert!(matches!(&refused, Err(ActError::Invalid(field, _)) if field == "responseType"), "{refused:?}");
+        let ends = [&of[..], &[(CATEGORY, ALL_CLEAR)]].concat();
+        let look = daemon.inner.alert(&person(1000), alert(&ends), true, None).await.unwrap();
+        assert!(look["all_clear"].is_string());
+        sent(&daemon, &ends).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "【解除】"), daemon.inner.holds().len()), (10, 0));
+        assert_eq!(standing(&city, "注意防范"), 10, "it was no second warning");
+    });
+}
+
+/// One that has ended, and one for each of two areas.
+#[test]
+fn infos_of_one_language_are_one_post_where_they_say_the_same_and_are_in_force() {
+    simulate(async {
+        let city = city(31);
+        let daemon = city.start().await;
+        let second = |changes: &[(&str, &str)]| {
+            let whole = alert(&[]);
+            let mut info = whole.infos[1].clone();
+            for (from, to) in changes {
+                info.headline = info.headline.map(|text| text.replace(from, to));
+            }
+            (whole, info)
+        };
+        // The first one is over, and says something else.
+        let (mut whole, mut info) = second(&[("橙色", "红色")]);
+        info.expires = Some(support::utc("2026-11-23T23:59:30Z"));
+        whole.infos.insert(1, info);
+        let taken = daemon.inner.alert(&person(1000), whole, false, None).await.unwrap();
+        assert_eq!(taken["deliveries"], 10);
+        city.sleep(20).await;
+        // Both are in force: the same for another area, or other words.
+        let (mut whole, mut info) = second(&[]);
+        whole.identifier = "b-1".to_owned();
+        info.areas[0].desc = "徐汇区".to_owned();
+        info.areas[0].geocodes = vec![("GB2260".to_owned(), "310104000000、310199".to_owned())];
+        whole.infos.push(Info { language: Some("ZH_cn".to_owned()), ..info });
+        let taken = daemon.inner.alert(&person(1000), whole, false, None).await.unwrap();
+        assert_eq!(taken["unknown_areas"], serde_json::json!(["310104", "310199"]), "{taken}");
+        city.sleep(20).await;
+        assert_eq!(standing(&city, "浦东新区、徐汇区注意防范"), 10);
+        let (mut whole, info) = second(&[("市气象台", "浦东气象台")]);
+        whole.identifier = "b-2".to_owned();
+        whole.infos.push(info);
+        let refused = daemon.inner.alert(&person(1000), whole, false, None).await;
+        let Err(ActError::Invalid(field, said)) = refused else { panic!("{refused:?}") };
+        assert!(field == "info" && said.en.contains("浦东气象台发布"), "{said:?}");
+    });
+}
+
+/// It moves the end and nothing else; and the next one refers to it.
+#[test]
+fn an_update_that_says_nothing_new_is_not_published_again() {
+    simulate(async {
+        let city = city(32);
+        let daemon = city.start().await;
+        let first = sent(&daemon, &[]).await.unwrap();
+        city.sleep(60).await;
+        let of = later("<identifier>a-2", "<msgType>Update", "<sent>2026-11-24T08:01:00+08:00");
+        // The template says when it was sent: here one that does not.
+        let longer = ("2026-11-24T10:00:00+08:00", "2026-11-24T12:00:00+08:00");
+        let updated = sent(&daemon, &[&of[..], &[longer]].concat()).await.unwrap();
+        assert_eq!(updated["state"], "releasing", "another time of issue is another text");
+        city.sleep(60).await;
+        let plain = [("<identifier>a-1", "<identifier>c-1"), ("11B03", "11B99")];
+        let first_plain = sent(&daemon, &plain).await.unwrap();
+        city.sleep(60).await;
+        let posts = city.sandbox.posts().len();
+        let of = |id: &'static str, about: &'static str, sent: &'static str| {
+            [
+                ("<identifier>a-1", id),
+                ("<msgType>Alert", "<msgType>Update"),
+                ("<scope>Public</scope>", about),
+                ("<sent>2026-11-24T07:59:00+08:00", sent),
+                ("11B03", "11B99"),
+                longer,
+            ]
+        };
+        let about = "<scope>Public</scope><references>weather@sh.example,c-1,2026-11-24T07:59:00+08:00</references>";
+        let same = of("<identifier>c-2", about, "<sent>2026-11-24T08:02:30+08:00");
+        for _ in 0..2 {
+            let answer = sent(&daemon, &same).await.unwrap();
+            assert_eq!((&answer["state"], &answer["id"]), (&"unchanged".into(), &first_plain["id"]), "{answer}");
+        }
+        city.sleep(60).await;
+        assert_eq!(city.sandbox.posts().len(), posts, "nothing was said twice");
+        // The next one refers to that which changed nothing.
+        let about = "<scope>Public</scope><references>weather@sh.example,c-2,2026-11-24T08:02:30+08:00</references>";
+        let other = of("<identifier>c-3", about, "<sent>2026-11-24T08:03:40+08:00");
+        let other = sent(&daemon, &[&other[..], &[("请避雨。", "请回家。")]].concat()).await.unwrap();
+        assert_eq!(other["state"], "releasing", "{other}");
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "请回家"), standing(&city, "请避雨")), (6, 0));
+        assert!(first["id"].is_string());
+    });
+}
+
+#[test]
+fn an_old_alert_without_an_end_and_one_that_nobody_confirmed_are_no_news() {
+    simulate(async {
+        let city = city(33);
+        let daemon = city.start().await;
+        let endless = alert(&[("<sent>2026-11-24T07:59:00+08:00", "<sent>2026-11-24T05:00:00+08:00")]);
+        let mut endless = endless;
+        endless.infos.iter_mut().for_each(|info| info.expires = None);
+        let refused = daemon.inner.alert(&person(1000), endless, false, None).await;
+        assert!(matches!(&refused, Err(ActError::Invalid(field, _)) if field == "expires"), "{refused:?}");
+    });
+    simulate(async {
+        let city = City::new(START, 34, &CAP.replace("orange", "red").replace("red: 1", "red: 2"));
+        let daemon = city.start().await;
+        let red = [("<value>orange", "<value>red"), ("橙色预警", "红色预警")];
+        let taken = sent(&daemon, &red).await.unwrap();
+        assert_eq!(taken["state"], "awaiting_confirm", "{taken}");
+        assert_eq!(sent(&daemon, &red).await.unwrap(), taken);
+        city.sleep(3600).await;
+        for dry_run in [false, true] {
+            let again = daemon.inner.alert(&person(1001), alert(&red), dry_run, None).await;
+            assert!(matches!(&again, Err(ActError::Conflict(why)) if why.en.contains("not confirmed")), "{again:?}");
+        }
+        assert!(city.posts().is_empty());
+    });
+}
+
+/// What the template leaves out an alert does not reach.
+#[test]
+fn the_templates_exceptions_hold_for_alerts() {
+    simulate(async {
+        let city = City::new(START, 35, CAP);
+        std::fs::create_dir(city.path().join("templates")).unwrap();
+        let template =
+            TEMPLATES.replace("    to: [\"#lead\"]\n", "    to: [\"#lead\"]\n    except: [\"sina:**\", \"#nobody\"]\n");
+        assert_ne!(template, TEMPLATES);
+        std::fs::write(city.path().join("templates/a.yaml"), template.replace(", \"#nobody\"", "")).unwrap();
+        let daemon = city.start().await;
+        sent(&daemon, &[]).await.unwrap();
+        city.sleep(20).await;
+        assert!(standing(&city, "注意防范") > 0);
+        assert!(city.posts().keys().all(|(account, _)| !account.starts_with("sina:")), "{:?}", city.posts());
+    });
 }

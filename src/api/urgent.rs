@@ -173,6 +173,7 @@ fn read(asked: Asked) -> Result<Urgent, Problem> {
     Ok(Urgent {
         read: Vec::new(),
         follows: None,
+        unknown_areas: Vec::new(),
         alert_sent: None,
         shown: text("content_hash", asked.content_hash)?,
         text: text("text", asked.text)?.unwrap_or_default(),

@@ -4,7 +4,7 @@
 //! and only then is it said for real. One delivery whose post has the text that was sent needs no question.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use chrono_tz::Tz;
@@ -207,10 +207,7 @@ async fn open(client: &Client, id: &str, account: Option<&str>, states: &str) ->
 fn read(file: &Path) -> Result<Vec<Said>, Unsaid> {
     let name = file.display();
     let text = match file.as_os_str() == "-" {
-        true => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
-        }
+        true => super::urgent::standard_input(),
         false => std::fs::read_to_string(file),
     };
     let text =

@@ -30,7 +30,7 @@ pub struct Urgent {
     /// A value of the template; may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "template", add = ArgValueCandidates::new(complete::values))]
     pub set: Vec<String>,
-    /// A CAP 1.2 alert, instead of a text
+    /// A CAP 1.2 alert, instead of a text; `-` reads it from standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "template", "level", "to", "except", "update", "supersedes"])]
     pub cap: Option<std::path::PathBuf>,
     /// Of the warning (default: red, or the template's)
@@ -171,7 +171,11 @@ async fn send(config: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit 
 
 /// An alert goes the same way: shown, asked for, sent once.
 async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wait: bool, voice: Voice) -> Exit {
-    let bytes = match std::fs::read(file) {
+    let bytes = match file.as_os_str() == "-" {
+        true => piped(),
+        false => std::fs::read(file),
+    };
+    let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(error) => {
             let name = shown(&file.display().to_string());
@@ -200,6 +204,21 @@ async fn alert(config: &Path, client: &Client, file: &Path, urgent: &Urgent, wai
         let said = words!(
             "这条警报已收过，即 {id}；什么也没有做：fabu status {id}",
             "this alert was taken before, as {id}; nothing was done: fabu status {id}"
+        );
+        voice.out(voice.say(&said));
+        return Exit::Done;
+    }
+    if tried["state"] == "unchanged" {
+        // The alerts that refer to this one have to be understood.
+        if !urgent.dry_run
+            && let Err(error) = client.post_alert("/v1/urgent", bytes, None).await
+        {
+            return refused(&error, voice);
+        }
+        let id = shown(tried["id"].as_str().unwrap_or(""));
+        let said = words!(
+            "它说的与 {id} 相同，至多改了时限：不再发一遍",
+            "it says what {id} says, and moves its end at most: nothing is published again"
         );
         voice.out(voice.say(&said));
         return Exit::Done;
@@ -244,13 +263,22 @@ fn emergency() -> Words {
 
 fn text_of(given: Option<&str>) -> std::io::Result<String> {
     match given {
-        Some("-") => {
-            let mut text = String::new();
-            std::io::stdin().take(1 << 20).read_to_string(&mut text)?;
-            Ok(text)
-        }
+        Some("-") => standard_input(),
         given => Ok(given.unwrap_or_default().to_owned()),
     }
+}
+
+/// Standard input as text. The mark that some programs put before UTF-8 is none of it.
+pub(super) fn standard_input() -> std::io::Result<String> {
+    let bytes = piped()?;
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    String::from_utf8(text.to_vec()).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
+fn piped() -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // The daemon takes no more than half of it.
+    std::io::stdin().take(2 << 20).read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// What will go where, and what it will hold.
@@ -269,6 +297,7 @@ pub fn show(config: &Path, tried: &Value, what: &Words, voice: Voice) {
     if pictures > 0 {
         voice.note(voice.say(&words!("  图片 {pictures} 张", "  {pictures} pictures")).to_owned());
     }
+    unknown_areas(tried, voice);
     if let Some(old) = tried["supersedes"].as_str() {
         let old = shown(old);
         let said =
@@ -387,6 +416,19 @@ pub async fn taken(config: &Path, client: &Client, answer: &Value, wait: bool, v
         silence(config, client, answer, voice).await;
     }
     if wait && !id.is_empty() { followed(client, id, voice).await } else { Exit::Done }
+}
+
+/// Areas of an alert that mean nobody here: they are told nothing by this.
+fn unknown_areas(answer: &Value, voice: Voice) {
+    let codes: Vec<&str> = answer["unknown_areas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !codes.is_empty() {
+        let codes = shown(&codes.join(", "));
+        let said = words!(
+            "  没有单位是 {codes}：那里没有账号可发（units 的 region，或 cap.areas）",
+            "  no unit has the area {codes}: nothing is published for it (`region` of a unit, or `cap.areas`)"
+        );
+        voice.note(voice.paint(BAD, voice.say(&said)));
+    }
 }
 
 /// The hold that began with it, with what it found; or the one that ended, with what waits now.

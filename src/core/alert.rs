@@ -118,7 +118,7 @@ impl Alert {
 
     /// The infos in the language of this one, it among them.
     pub fn alike(&self, info: &Info) -> impl Iterator<Item = &Info> {
-        let language = |info: &Info| info.language.as_deref().unwrap_or(UNSAID_LANGUAGE).to_ascii_lowercase();
+        let language = |info: &Info| tag(info.language.as_deref().unwrap_or(UNSAID_LANGUAGE));
         let its = language(info);
         self.infos.iter().filter(move |other| language(other) == its)
     }
@@ -142,35 +142,82 @@ impl Info {
         ours.or(self.event_codes.first()).map(|(_, code)| code.as_str())
     }
 
-    /// The colour of the warning: the one a parameter names (the gravest of several), else by severity.
+    /// The colour of the warning: the one a parameter names (the gravest of several), else by severity. An error is the
+    /// words of which nobody can say what colour they mean: a lower level would be a guess.
     ///
     /// No standard gives CAP a parameter for China's colours, so the usual names are known. The
     /// national warning platform (12379, GB/T 34283) has none: its own XML, which resembles CAP but
     /// is in no namespace, puts `Red`, `Orange`, `Yellow` or `Blue` into `severity` (a warning of
     /// Henan's meteorological bureau of 2020-02-05, in `UtilJsonAndXmlTest.java` of the repository
     /// with the package `org.yyx.xf`). Translated to CAP these are its four severities, as here.
-    pub fn level(&self) -> Option<Level> {
-        let named = self.parameters.iter().filter(|(name, _)| names_a_colour(name));
+    pub fn level(&self) -> Result<Option<Level>, &str> {
+        let mut named = Vec::new();
+        for (name, value) in &self.parameters {
+            match (of_a_level(name), colours(value).as_slice()) {
+                (Some(_), [Some(level)]) => named.push(*level),
+                (Some(Of::Colour), _) | (Some(Of::Level), [_, ..]) => return Err(value),
+                _ => {}
+            }
+        }
         // `Level` orders red first.
-        named.filter_map(|(_, value)| colour(value)).min().or(match self.severity {
+        if let Some(gravest) = named.into_iter().min() {
+            return Ok(Some(gravest));
+        }
+        let by_severity = match self.severity {
             Severity::Extreme => Some(Level::Red),
             Severity::Severe => Some(Level::Orange),
             Severity::Moderate => Some(Level::Yellow),
             Severity::Minor => Some(Level::Blue),
             Severity::Unknown => None,
-        })
+        };
+        // Its own words may call it graver than its severity does.
+        for text in self.headline.iter().chain([&self.event]) {
+            let called = called(text);
+            let is_graver = called.iter().any(|level| by_severity.is_none_or(|by| *level < by));
+            if is_graver && by_severity.is_none_or(|by| !called.contains(&by)) {
+                return Err(text);
+            }
+        }
+        Ok(by_severity)
+    }
+
+    /// One that has ended warns of nothing any more.
+    pub fn is_in_force(&self, now: Time) -> bool {
+        self.expires.is_none_or(|end| end > now)
+    }
+
+    /// Whether it says that the danger is over; an error where it tells people to do something besides.
+    pub fn ends(&self) -> Result<bool, Response> {
+        use Response::{AllClear, Avoid, Evacuate, Execute, Prepare, Shelter};
+        let acts = [Shelter, Evacuate, Prepare, Execute, Avoid];
+        match (self.response.contains(&AllClear), self.response.iter().find(|asked| acts.contains(asked))) {
+            (true, Some(asked)) => Err(*asked),
+            (ends, _) => Ok(ends),
+        }
+    }
+
+    /// Whether it says the same as the other, whomever it says it to and until when.
+    pub fn says_the_same(&self, other: &Info) -> bool {
+        let said = |info: &Info| {
+            let texts = [&info.headline, &info.description, &info.instruction, &info.web, &info.sender_name];
+            (info.event.clone(), info.event_codes.clone(), texts.map(Clone::clone))
+        };
+        let told = |info: &Info| (info.severity, info.parameters.clone(), info.response.clone());
+        said(self) == said(other) && told(self) == told(other)
     }
 
     /// The GB/T 2260 codes of its areas, each once, in their order.
     ///
-    /// The national platform writes several into one value, and each with the six zeros of a street
-    /// that is not named (`310000000000`): both are read.
+    /// The national platform writes several into one value, and each with the zeros of a street or a village that is
+    /// not named (`310000000000`, `310115001000`): both are read.
     pub fn area_codes(&self) -> Vec<&str> {
         let geocodes = self.areas.iter().flat_map(|area| &area.geocodes);
-        let values = geocodes.filter(|(name, _)| is_of(name, "GBT2260")).map(|(_, value)| value.as_str());
+        let values = geocodes.filter(|(name, _)| is_of_regions(name)).map(|(_, value)| value.as_str());
         let mut codes = Vec::new();
-        for code in values.flat_map(|v| v.split([',', '，', ';', ' '])).map(str::trim).filter(|c| !c.is_empty()) {
-            let code = code.strip_suffix("000000").filter(|short| short.len() == 6).unwrap_or(code);
+        let between = |c: char| c.is_whitespace() || matches!(c, ',' | '，' | ';' | '；' | '、' | '/' | '|');
+        for code in values.flat_map(|v| v.split(between)).map(str::trim).filter(|c| !c.is_empty()) {
+            let whole = |zeros: &str, rest: usize| code.strip_suffix(zeros).filter(|short| short.len() == rest);
+            let code = whole("000000", 6).or(whole("000", 9)).unwrap_or(code);
             if !codes.contains(&code) {
                 codes.push(code);
             }
@@ -192,9 +239,22 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= MOST && text.chars().all(fine)
 }
 
-/// How well a BCP 47 tag fits the wanted one.
-fn likeness(tag: &str, wanted: &str) -> u8 {
-    let (tag, wanted) = (tag.to_ascii_lowercase(), wanted.to_ascii_lowercase());
+/// A language's tag as BCP 47 has it. Systems write theirs (`zh_CN`) and three letters (ISO 639-2 and 639-3) as well; of
+/// what Chinese is made of, what is written is Mandarin.
+fn tag(written: &str) -> String {
+    let tag = written.trim().to_ascii_lowercase().replace('_', "-");
+    let (first, rest) = tag.split_at(tag.find('-').unwrap_or(tag.len()));
+    let first = match first {
+        "zho" | "chi" | "cmn" => "zh",
+        "eng" => "en",
+        other => other,
+    };
+    format!("{first}{rest}")
+}
+
+/// How well a language's tag fits the wanted one.
+fn likeness(written: &str, wanted: &str) -> u8 {
+    let (tag, wanted) = (tag(written), tag(wanted));
     let begins = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('-'));
     if tag == wanted {
         3
@@ -211,168 +271,71 @@ fn is_of(name: &str, standard: &str) -> bool {
     plain.starts_with(standard)
 }
 
-fn names_a_colour(name: &str) -> bool {
-    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    matches!(
-        plain.as_str(),
-        "colour"
-            | "color"
-            | "alertcolour"
-            | "alertcolor"
-            | "warningcolour"
-            | "warningcolor"
-            | "signalcolour"
-            | "signalcolor"
-            | "severitycolour"
-            | "severitycolor"
-            | "颜色"
-            | "预警颜色"
-            | "信号颜色"
-            | "预警信号颜色"
-    )
+/// Whether a `valueName` names China's codes of regions: `GB/T 2260`, `GB2260-2007`, `行政区划代码`.
+fn is_of_regions(name: &str) -> bool {
+    is_of(name, "GBT2260") || is_of(name, "GB2260") || name.contains("行政区划")
 }
 
-fn colour(value: &str) -> Option<Level> {
-    match value.trim().to_lowercase().as_str() {
-        "red" | "红" | "红色" => Some(Level::Red),
-        "orange" | "橙" | "橙色" => Some(Level::Orange),
-        "yellow" | "黄" | "黄色" => Some(Level::Yellow),
-        "blue" | "蓝" | "蓝色" => Some(Level::Blue),
+/// The meaning of a parameter.
+enum Of {
+    /// Nothing but a colour.
+    Colour,
+    /// A level, which is a colour here and a number elsewhere.
+    Level,
+}
+
+fn of_a_level(name: &str) -> Option<Of> {
+    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    match plain.as_str() {
+        "colour" | "color" | "alertcolour" | "alertcolor" | "warningcolour" | "warningcolor" | "signalcolour"
+        | "signalcolor" | "severitycolour" | "severitycolor" | "颜色" | "预警颜色" | "信号颜色" | "预警信号颜色" => {
+            Some(Of::Colour)
+        }
+        // Of Europe's weather services the first (`2; yellow; Moderate`).
+        "awarenesslevel" | "alertlevel" | "warninglevel" | "预警级别" | "预警等级" | "预警信号级别" | "级别"
+        | "等级" => Some(Of::Level),
         _ => None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn info(language: Option<&str>) -> Info {
-        Info {
-            language: language.map(str::to_owned),
-            category: vec![Category::Met],
-            event: "暴雨".to_owned(),
-            response: Vec::new(),
-            urgency: Urgency::Immediate,
-            severity: Severity::Unknown,
-            certainty: Certainty::Likely,
-            event_codes: Vec::new(),
-            effective: None,
-            onset: None,
-            expires: None,
-            sender_name: None,
-            headline: None,
-            description: None,
-            instruction: None,
-            web: None,
-            contact: None,
-            parameters: Vec::new(),
-            areas: Vec::new(),
-        }
+/// The colours that a value names, each once; `None` is one that is no level here.
+fn colours(value: &str) -> Vec<Option<Level>> {
+    let value = value.trim().to_lowercase();
+    let single = |c: char| value.chars().eq([c]);
+    let words: Vec<&str> = value.split(|c: char| !c.is_ascii_alphabetic()).collect();
+    let has = |han: char, english: &str| single(han) || value.contains(&format!("{han}色")) || words.contains(&english);
+    // By the law on responding to emergencies (突发事件应对法) the first is red.
+    let numbered = |roman: char, han: char| [roman, han].iter().any(|number| value.contains(&format!("{number}级")));
+    let levels = [
+        (Level::Red, has('红', "red") || numbered('ⅰ', '一')),
+        (Level::Orange, has('橙', "orange") || numbered('ⅱ', '二')),
+        (Level::Yellow, has('黄', "yellow") || numbered('ⅲ', '三')),
+        (Level::Blue, has('蓝', "blue") || numbered('ⅳ', '四')),
+    ];
+    let mut found: Vec<Option<Level>> =
+        levels.into_iter().filter(|(_, is)| *is).map(|(level, _)| Some(level)).collect();
+    let others = [('白', "white"), ('绿', "green"), ('紫', "purple"), ('灰', "grey"), ('黑', "black")];
+    if others.iter().any(|(han, english)| has(*han, english)) {
+        found.push(None);
     }
-
-    fn alert(infos: Vec<Info>) -> Alert {
-        Alert {
-            identifier: "a".to_owned(),
-            sender: "b".to_owned(),
-            sent: at(0),
-            status: Status::Actual,
-            kind: MsgType::Alert,
-            source: None,
-            scope: Scope::Public,
-            note: None,
-            references: Vec::new(),
-            infos,
-        }
-    }
-
-    fn at(second: i64) -> Time {
-        Time::from_timestamp(second, 0).unwrap()
-    }
-
-    fn named(pairs: &[(&str, &str)]) -> Vec<Named> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn the_citys_language_is_chosen_and_else_the_first() {
-        let tags = |tags: &[Option<&str>], wanted: &str| {
-            let alert = alert(tags.iter().map(|tag| info(*tag)).collect());
-            alert.chosen(wanted).unwrap().language.clone()
-        };
-        let zh = Some("zh-CN".to_owned());
-        assert_eq!(tags(&[Some("en"), Some("zh-CN")], "zh-CN"), zh);
-        assert_eq!(tags(&[Some("en"), Some("zh-CN")], "zh"), zh);
-        assert_eq!(tags(&[Some("zh"), Some("zh-CN")], "zh-CN"), zh);
-        assert_eq!(tags(&[Some("en"), Some("ZH")], "zh-CN"), Some("ZH".to_owned()));
-        assert_eq!(tags(&[Some("zho"), Some("zh-TW")], "zh-CN"), Some("zh-TW".to_owned()));
-        assert_eq!(tags(&[None, Some("zh-CN")], "en"), None, "without a tag it is American English");
-        assert_eq!(tags(&[Some("fr"), Some("de")], "zh-CN"), Some("fr".to_owned()));
-        assert_eq!(alert(Vec::new()).chosen("zh-CN"), None);
-    }
-
-    #[test]
-    fn it_ends_with_the_last_of_its_infos() {
-        let with = |ends: &[Option<i64>]| {
-            let infos = ends.iter().map(|end| Info { expires: end.map(at), ..info(None) });
-            alert(infos.collect()).expires()
-        };
-        assert_eq!(with(&[Some(5), Some(9), Some(7)]), Some(at(9)));
-        assert_eq!(with(&[Some(5), None]), None);
-        assert_eq!(with(&[]), None);
-    }
-
-    #[test]
-    fn the_colour_is_the_parameters_and_else_the_severitys() {
-        let level =
-            |pairs: &[(&str, &str)], severity| Info { parameters: named(pairs), severity, ..info(None) }.level();
-        for (name, value, expected) in [
-            ("colour", "red", Level::Red),
-            ("Color", "RED", Level::Red),
-            ("ALERT_COLOR", "Orange", Level::Orange),
-            ("预警颜色", "黄色", Level::Yellow),
-            ("预警颜色", "蓝", Level::Blue),
-        ] {
-            assert_eq!(level(&[(name, value)], Severity::Unknown), Some(expected), "{name} {value}");
-        }
-        assert_eq!(level(&[("colour", "blue"), ("颜色", "红")], Severity::Minor), Some(Level::Red), "the gravest");
-        assert_eq!(level(&[("colour", "purple"), ("collar", "red")], Severity::Minor), Some(Level::Blue));
-        assert_eq!(level(&[], Severity::Extreme), Some(Level::Red));
-        assert_eq!(level(&[], Severity::Severe), Some(Level::Orange));
-        assert_eq!(level(&[], Severity::Moderate), Some(Level::Yellow));
-        assert_eq!(level(&[], Severity::Unknown), None);
-    }
-
-    #[test]
-    fn codes_are_found_by_the_name_of_their_standard() {
-        let code =
-            |pairs: &[(&str, &str)]| Info { event_codes: named(pairs), ..info(None) }.event_code().map(str::to_owned);
-        assert_eq!(code(&[("SAME", "FFW"), ("GB/T 35965.1", "11B03")]).as_deref(), Some("11B03"));
-        assert_eq!(code(&[("SAME", "FFW"), ("gb/t35965.1-2018", "11B03")]).as_deref(), Some("11B03"));
-        assert_eq!(code(&[("SAME", "FFW"), ("OET", "x")]).as_deref(), Some("FFW"));
-        assert_eq!(code(&[]), None);
-
-        let area = |desc: &str, pairs: &[(&str, &str)]| Area {
-            desc: desc.to_owned(),
-            geocodes: named(pairs),
-            polygons: Vec::new(),
-            circles: Vec::new(),
-        };
-        let areas = vec![
-            area("浦东新区", &[("GB/T 2260", "310115"), ("UN/LOCODE", "CNSHA")]),
-            area("徐汇区", &[("GB/T 2260-2007", "310104000000,310115"), ("GB/T 2260", "310115001")]),
-        ];
-        let info = Info { areas, ..info(None) };
-        assert_eq!(info.area_codes(), ["310115", "310104", "310115001"]);
-        assert_eq!(info.area_text(), "浦东新区、徐汇区");
-    }
-
-    #[test]
-    fn a_name_could_stand_in_a_reference() {
-        for good in ["shanghai@weather.example", "31000041600000_20261201153000_0", "urn:oid:2.49.0", "上海"] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in ["", "a b", "a,b", "a<b", "a&b", "a\u{200b}b", "a\nb", &"x".repeat(257)] {
-            assert!(!is_name(bad), "{bad:?}");
-        }
-    }
+    found
 }
+
+/// The levels by which a headline calls its warning: 暴雨橙色预警, Red Warning.
+fn called(text: &str) -> Vec<Level> {
+    let lower = text.to_lowercase();
+    let is_called = |han: char, english: &str| {
+        ["预警", "警报", "警戒", "告警", "信号"].iter().any(|what| lower.contains(&format!("{han}色{what}")))
+            || ["warning", "alert"].iter().any(|what| lower.contains(&format!("{english} {what}")))
+    };
+    let all = [
+        (Level::Red, '红', "red"),
+        (Level::Orange, '橙', "orange"),
+        (Level::Yellow, '黄', "yellow"),
+        (Level::Blue, '蓝', "blue"),
+    ];
+    all.into_iter().filter(|(_, han, english)| is_called(*han, english)).map(|(level, ..)| level).collect()
+}
+
+#[cfg(test)]
+mod tests;

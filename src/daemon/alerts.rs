@@ -1,13 +1,15 @@
-//! A CAP 1.2 alert as an urgent post, and an urgent post as a CAP 1.2 alert.
+//! A CAP 1.2 alert as an urgent post; `own` is the other way.
 //!
 //! An alert is another's word. It is taken only from a sender of the configuration, up to the level that sender may
 //! ask for, when it is meant (`Actual`), in force, and new; and then it goes the way of every urgent post, with the
 //! same persons and the same hold.
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chrono::{TimeDelta, Timelike as _};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -16,18 +18,18 @@ use super::acts::ActError;
 use super::answers::{Before, CancelPreview, TakenBefore};
 use super::config::Config;
 use super::emergency::kin::root_of;
-use super::emergency::{Closed, Key, Urgent};
+use super::emergency::{Closed, Key, Urgent, answered_with};
 use crate::clock::Time;
 use crate::core::accounts::Selector;
-use crate::core::alert::{
-    Alert, Area, Category, Certainty, Info, MsgType, Reference, Response, Scope, Severity, Status, Urgency,
-};
-use crate::core::announcement::{Content, Level, Part};
-use crate::core::change::{Actor, Change};
-use crate::core::delivery::State;
+use crate::core::alert::{Alert, Info, MsgType, Reference, Response, Scope, Status};
+use crate::core::announcement::Level;
+use crate::core::change::{Actor, AnnouncementRow, Change};
+use crate::core::delivery::{Delivery, State};
 use crate::core::template::{Template, spoken};
 use crate::core::words::{Words, shown, words};
 
+/// An alert that says no end is not published as news for longer than this.
+const FRESH: TimeDelta = TimeDelta::hours(2);
 /// Clocks of two offices may differ by this much.
 const AHEAD: TimeDelta = TimeDelta::seconds(60);
 /// A user whom no machine has: answers to it are the same whoever asks.
@@ -61,7 +63,7 @@ impl Inner {
                     "the queue file {file} has the name of this alert, `{id}`: give its entry another id, then send it again"
                 )));
             }
-            return self.taken_before(by, &id, dry_run).await;
+            return self.taken_before(by, &row, dry_run).await;
         }
         if let Some(answer) = self.answered_before(by, Some(&once(&id))).await? {
             // A look at what was done already shows that, and nothing that would go.
@@ -85,7 +87,18 @@ impl Inner {
         if alert.sent > now + AHEAD {
             return Err(invalid("sent", Words::new("发送时刻在将来", "it says it was sent in the future")));
         }
-        match alert.kind {
+        let kind = match (alert.kind, is_all_clear(&alert, now)?) {
+            (MsgType::Alert, true) => {
+                let said = Words::new(
+                    "responseType 是 AllClear，却是新发的 Alert：解除请用 Update 或 Cancel，并在 <references> 指明解除哪条",
+                    "its responseType is AllClear, and it is a new Alert: what ends one is an Update or a Cancel, whose <references> name it",
+                );
+                return Err(invalid("responseType", said));
+            }
+            (MsgType::Update, true) => MsgType::Cancel,
+            (kind, _) => kind,
+        };
+        match kind {
             MsgType::Alert | MsgType::Update => {
                 if let Some((_, by)) = self.ledger.answered(NOBODY, &cancelled(&id), Time::MIN_UTC).await? {
                     let by = shown(&by);
@@ -99,6 +112,16 @@ impl Inner {
                 // Under its own name too: who has it from elsewhere, without the key, gets the same answer.
                 let keys: Vec<Key> = key.into_iter().chain([once(&id)]).collect();
                 let (urgent, wording) = self.worded(urgent)?;
+                if let Some(said) = self.says_it_already(by, &urgent, &wording).await? {
+                    let answer = json!(TakenBefore { id: said.clone(), state: Before::Unchanged, deliveries: 0 });
+                    if !dry_run {
+                        let mut known = answered_with(by, &keys, &answer);
+                        let (key, answer) = (unchanged(&id), said);
+                        known.push(Change::Answered { uid: NOBODY, key, hash: String::new(), answer });
+                        self.ledger.commit(by, known).await?;
+                    }
+                    return Ok(answer);
+                }
                 self.taken(by, urgent, wording, &keys).await
             }
             MsgType::Cancel => {
@@ -132,16 +155,27 @@ impl Inner {
         }
     }
 
-    /// The same alert again is the same request: it gets the answer it got. A look gets what is known.
-    async fn taken_before(&self, by: &Actor, id: &str, dry_run: bool) -> Result<Value, ActError> {
+    /// The same alert again is the same request: it gets the answer it got. A look gets what is known. One that nobody
+    /// confirmed waits for nobody any more.
+    async fn taken_before(&self, by: &Actor, row: &AnnouncementRow, dry_run: bool) -> Result<Value, ActError> {
+        let id = row.id.as_str();
+        let rows = self.all_of(id).await?;
+        let is_over = |d: &Delivery| matches!(d.state, State::Expired | State::Cancelled | State::Failed);
+        let needed = self.config().settings.emergency.persons(&self.content(&row.content).await?.body);
+        let is_agreed = self.memory.persons(&row.id, &row.content).len() >= needed;
+        if rows.iter().all(is_over) && !is_agreed {
+            return Err(ActError::Conflict(words!(
+                "这条警报收过（`{id}`），没有及时确认，已作罢：请发送方换标识重发，或人工 fabu urgent",
+                "this alert was taken before as `{id}`, and was not confirmed in time: have it sent anew under another identifier, or send a post by hand with `fabu urgent`"
+            )));
+        }
         if let Actor::Person { uid, .. } = by
             && !dry_run
             && let Some((_, answer)) = self.ledger.answered(*uid, &once(id).key, Time::MIN_UTC).await?
         {
             return Ok(serde_json::from_str(&answer).unwrap_or(Value::Null));
         }
-        let deliveries = self.all_of(id).await?.len();
-        Ok(json!(TakenBefore { id: id.to_owned(), state: Before::TakenBefore, deliveries }))
+        Ok(json!(TakenBefore { id: id.to_owned(), state: Before::TakenBefore, deliveries: rows.len() }))
     }
 
     /// The highest level that this sender may ask for.
@@ -154,24 +188,29 @@ impl Inner {
     }
 
     /// The info for the city, and its level, if this sender may ask for it.
-    fn level_of<'a>(&self, alert: &'a Alert) -> Result<(&'a Info, Level), ActError> {
+    fn level_of(&self, alert: &Alert, now: Time) -> Result<(Info, Level), ActError> {
         let (sender, highest) = (shown(&alert.sender), self.highest_of(alert)?);
-        let info = alert.chosen(LANGUAGE).ok_or_else(|| invalid("info", Words::new("没有 info", "it has no info")))?;
-        let alike = alert.alike(info).count();
-        if alike > 1 {
-            // Each may be for other people: one alone would leave those of the others without a warning.
-            let said = words!(
-                "有 {alike} 段同语言的 info：一条警报只发一段，请拆开再发",
-                "{alike} of its infos are in the same language: an alert is published with one, send each as an alert of its own"
-            );
-            return Err(invalid("info", said));
-        }
+        let info = one_info(alert, now)?;
         // The others are the same in other languages: what they name besides would be left without a warning.
-        let (named, own) = (info.area_codes(), info.level());
+        let own = info.level().map_err(|said| {
+            let said = shown(&said.chars().take(60).collect::<String>());
+            invalid(
+                "severity",
+                words!(
+                    "看不出是哪一级预警：“{said}”（要红、橙、黄、蓝之一，与 severity 不矛盾）",
+                    "its level cannot be told by \"{said}\": it takes one of red, orange, yellow and blue that its severity does not fall short of"
+                ),
+            )
+        })?;
+        let named = info.area_codes();
         let is_wider = |other: &Info| other.area_codes().iter().any(|code| !named.contains(code));
         // Red orders first.
-        let is_higher = |other: &Info| other.level().is_some_and(|level| own.is_none_or(|own| level < own));
-        if alert.infos.iter().any(|other| is_wider(other) || is_higher(other)) {
+        let is_higher = |other: &Info| match other.level() {
+            Ok(level) => level.is_some_and(|level| own.is_none_or(|own| level < own)),
+            Err(_) => true,
+        };
+        let mut others = alert.infos.iter().filter(|other| other.is_in_force(now));
+        if others.any(|other| is_wider(other) || is_higher(other)) {
             let said = Words::new(
                 "另一种语言的 info 说的是别的区域或更高的级别，而只发中文一段：请拆开再发",
                 "an info in another language names other areas or a higher level, and only one is published: send each as an alert of its own",
@@ -180,7 +219,7 @@ impl Inner {
         }
         let said =
             || Words::new("看不出预警级别", "its level cannot be told: there is neither a colour nor a severity");
-        let level = info.level().ok_or_else(|| invalid("severity", said()))?;
+        let level = own.ok_or_else(|| invalid("severity", said()))?;
         // Red orders first.
         if level < highest {
             let (asked, most) = (level.name(), highest.name());
@@ -194,10 +233,16 @@ impl Inner {
     }
 
     async fn of_alert(&self, alert: &Alert, id: &str, now: Time, dry_run: bool) -> Result<Urgent, ActError> {
-        let (info, level) = self.level_of(alert)?;
+        let (info, level) = self.level_of(alert, now)?;
+        let info = &info;
         let ends = info.expires;
-        if ends.is_some_and(|ends| ends <= now) {
-            return Err(invalid("expires", Words::new("已经过期", "it has expired")));
+        if ends.is_none() && alert.sent < now - FRESH {
+            let sent = hour(alert.sent, self.config().settings.zone);
+            let said = words!(
+                "它没有 expires，又是 {sent} 发的：仍有效就请重发，写明 expires",
+                "it has no `expires` and was sent at {sent}: if it is in force still, have it sent anew with one"
+            );
+            return Err(invalid("expires", said));
         }
         if info.effective.is_some_and(|from| from > now + AHEAD) {
             return Err(invalid("effective", Words::new("尚未生效", "it is not in force yet")));
@@ -214,10 +259,14 @@ impl Inner {
             }
             _ => None,
         };
+        let (to, unknown_areas) = whom(&config, info, template)?;
+        let except = template.into_iter().flat_map(|t| &t.except).filter(|s| reaches(&config, s)).cloned().collect();
         let bare = Urgent {
             id: Some(id.to_owned()),
             level: Some(level),
-            to: whom(&config, info, template)?,
+            to,
+            except,
+            unknown_areas,
             source: Some(format!("CAP {} {}", alert.sender, alert.identifier)),
             update,
             alert_sent: Some(alert.sent),
@@ -331,125 +380,86 @@ impl Inner {
         references.sort_by_key(|r| r.sent);
         for reference in references.iter().rev() {
             let id = name(reference);
-            if reference.sender == alert.sender && self.announced(&id).await?.is_some() {
+            if reference.sender != alert.sender {
+                continue;
+            }
+            if self.announced(&id).await?.is_some() {
                 return Ok(id);
+            }
+            // One that changed nothing stands for what it left as it was.
+            if let Some((_, said)) = self.ledger.answered(NOBODY, &unchanged(&id), Time::MIN_UTC).await? {
+                return Ok(said);
             }
         }
         let said =
             Words::new("所引用的警报这里没有发过", "none of the alerts it refers to was taken here from this sender");
         Err(invalid("references", said))
     }
-
-    /// A published emergency as an alert of the city's own; what never went out is none.
-    pub async fn as_alert(&self, id: &str) -> Result<Alert, ActError> {
-        let (row, content) = self.emergency_row(id).await?;
-        let rows = self.all_of(id).await?;
-        let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
-        let Some(sent) = sent.filter(|_| rows.iter().any(|d| matches!(d.state, State::Published | State::Deleted)))
-        else {
-            let safe = shown(id);
-            return Err(ActError::Conflict(words!("`{safe}` 没有发出去", "nothing of `{safe}` has been published")));
-        };
-        let config = self.config();
-        let lead = config.city.accounts.values().find(|a| a.lead).map(|a| a.id.unit().to_owned());
-        let sender = format!("{}@fabu", lead.as_deref().unwrap_or("city").replace('/', "."));
-        let references = self.before(&content, &sender).await?;
-        let level = content.body.level().unwrap_or(Level::Red);
-        let expires =
-            content.body.expires_after.and_then(|e| TimeDelta::from_std(e).ok()).map(|e| whole(row.first_seen + e));
-        Ok(Alert {
-            identifier: row.id.to_string(),
-            sender,
-            sent: whole(sent),
-            status: if config.drill { Status::Exercise } else { Status::Actual },
-            kind: match content.body.part() {
-                // What is taken back and what is over: of both nothing is in force any more.
-                Some(Part::Correction | Part::AllClear) => MsgType::Cancel,
-                Some(Part::Update) => MsgType::Update,
-                None if references.is_empty() => MsgType::Alert,
-                None => MsgType::Update,
-            },
-            source: None,
-            scope: Scope::Public,
-            note: None,
-            references,
-            infos: vec![info_of(&config, &content, level, lead.as_deref(), expires)],
-        })
-    }
-
-    /// The posts it is about, each as an alert of before.
-    async fn before(&self, content: &Content, sender: &str) -> Result<Vec<Reference>, ActError> {
-        let mut references = Vec::new();
-        for old in content.body.about() {
-            let rows = self.all_of(old.as_str()).await.unwrap_or_default();
-            // As its own export says it.
-            let sent = rows.iter().filter_map(|d| Some(d.receipt.as_ref()?.accepted_at)).min();
-            references.extend(sent.map(|sent| Reference {
-                sender: sender.to_owned(),
-                identifier: old.to_string(),
-                sent: whole(sent),
-            }));
-        }
-        Ok(references)
-    }
 }
 
-fn info_of(config: &Config, content: &Content, level: Level, lead: Option<&str>, expires: Option<Time>) -> Info {
-    let template = content.body.closing.as_ref().and_then(|c| config.templates.get(&c.template));
-    let units: BTreeSet<&str> = content.accounts.iter().map(|a| a.unit()).collect();
-    let area = |unit: &&str| {
-        let unit = config.city.units.get(*unit)?;
-        let code = unit.region.clone()?;
-        let geocodes = vec![("GB/T 2260".to_owned(), code)];
-        Some(Area { desc: unit.name.clone(), geocodes, polygons: Vec::new(), circles: Vec::new() })
+/// The info for the city, of those that are in force. Several in its language are one if they say the same to different
+/// areas; otherwise each is for other people, and one alone would leave those of the others without a warning.
+fn one_info(alert: &Alert, now: Time) -> Result<Info, ActError> {
+    let chosen = alert.chosen(LANGUAGE).ok_or_else(|| invalid("info", Words::new("没有 info", "it has no info")))?;
+    let alike: Vec<&Info> = alert.alike(chosen).filter(|info| info.is_in_force(now)).collect();
+    let Some(chosen) = alike.first().copied() else {
+        return Err(invalid("expires", Words::new("已经过期", "it has expired")));
     };
-    let colour = ("colour".to_owned(), level.name().to_owned());
-    Info {
-        language: Some(LANGUAGE.to_owned()),
-        category: vec![Category::Other],
-        event: template.map_or_else(|| super::emergency::quoted(&content.body.text), |t| t.title.clone()),
-        response: vec![match content.body.part() {
-            Some(Part::AllClear) => Response::AllClear,
-            Some(Part::Correction) => Response::None,
-            _ => Response::Execute,
-        }],
-        urgency: Urgency::Immediate,
-        severity: match level {
-            Level::Red => Severity::Extreme,
-            Level::Orange => Severity::Severe,
-            Level::Yellow => Severity::Moderate,
-            Level::Blue => Severity::Minor,
-        },
-        certainty: Certainty::Observed,
-        event_codes: template
-            .and_then(|t| t.event.clone())
-            .map(|e| ("GB/T 35965.1".to_owned(), e))
-            .into_iter()
-            .collect(),
-        effective: None,
-        onset: None,
-        expires,
-        sender_name: lead.and_then(|id| config.city.units.get(id)).map(|u| u.name.clone()),
-        headline: None,
-        description: Some(content.body.text.clone()),
-        instruction: None,
-        web: content.body.link.clone(),
-        contact: None,
-        parameters: vec![colour],
-        areas: units.iter().filter_map(area).collect(),
+    if !alike.iter().all(|other| chosen.says_the_same(other)) {
+        let of = |info: &&Info| format!("{}: {}", info.area_text(), info.headline.as_deref().unwrap_or(&info.event));
+        let each = shown(&alike.iter().map(of).collect::<Vec<_>>().join("; ").chars().take(200).collect::<String>());
+        let n = alike.len();
+        return Err(invalid(
+            "info",
+            words!(
+                "有 {n} 段同语言的 info，说的不同（{each}）：一条警报只发一段，请拆开再发",
+                "{n} of its infos are in the same language and say different things ({each}): an alert is published as one post, send each as an alert of its own"
+            ),
+        ));
     }
+    let ends: Option<Vec<Time>> = alike.iter().map(|info| info.expires).collect();
+    Ok(Info {
+        areas: alike.iter().flat_map(|info| info.areas.clone()).collect(),
+        expires: ends.and_then(|ends| ends.into_iter().max()),
+        effective: alike.iter().filter_map(|info| info.effective).max(),
+        ..chosen.clone()
+    })
 }
 
-/// The accounts of the template and of the areas named.
-fn whom(config: &Config, info: &Info, template: Option<&Template>) -> Result<Vec<String>, ActError> {
+/// Whether it says that the danger is over: `Update` with `AllClear` is how the standard's users say it where they do
+/// not use `Cancel`.
+fn is_all_clear(alert: &Alert, now: Time) -> Result<bool, ActError> {
+    let is_said = |info: &Info| info.response.contains(&Response::AllClear);
+    if !matches!(alert.kind, MsgType::Alert | MsgType::Update) || !alert.infos.iter().any(is_said) {
+        return Ok(false);
+    }
+    one_info(alert, now)?.ends().map_err(|asked| {
+        let asked = asked.as_str();
+        let said = words!(
+            "responseType 既有 AllClear 又有 {asked}：请拆开再发",
+            "its responseType is both AllClear and {asked}: send each as an alert of its own"
+        );
+        invalid("responseType", said)
+    })
+}
+
+/// A unit without an account in use has nobody to tell, and is no reason to keep silent.
+fn reaches(config: &Config, selector: &str) -> bool {
+    Selector::parse(selector).is_ok_and(|s| config.city.select(&s).is_ok())
+}
+
+/// The accounts of the template and of the areas named; and the codes of areas that nobody here bears.
+fn whom(config: &Config, info: &Info, template: Option<&Template>) -> Result<(Vec<String>, Vec<String>), ActError> {
     let mut to: Vec<String> = template.map(|t| t.to.clone()).unwrap_or_default();
+    let mut unknown = Vec::new();
     for code in info.area_codes() {
         let of_region = config.city.units.values().filter(|u| u.region.as_deref() == Some(code));
         let mapped = config.settings.cap.areas.get(code).cloned();
-        let selectors = of_region.map(|u| u.id.to_string()).chain(mapped);
-        // A unit without an account in use has nobody to tell, and is no reason to keep silent.
-        let reaches = |s: &String| Selector::parse(s).is_ok_and(|s| config.city.select(&s).is_ok());
-        to.extend(selectors.filter(reaches));
+        let selectors: Vec<String> = of_region.map(|u| u.id.to_string()).chain(mapped).collect();
+        if selectors.is_empty() {
+            unknown.push(code.to_owned());
+        }
+        to.extend(selectors.into_iter().filter(|selector| reaches(config, selector)));
     }
     let mut seen = BTreeSet::new();
     to.retain(|selector| seen.insert(selector.clone()));
@@ -458,7 +468,7 @@ fn whom(config: &Config, info: &Info, template: Option<&Template>) -> Result<Vec
             "area",
             Words::new("没有模板，区域也对不上任何单位", "there is no template for it, and its areas mean no unit"),
         )),
-        false => Ok(to),
+        false => Ok((to, unknown)),
     }
 }
 
@@ -485,11 +495,6 @@ fn hour(at: Time, zone: chrono_tz::Tz) -> String {
     at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
 }
 
-/// CAP knows whole seconds (its schema's pattern has no fraction).
-fn whole(at: Time) -> Time {
-    at.with_nanosecond(0).unwrap_or(at)
-}
-
 /// The key under which an alert's answer is kept.
 fn once(id: &str) -> Key {
     Key { key: format!("cap:{id}"), hash: String::new() }
@@ -498,6 +503,11 @@ fn once(id: &str) -> Key {
 /// The alert of this name is over, whether it has come or not.
 fn cancelled(id: &str) -> String {
     format!("cap-cancelled:{id}")
+}
+
+/// The alert of this name left what was said as it was.
+fn unchanged(id: &str) -> String {
+    format!("cap-unchanged:{id}")
 }
 
 fn invalid(field: &'static str, said: Words) -> ActError {

@@ -73,6 +73,8 @@ pub struct Urgent {
     pub read: Vec<Image>,
     /// Of a correction or an all-clear: what it is about.
     pub follows: Option<Follows>,
+    /// Codes of an alert's areas that nobody here bears.
+    pub unknown_areas: Vec<String>,
 }
 
 /// The key a person gave a request, so that asking twice does it once.
@@ -172,6 +174,7 @@ impl Inner {
             reopens: body.follows.as_ref().and_then(|f| f.reopens),
             persons: config.settings.emergency.persons(body),
             closing: body.closing.clone(),
+            unknown_areas: tried.unknown_areas.clone(),
         })
     }
 
@@ -185,7 +188,7 @@ impl Inner {
         keys: &[Key],
     ) -> Result<Taken, ActError> {
         let now = self.clock.now();
-        let Tried { id, content, level, hold, about } = tried;
+        let Tried { id, content, level, hold, about, unknown_areas } = tried;
         let (hash, config) = (content.hash(), self.config());
         let needed = config.settings.emergency.persons(&content.body);
         let is_confirmed = needed <= 1;
@@ -210,6 +213,7 @@ impl Inner {
             persons: Persons { needed, have: 1, names },
             confirm_by: (!is_confirmed).then_some(confirm_by),
             hold: hold.as_ref().map(|h| HoldBegun { id: h.id.clone(), until: h.until }),
+            unknown_areas,
         };
         // The announcement first: its name is free, or nothing of this is written.
         let mut changes: Vec<Change> = announced(&id, &content, &hash, now).into();
@@ -356,7 +360,7 @@ pub(crate) fn shown_on<'a>(body: &Body, accounts: impl Iterator<Item = &'a Accou
 }
 
 /// What a person's request was answered, under each of its keys.
-fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
+pub(super) fn answered_with<'a>(by: &Actor, keys: impl IntoIterator<Item = &'a Key>, answer: &Value) -> Vec<Change> {
     let Actor::Person { uid, .. } = by else { return Vec::new() };
     let answered = |Key { key, hash }: &Key| Change::Answered {
         uid: *uid,

@@ -8,7 +8,7 @@
 mod tree;
 mod write;
 
-use chrono::{DateTime, Datelike as _};
+use chrono::{DateTime, Datelike as _, TimeDelta};
 
 use self::tree::Element;
 pub use self::write::write;
@@ -163,14 +163,15 @@ fn area(of: &Element) -> Read<Area> {
     })
 }
 
-/// A `valueName` and its `value`; only the second may be empty, as in parameters that are switched off.
+/// A `valueName` and its `value`. Either may be empty: the one in forms that are filled in for all kinds of events, the
+/// other in parameters that are switched off.
 fn named(of: &Element) -> Read<Named> {
-    of.only(&["valueName", "value"])?;
-    let name = of.need("valueName")?.to_owned();
-    if !of.children.iter().any(|child| child.name == "value") {
-        return Err(missing("value"));
+    let parts = ["valueName", "value"];
+    of.only(&parts)?;
+    if let Some(part) = parts.into_iter().find(|part| !of.children.iter().any(|child| child.name == *part)) {
+        return Err(missing(part));
     }
-    Ok((name, of.optional("value")?.unwrap_or_default()))
+    Ok((of.optional("valueName")?.unwrap_or_default(), of.optional("value")?.unwrap_or_default()))
 }
 
 fn references(text: &str) -> Read<Vec<Reference>> {
@@ -224,7 +225,7 @@ fn instant(field: &'static str, text: &str) -> Read<Time> {
 /// An `xs:dateTime` with its offset; `-00:00` is how CAP writes UTC.
 ///
 /// The standard has neither `Z` nor fractions of a second. Both are read, since they are clear and
-/// many programs write them; an alert is not to be lost to its punctuation.
+/// many programs write them; an alert is not to be lost to its punctuation. `T24:00:00` is the midnight that ends a day.
 pub(crate) fn time(text: &str) -> Option<Time> {
     let shape = |at: usize, c: u8| text.as_bytes().get(at) == Some(&c);
     let digits = text.get(..4)?.bytes().all(|b| b.is_ascii_digit());
@@ -232,7 +233,9 @@ pub(crate) fn time(text: &str) -> Option<Time> {
     if !text.is_ascii() || !digits || !shape(10, b'T') || text.get(17..19)? == "60" || text.ends_with('z') {
         return None;
     }
-    let at = DateTime::parse_from_rfc3339(text).ok()?;
+    let ends_a_day = text.get(11..19) == Some("24:00:00");
+    let day = text.replacen("T24:00:00", "T00:00:00", usize::from(ends_a_day));
+    let at = DateTime::parse_from_rfc3339(&day).ok()? + TimeDelta::days(i64::from(ends_a_day));
     /// XML Schema's own bound; no place on earth is farther from UTC.
     const MOST_OFFSET_S: i32 = 14 * 3600;
     let utc = crate::clock::from_micros(at.timestamp_micros());

@@ -129,6 +129,8 @@ pub struct Taken {
     /// Until when the missing word may come.
     pub confirm_by: Option<DateTime<Utc>>,
     pub hold: Option<HoldBegun>,
+    /// Codes of an alert's areas that no unit and no `cap.areas` has.
+    pub unknown_areas: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -137,7 +139,7 @@ pub struct HoldBegun {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// An alert that was taken before, from another person.
+/// An alert that was taken before, from another person, or says what another one has said.
 #[derive(Serialize, ToSchema)]
 pub struct TakenBefore {
     pub id: String,
@@ -149,6 +151,8 @@ pub struct TakenBefore {
 #[serde(rename_all = "snake_case")]
 pub enum Before {
     TakenBefore,
+    /// It moves an end, and says what is said already.
+    Unchanged,
 }
 
 /// What an urgent post would be, with nothing written and nothing held.
@@ -169,6 +173,8 @@ pub struct Preview {
     pub reopens: Option<End>,
     pub persons: usize,
     pub closing: Option<Closing>,
+    /// Codes of an alert's areas that no unit and no `cap.areas` has.
+    pub unknown_areas: Vec<String>,
 }
 
 /// How it reads on one platform.

@@ -10,8 +10,9 @@ use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Body, Closing, Content, Follows, Image, Level, Part, Priority};
 use crate::core::change::{Actor, AnnouncementRow};
+use crate::core::delivery::{Delivery, State};
 use crate::core::fit;
-use crate::core::gate::Hold;
+use crate::core::gate::{Choice, Hold};
 use crate::core::template::{DRILL_MARK, stamped};
 use crate::core::words::{Words, hidden_in, is_hidden, nearest, shown, words};
 use crate::daemon::acts::ActError;
@@ -46,6 +47,7 @@ pub(super) struct Tried {
     /// Posts it says something about: it reaches those of its accounts that carry one of them when it is written, or turn
     /// out to.
     pub(super) about: Vec<AnnouncementId>,
+    pub(super) unknown_areas: Vec<String>,
 }
 
 impl Inner {
@@ -94,6 +96,31 @@ impl Inner {
             urgent.except.extend(template.except.iter().cloned());
         }
         Ok((urgent, Wording::Template(filled.closing)))
+    }
+
+    /// The post that an update would repeat word for word to the same accounts, if that stands or is on its way.
+    pub(crate) async fn says_it_already(
+        &self,
+        by: &Actor,
+        urgent: &Urgent,
+        wording: &Wording,
+    ) -> Result<Option<String>, ActError> {
+        let Some(of) = &urgent.update else { return Ok(None) };
+        let (row, _) = self.emergency_row(of).await?;
+        let family = self.family(&row).await?;
+        let Some(newest) = family.warnings().last().filter(|row| row.ended.is_none()) else { return Ok(None) };
+        let choice = Choice { to: urgent.to.clone(), except: urgent.except.clone() };
+        let accounts = holds::accounts_of(&self.config(), &choice)?;
+        let tried = self.tried(by, urgent, accounts, wording.clone()).await?.content;
+        let said = self.content(&newest.content).await?;
+        let says = |content: &Content| {
+            let body = &content.body;
+            (body.text.clone(), body.link.clone(), body.images.clone(), body.level(), content.accounts.clone())
+        };
+        let lives =
+            |d: &Delivery| !matches!(d.state, State::Expired | State::Cancelled | State::Failed | State::Deleted);
+        let rows = self.deliveries_named(newest.id.as_str()).await?;
+        Ok((says(&tried) == says(&said) && rows.iter().any(lives)).then(|| newest.id.to_string()))
     }
 
     /// Everything that can be wrong with it is found here, before anything is written or held.
@@ -192,7 +219,14 @@ impl Inner {
                 version: 1,
             }
         });
-        Ok(Tried { id, content: Content { body, accounts }, level, hold, about: Vec::new() })
+        Ok(Tried {
+            id,
+            content: Content { body, accounts },
+            level,
+            hold,
+            about: Vec::new(),
+            unknown_areas: urgent.unknown_areas.clone(),
+        })
     }
 
     /// How many persons answered for an emergency's post; of what is none, nobody had to.

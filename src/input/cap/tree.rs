@@ -1,8 +1,9 @@
 //! XML → a small tree of CAP elements, or a refusal (R41).
 //!
 //! Whatever XML can do beyond elements and text is refused where it begins: a DTD, an entity, a
-//! processing instruction, another namespace, another encoding. No file and no address is opened,
-//! and what is built is bounded before it is built.
+//! processing instruction, another namespace, another encoding. What browsers are told by (`xml-stylesheet`) and all
+//! that stands in a signature is read over. No file and no address is opened, and what is built is bounded before it is
+//! built.
 
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
@@ -92,11 +93,16 @@ const OF_SIGNATURES: [&str; 4] = [
     "http://www.w3.org/2002/06/xmldsig-filter2",
 ];
 
+const XINCLUDE: &str = "http://www.w3.org/2001/XInclude";
+
 /// Whose word an element is.
 enum Whose {
     Cap,
     Signature,
+    /// Nobody's here; within a signature whatever its maker put there (a timestamp, its policy) is read over.
     Other(Words),
+    /// It would have something fetched.
+    Includes(Words),
 }
 
 /// The text of a document in UTF-8, with one kind of line end, and of characters that XML allows.
@@ -132,8 +138,9 @@ fn declared(bytes: &[u8]) -> Option<String> {
     Some(rest[1..].split(quote).next()?.to_owned())
 }
 
+/// What is written in ASCII is written in UTF-8 too.
 fn is_utf8(name: &str) -> bool {
-    name.eq_ignore_ascii_case("utf-8")
+    ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn other_encoding(name: &str) -> Refused {
@@ -202,7 +209,10 @@ fn whose(namespace: &ResolveResult<'_>) -> Whose {
             words!("前缀 `{safe}` 没有声明", "the prefix `{safe}` is not declared")
         }
     };
-    Whose::Other(said)
+    match namespace {
+        ResolveResult::Bound(Namespace(XINCLUDE)) => Whose::Includes(said),
+        _ => Whose::Other(said),
+    }
 }
 
 fn old_version(namespace: &str) -> Option<&'static str> {
@@ -248,6 +258,7 @@ impl Growing {
             Event::Decl(_) => {
                 return Err(malformed(Words::new("XML 声明须在最前", "the XML declaration has to come first")));
             }
+            Event::PI(pi) if pi.target() == "xml-stylesheet" && self.open.is_empty() => {}
             Event::PI(pi) => {
                 let safe = brief(pi.target());
                 return Err(malformed(words!(
@@ -290,8 +301,8 @@ impl Growing {
             return Err(malformed(words!("`{safe}` 不能作元素名", "`{safe}` cannot name an element")));
         }
         match whose {
-            Whose::Other(said) => return Err(malformed(said)),
-            Whose::Signature if self.in_signature > 0 => self.in_signature += 1,
+            Whose::Signature | Whose::Other(_) if self.in_signature > 0 => self.in_signature += 1,
+            Whose::Other(said) | Whose::Includes(said) => return Err(malformed(said)),
             Whose::Signature if self.open.len() == 1 && local == "Signature" => self.in_signature = 1,
             Whose::Cap if self.in_signature == 0 && (!top || local == "alert") => {
                 let Some(name) = KNOWN.iter().find(|known| **known == local) else {
