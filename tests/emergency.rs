@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fabu::core::announcement::Level;
 use fabu::core::delivery::State;
+use fabu::core::gate::{Choice, Hold};
 use fabu::daemon::acts::ActError;
 use fabu::daemon::emergency::{Closed, Key, Urgent};
 use support::duty::{ALL, asked, everywhere, person, standing, text};
@@ -397,5 +398,30 @@ fn r05_what_has_its_intent_and_has_not_begun_is_kept_back_and_is_counted_so() {
         assert_eq!((answer.held as usize, answer.in_flight), (ALL, 0));
         city.sleep(30).await;
         assert!(city.posts().is_empty());
+    });
+}
+
+#[test]
+fn a_hold_over_no_account_is_refused() {
+    simulate(async {
+        let city = City::new(START, 61, "");
+        let daemon = city.start().await;
+        let nobody = Choice { to: vec!["shanghai".to_owned()], except: vec!["shanghai".to_owned()] };
+        let now = daemon.inner.clock.now();
+        let hold = Hold {
+            id: "h".to_owned(),
+            reason: "静一静".to_owned(),
+            until: None,
+            accounts: None,
+            named: Some(nobody),
+            owner: "duty1000(1000)".to_owned(),
+            begun: now,
+            post: None,
+            ended: None,
+            version: 1,
+        };
+        let refused = daemon.inner.hold(&person(1000), hold).await;
+        assert!(matches!(&refused, Err(ActError::Invalid(field, _)) if field == "to"));
+        assert!(daemon.inner.holds().is_empty());
     });
 }

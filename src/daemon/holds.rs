@@ -105,6 +105,10 @@ impl Inner {
         let hold = {
             let _turn = self.naming.lock().await;
             let accounts = hold.named.as_ref().map(|named| accounts_of(&self.config(), named)).transpose()?;
+            if accounts.as_ref().is_some_and(BTreeSet::is_empty) {
+                let said = Words::new("没有账号可静默", "it means no account: nothing would be held");
+                return Err(ActError::Invalid("to".into(), said));
+            }
             let hold = Hold { accounts, ..hold };
             self.commit(by, vec![Change::Hold(hold.clone())]).await?;
             hold
