@@ -13,6 +13,22 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// No answer takes longer, unless the daemon is stopped or its disk is; who waits in front of a terminal has to know.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two tries to get in.
+const UNTIL_THERE_IS_ROOM: Duration = Duration::from_millis(5);
+
+/// Whether the socket's backlog was full.
+fn is_full(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::WouldBlock) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// Speaks to the daemon behind a socket.
 pub struct Client {
     http: reqwest::Client,
@@ -93,7 +109,7 @@ impl Client {
     /// The text at a path, in the form asked for.
     pub async fn get_as(&self, path: &str, form: &str) -> Result<String, ClientError> {
         let request = self.http.get(format!("http://fabu{path}")).header("accept", form);
-        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
+        let answer = self.sent(request).await?;
         if answer.status().is_success() {
             return answer.text().await.map_err(|e| ClientError::Odd(e.to_string()));
         }
@@ -105,12 +121,28 @@ impl Client {
     }
 
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value, ClientError> {
-        let answer = request.send().await.map_err(|error| self.unanswered(&error))?;
+        let answer = self.sent(request).await?;
         if !answer.status().is_success() {
             return Err(self.refusal(answer).await);
         }
         let bytes = answer.bytes().await.map_err(|error| self.unanswered(&error))?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Odd(e.to_string()))
+    }
+
+    /// Sends it. Where so many wait to be taken in that the kernel takes no more it was not begun, and is tried again.
+    async fn sent(&self, mut request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let clock = Clock::real();
+        let begun = clock.mono();
+        loop {
+            let again = request.try_clone();
+            match (request.send().await, again) {
+                (Err(error), Some(again)) if is_full(&error) && clock.mono().0 - begun.0 < PATIENCE => {
+                    clock.sleep(UNTIL_THERE_IS_ROOM).await;
+                    request = again;
+                }
+                (answer, _) => return answer.map_err(|error| self.unanswered(&error)),
+            }
+        }
     }
 
     fn unanswered(&self, error: &reqwest::Error) -> ClientError {

@@ -12,6 +12,7 @@ mod inherited;
 pub mod peer;
 pub mod problem;
 pub mod queries;
+mod rest;
 pub mod routes;
 mod seats;
 pub mod sent;
@@ -35,13 +36,16 @@ use tower::Service as _;
 use crate::daemon::Inner;
 pub use inherited::inherited;
 use peer::{Directory, Peer, Role, own_uid};
-use seats::Seats;
+use rest::Rest;
+use seats::{Seat, Seats};
 use stream::Stream;
 
 /// R42.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 const HEADER_BYTES: usize = 16 << 10;
 const MOST_BODY: usize = 1 << 20;
+/// Connections that wait to be taken in; the kernel's own bound (`net.core.somaxconn`) is as high.
+const BACKLOG: i32 = 4096;
 
 /// All routes, and what surrounds them.
 pub fn router(inner: Arc<Inner>) -> Router {
@@ -119,6 +123,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
         std::fs::remove_file(&hidden).map_err(failed("removing the leftover beside"))?;
     }
     let listener = UnixListener::bind(&hidden).map_err(failed("binding"))?;
+    // Who comes while it is full is told to come again, and that must not be an urgent post.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed("listening on")(error.into()))?;
     std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(failed("setting the mode of"))?;
     std::fs::rename(&hidden, path).map_err(failed("putting in place"))?;
     Ok(listener)
@@ -143,7 +149,7 @@ fn others_cannot_write(folder: &Path) -> Result<(), SocketError> {
 /// Serves the socket until the daemon stops.
 pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
     let router = router(inner.clone());
-    let (seats, directory) = (Arc::new(Seats::default()), Arc::new(Directory::default()));
+    let (seats, directory) = (Arc::new(Seats::default()), Directory::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -156,19 +162,12 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
             Ok((stream, _)) => {
                 // Pinned when it connects: a later change of the process behind it changes nothing.
                 let Ok(credentials) = stream.peer_cred() else { continue };
-                let uid = credentials.uid();
-                let is_on_duty = || {
-                    let config = inner.config();
-                    Peer::new(uid).role(config.settings.access.as_ref(), own_uid()) >= Role::Duty
-                };
-                // Without a seat a connection is closed at once: it must not wait in front of others.
-                let Some(seat) = seats.take(uid, is_on_duty) else { continue };
-                let (router, inner, directory) = (router.clone(), inner.clone(), directory.clone());
-                connections.spawn(async move {
-                    let peer = directory.peer(uid, &inner.clock).await;
-                    connection(inner, router, stream, peer).await;
-                    drop(seat);
-                });
+                let (uid, now) = (credentials.uid(), inner.clock.mono());
+                // Nothing is looked up here: the next one waits.
+                let role = directory.last(uid, now).map(|peer| role_of(&inner, &peer));
+                let seat = seats.take(uid, role, now);
+                let hall = Hall { inner: inner.clone(), router: router.clone(), directory: directory.clone() };
+                connections.spawn(connection(hall, stream, uid, seat));
             }
             Err(error) => {
                 tracing::error!(%error, "the socket does not accept");
@@ -178,19 +177,43 @@ pub async fn serve(inner: Arc<Inner>, listener: UnixListener) {
     }
 }
 
-async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream, peer: Peer) {
+/// What every connection needs.
+struct Hall {
+    inner: Arc<Inner>,
+    router: Router,
+    directory: Directory,
+}
+
+fn role_of(inner: &Inner, peer: &Peer) -> Role {
+    peer.role(inner.config().settings.access.as_ref(), own_uid())
+}
+
+async fn connection(hall: Hall, stream: UnixStream, uid: u32, seat: Seat) {
+    let Hall { inner, router, directory } = hall;
+    let seats = seat.seats.clone();
+    let serving = inner.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut router = router.clone();
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(peer.clone());
-        async move { router.call(request).await }
+        let (mut router, directory, inner, seats) = (router.clone(), directory.clone(), serving.clone(), seats.clone());
+        async move {
+            // Each request anew: a kept connection keeps no role.
+            let peer = directory.peer(uid, &inner.clock).await;
+            seats.has_role(uid, role_of(&inner, &peer));
+            let (mut request, rest) = Rest::of(request);
+            request.extensions_mut().insert(peer);
+            let answer = router.call(request).await?;
+            // Whose body came too slowly is not waited for again.
+            if !answer.status().is_success() && answer.status() != StatusCode::REQUEST_TIMEOUT {
+                rest.read(&inner.clock).await;
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(HEADER_BYTES)
         .half_close(true)
-        .serve_connection(TokioIo::new(Stream::new(stream, inner.clock.clone())), service);
+        .serve_connection(TokioIo::new(Stream::new(stream, inner.clock.clone(), seat.pulse.clone())), service);
     tokio::select! {
         biased;
         result = served => if let Err(error) = result {
@@ -198,5 +221,6 @@ async fn connection(inner: Arc<Inner>, router: Router, stream: UnixStream, peer:
         },
         // Streams of events end with the daemon.
         () = inner.stop.cancelled() => {}
+        () = seat.leaves.cancelled() => tracing::debug!(uid, "a connection ends for another of its user's"),
     }
 }

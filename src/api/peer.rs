@@ -9,6 +9,8 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 
 use super::problem::Problem;
 use crate::clock::{Clock, Mono};
@@ -40,28 +42,83 @@ impl Role {
     }
 }
 
-/// Names and groups by uid, as the machine's directory had them lately: it is asked where nobody waits for it who
-/// sends, and seldom.
+/// Names and groups by uid, as the machine's directory had them lately. It may be far away, and hang: it is asked aside,
+/// once for everybody who waits, and nobody waits long.
+#[derive(Clone, Default)]
+pub struct Directory(Arc<Mutex<BTreeMap<u32, Entry>>>);
+
 #[derive(Default)]
-pub struct Directory(Mutex<BTreeMap<u32, (Mono, Peer)>>);
+struct Entry {
+    answer: Option<(Mono, Peer)>,
+    /// Done when the directory has answered.
+    asking: Option<Shared<BoxFuture<'static, ()>>>,
+}
 
 impl Directory {
     /// Who has left a group keeps its role this long, and no longer.
     const LASTS: Duration = Duration::from_secs(5);
+    /// A directory that is there answers within this.
+    const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+    /// While it does not answer, what it said before serves for so long: an emergency does not wait for it.
+    const REMEMBERED: Duration = Duration::from_secs(3600);
 
+    /// The user of a request, as the directory has him now.
     pub async fn peer(&self, uid: u32, clock: &Clock) -> Peer {
-        let now = clock.mono();
-        if let Some((at, peer)) = lock(&self.0).get(&uid)
-            && now.0.saturating_sub(at.0) < Self::LASTS
-        {
-            return peer.clone();
+        if let Some(peer) = self.known(uid, clock.mono(), Self::LASTS) {
+            return peer;
         }
-        let nobody = Peer { uid, name: uid.to_string(), groups: Vec::new() };
-        let peer = clock.aside(move || Peer::new(uid)).await.unwrap_or(nobody);
+        clock.timeout(Self::ANSWERS_WITHIN, self.asking(uid, clock)).await;
+        if let Some(peer) = self.known(uid, clock.mono(), Self::LASTS) {
+            return peer;
+        }
+        let nobody = || Peer { uid, name: uid.to_string(), groups: Vec::new() };
+        let remembered = self.known(uid, clock.mono(), Self::REMEMBERED);
+        tracing::error!(
+            uid,
+            is_known = remembered.is_some(),
+            "the machine's directory of users does not answer; what it said within the last hour serves"
+        );
+        remembered.unwrap_or_else(nobody)
+    }
+
+    /// Without asking: what it has said, if that is not older.
+    pub fn known(&self, uid: u32, now: Mono, within: Duration) -> Option<Peer> {
+        let known = lock(&self.0);
+        let (at, peer) = known.get(&uid)?.answer.as_ref()?;
+        (now.0.saturating_sub(at.0) < within).then(|| peer.clone())
+    }
+
+    /// The same, however old, for a place to sit.
+    pub fn last(&self, uid: u32, now: Mono) -> Option<Peer> {
+        self.known(uid, now, Self::REMEMBERED)
+    }
+
+    fn asking(&self, uid: u32, clock: &Clock) -> Shared<BoxFuture<'static, ()>> {
+        let now = clock.mono();
         let mut known = lock(&self.0);
-        known.retain(|_, (at, _)| now.0.saturating_sub(at.0) < Self::LASTS);
-        known.insert(uid, (now, peer.clone()));
-        peer
+        let is_of_use = |entry: &Entry| {
+            let lasts = entry.answer.as_ref().is_some_and(|(at, _)| now.0.saturating_sub(at.0) < Self::REMEMBERED);
+            lasts || entry.asking.is_some()
+        };
+        known.retain(|_, entry| is_of_use(entry));
+        let entry = known.entry(uid).or_default();
+        if let Some(asking) = &entry.asking {
+            return asking.clone();
+        }
+        let (directory, clock) = (self.clone(), clock.clone());
+        // It goes on when nobody waits any more, and its answer is there for the next one.
+        let task = tokio::spawn(async move {
+            let answer = clock.aside(move || Peer::new(uid)).await;
+            let mut known = lock(&directory.0);
+            let entry = known.entry(uid).or_default();
+            entry.asking = None;
+            if let Ok(peer) = answer {
+                entry.answer = Some((clock.mono(), peer));
+            }
+        });
+        let asking = task.map(drop).boxed().shared();
+        entry.asking = Some(asking.clone());
+        asking
     }
 }
 

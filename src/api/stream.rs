@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use super::seats::Pulse;
 use crate::clock::Clock;
 
 /// As long as a body may take to come. Whoever was dropped from the events goes on where it was with `Last-Event-ID`.
@@ -19,19 +20,21 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub struct Stream {
     stream: UnixStream,
     clock: Clock,
+    pulse: Pulse,
     /// Runs while something waits to be written.
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Stream {
-    pub fn new(stream: UnixStream, clock: Clock) -> Stream {
-        Stream { stream, clock, waiting: None }
+    pub fn new(stream: UnixStream, clock: Clock, pulse: Pulse) -> Stream {
+        Stream { stream, clock, pulse, waiting: None }
     }
 
     /// What came of a write, and an error once it has waited too long.
     fn patient(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.waiting = None;
+            self.pulse.beats(self.clock.mono());
             return written;
         }
         let clock = &self.clock;
@@ -49,7 +52,11 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.pulse.beats(self.clock.mono());
+        }
+        read
     }
 }
 

@@ -273,10 +273,15 @@ pub fn is_root() -> bool {
 pub fn connect_as(socket: &Path, uid: u32) -> UnixStream {
     let socket = socket.to_owned();
     let connecting = std::thread::spawn(move || {
-        rustix::thread::set_thread_res_uid(None::<Uid>, Uid::from_raw(uid), None::<Uid>).unwrap();
+        become_user(uid);
         UnixStream::connect(socket).unwrap()
     });
     connecting.join().unwrap()
+}
+
+/// What this thread connects to from here on sees that user.
+pub fn become_user(uid: u32) {
+    rustix::thread::set_thread_res_uid(None::<Uid>, Uid::from_raw(uid), None::<Uid>).unwrap();
 }
 
 pub fn request(method: &str, path: &str, body: &str) -> String {

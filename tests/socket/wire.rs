@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::indoors::{ACCESS, DUTY, EDIT, NONE, OTHER, VIEW};
-use crate::outdoors::{OPEN, Outdoors, answer, connect_as, is_root, request, runtime};
+use crate::outdoors::{OPEN, Outdoors, answer, become_user, connect_as, is_root, request, runtime};
 
 #[test]
 fn r32_the_kernel_says_who_asks_and_r13_a_second_person_is_a_second_uid() {
@@ -161,6 +161,86 @@ fn r42_length_and_chunked_or_a_bare_line_feed_is_read_as_one_request_or_refused(
             assert!(taken || said.starts_with("HTTP/1.1 400"), "{said}");
             let after = count(city.ask("GET", "/v1/announcements", "").value);
             assert_eq!(after - before, usize::from(taken), "{said}");
+        }
+    });
+}
+
+/// Connects, sends, and closes, as fast as it can.
+fn knocks(path: &std::path::Path, uid: u32, until: &std::sync::atomic::AtomicBool) -> u32 {
+    become_user(uid);
+    let mut knocks = 0;
+    while !until.load(std::sync::atomic::Ordering::Relaxed) {
+        let Ok(mut stream) = UnixStream::connect(path) else { continue };
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: fabu\r\n\r\n").unwrap_or_default();
+        knocks += 1;
+    }
+    knocks
+}
+
+#[test]
+fn r42_who_knocks_without_end_keeps_no_urgent_post_out() {
+    if !is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(4, ACCESS).await;
+        let _daemon = city.start().await;
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let path = city.socket();
+        let (answered, knocks) = std::thread::scope(|threads| {
+            let knocking: Vec<_> = (0..4)
+                .map(|n| {
+                    threads.spawn({
+                        let (path, is_over) = (&path, &is_over);
+                        move || knocks(path, NONE + n % 2, is_over)
+                    })
+                })
+                .collect();
+            let post = r#"{"text":"a","to":["**"],"level":"blue","dry_run":true}"#;
+            let answered = (0..20).filter(|_| city.ask_as(DUTY, "POST", "/v1/urgent", post).status == 200).count();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            (answered, knocking.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>())
+        });
+        assert_eq!(answered, 20, "beside {knocks} others");
+    });
+}
+
+#[test]
+fn r42_ones_own_idle_connections_make_room() {
+    if !is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(5, ACCESS).await;
+        let _daemon = city.start().await;
+        let post = r#"{"text":"a","to":["**"],"level":"blue","dry_run":true}"#;
+        for known in [false, true] {
+            let mut idle: Vec<UnixStream> = (0..200).map(|_| connect_as(&city.socket(), DUTY)).collect();
+            for stream in &mut idle {
+                stream.write_all(b"GET /v1/sta").unwrap_or_default();
+            }
+            assert_eq!(city.ask_as(DUTY, "POST", "/v1/urgent", post).status, 200, "{known}");
+        }
+    });
+}
+
+#[test]
+fn r42_what_is_refused_says_so_to_who_goes_on_writing() {
+    if !is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let city = Outdoors::new(6, ACCESS).await;
+        let _daemon = city.start().await;
+        let body = "x".repeat(4 << 20);
+        for (uid, status) in [(NONE, "403"), (DUTY, "413")] {
+            let mut stream = connect_as(&city.socket(), uid);
+            let head =
+                "POST /v1/urgent HTTP/1.1\r\nhost: fabu\r\nconnection: close\r\ncontent-type: application/json\r\n";
+            stream.write_all(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).expect("it is let write to the end");
+            let said = said_until_closed(&mut stream);
+            assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{uid}: {said}");
         }
     });
 }
