@@ -56,6 +56,11 @@ impl Hold {
         self.ended.is_none() && self.until.is_none_or(|until| at < until)
     }
 
+    /// Whether somebody ended it before its time, and not before this moment.
+    pub fn was_ended_since(&self, moment: Time) -> bool {
+        self.ended.is_some_and(|ended| ended >= moment && self.until.is_none_or(|until| ended < until))
+    }
+
     /// Whether it stands in the way of this account at that moment.
     pub fn covers(&self, account: &AccountId, at: Time) -> bool {
         self.stands(at) && self.concerns(account)
@@ -127,7 +132,9 @@ impl Gate {
         if asking.body.hold_exempt.is_some() {
             return Verdict::Go;
         }
-        if let Some(hold) = self.holds.iter().find(|h| h.covers(asking.account, now - ahead)) {
+        // Of several the one that lasts longest.
+        let covering = self.holds.iter().filter(|h| h.covers(asking.account, now - ahead));
+        if let Some(hold) = covering.max_by_key(|h| (h.until.is_none(), h.until)) {
             let reason = &hold.reason;
             let why = words!("静默中：{reason}", "held: {reason}");
             return Verdict::Held { cause: Cause::Hold, until: hold.until.map(|until| until + ahead), why };

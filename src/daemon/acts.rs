@@ -148,7 +148,6 @@ impl Inner {
         let unchanged = rows.len().saturating_sub(cancelled + in_flight + taking_down);
         drop(turn);
         if row.priority == Priority::Emergency
-            && cancelled > 0
             && let Some(hold) = self.hold_of_nothing(&row).await?
         {
             self.end_hold(by, &hold.id).await?;

@@ -16,12 +16,12 @@ use super::config::Config;
 use super::{Inner, lock};
 use crate::clock::Time;
 use crate::core::accounts::{AccountId, Selector};
-use crate::core::announcement::{AnnouncementId, Body, Content, ContentHash, Priority};
+use crate::core::announcement::{AnnouncementId, Body, Content, ContentHash, OccurrenceId, Priority};
 use crate::core::change::{Actor, Change, Note};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, State, newest};
 use crate::core::gate::{Choice, Hold, Verdict};
 use crate::core::words::{Words, shown, words};
-use crate::daemon::send::{closed, is_expired, review, verdict_of};
+use crate::daemon::send::{closed, held_expiry, is_expired, review, verdict_of};
 use crate::ledger::{Filter, LedgerError};
 
 /// What was kept back, at most so many at once.
@@ -164,25 +164,58 @@ impl Inner {
         self.after_holds(self.config().settings.emergency.resume).await
     }
 
+    /// The same, found out by one of them: by the time it has its turn another may have done it for all.
+    pub(crate) async fn after_hold_of(self: &Arc<Self>, row: &Delivery) -> Result<(), LedgerError> {
+        let _turn = self.reviewing.lock().await;
+        let found = self.ledger.load(vec![row.id]).await?;
+        if found.first().is_none_or(|found| found.fence != row.fence) {
+            return Ok(());
+        }
+        match self.look_at_held(self.config().settings.emergency.resume).await {
+            Err(ActError::Ledger(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(error = error.words().en, "what the hold kept back was not looked at");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// The same, and whether they go on by themselves.
     pub(crate) async fn after_holds(self: &Arc<Self>, resume: bool) -> Result<usize, ActError> {
+        let _turn = self.reviewing.lock().await;
+        self.look_at_held(resume).await
+    }
+
+    async fn look_at_held(self: &Arc<Self>, resume: bool) -> Result<usize, ActError> {
         let (now, config) = (self.clock.now(), self.config());
         let rows = self.held().await?;
         let contents = self.contents_of(&rows).await?;
         let overtaken = overtaken(&rows, &contents);
+        let instants = in_turn(rows.iter().filter(|row| !overtaken.contains(&row.id)), now);
         let decide = |row: &Delivery, content: &Content| {
             if row.state != State::Held {
                 return None;
             }
+            // It lasts by its own words as long as it would have; without any, anew.
+            let own_end = held_expiry(row.at, &content.body);
             match verdict_of(self, row, content, now) {
                 Verdict::Go if is_expired(row, now) => Some(Event::Expired),
                 Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
                 Verdict::Go if resume => {
-                    let expires_at = super::planner::expiry(&content.body, now, &config.settings.publish);
-                    Some(Event::GateOpen { at: now, expires_at })
+                    let at = own_end.map_or(instants[&row.id], |end| instants[&row.id].min(end)).max(now);
+                    let anew = || super::planner::expiry(&content.body, at, &config.settings.publish);
+                    Some(Event::GateOpen { at, expires_at: own_end.or_else(anew) })
                 }
                 Verdict::Go | Verdict::Held { cause: Cause::Review, .. } if row.cause != Some(Cause::Review) => {
                     Some(review(row, content))
+                }
+                // Another hold is in its way still, until another time.
+                Verdict::Held { cause: Cause::Hold, until, why }
+                    if row.cause == Some(Cause::Hold)
+                        && row.next_at != [until, own_end].into_iter().flatten().min() =>
+                {
+                    Some(Event::GateClosed { cause: Cause::Hold, until, expires_at: own_end, why })
                 }
                 _ => None,
             }
@@ -275,22 +308,23 @@ impl Inner {
             };
             return Err(ActError::Conflict(said));
         }
-        let (at, config) = (self.clock.now(), self.config());
+        let (now, config) = (self.clock.now(), self.config());
         let contents = self.contents_of(&rows).await?;
-        let holds = self.holds();
+        let (holds, instants) = (self.holds(), in_turn(rows.iter(), now));
         let is_covered = |row: &Delivery, content: &Content| {
-            content.body.hold_exempt.is_none() && holds.iter().any(|hold| hold.covers(&row.account, at))
+            content.body.hold_exempt.is_none() && holds.iter().any(|hold| hold.covers(&row.account, now))
         };
         let decide = |row: &Delivery, content: &Content| {
             if row.state != State::Held {
                 return None;
             }
+            let at = instants[&row.id];
             let expires_at = super::planner::expiry(&content.body, at, &config.settings.publish);
-            match verdict_of(self, row, content, at) {
+            match verdict_of(self, row, content, now) {
                 // What its account gets no more waits for nobody any longer.
                 Verdict::Closed(why) => Some(closed(why)),
                 _ if is_covered(row, content) => None,
-                _ if is_expired(row, at) => Some(Event::Expired),
+                _ if is_expired(row, now) => Some(Event::Expired),
                 _ => Some(Event::GateOpen { at, expires_at }),
             }
         };
@@ -303,6 +337,42 @@ impl Inner {
             return Err(ActError::Conflict(said));
         }
         Ok(Unheld { id: id.map(str::to_owned), released, held: covered })
+    }
+}
+
+/// What was kept back goes on in its old order: on one account one after the other.
+fn in_turn<'a>(rows: impl Iterator<Item = &'a Delivery>, now: Time) -> BTreeMap<DeliveryId, Time> {
+    const APART: TimeDelta = TimeDelta::seconds(2);
+    let mut releases: BTreeMap<(Time, &OccurrenceId), Vec<&Delivery>> = BTreeMap::new();
+    for row in rows {
+        releases.entry((row.at, &row.occurrence)).or_default().push(row);
+    }
+    let mut free: BTreeMap<&AccountId, Time> = BTreeMap::new();
+    let mut instants = BTreeMap::new();
+    for release in releases.values() {
+        let at = release.iter().filter_map(|row| free.get(&row.account)).max().copied().unwrap_or(now);
+        for row in release {
+            free.insert(&row.account, at + APART);
+            instants.insert(row.id, at);
+        }
+    }
+    instants
+}
+
+/// Looks at what was kept back whenever a hold has ended, whoever ended it.
+pub async fn run(inner: Arc<Inner>) {
+    /// Who ends one looks first, and answers with what was let go.
+    const FIRST: std::time::Duration = std::time::Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => return,
+            () = inner.memory.hold_ended.notified() => {}
+        }
+        inner.clock.sleep(FIRST).await;
+        if let Err(error) = inner.after_hold().await {
+            tracing::error!(error = error.words().en, "what the hold kept back was not looked at");
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+use tokio::sync::Notify;
+
 use super::lock;
 use super::steady::Steady;
 use crate::clock::{Clock, Mono, Time};
@@ -38,6 +40,8 @@ pub struct Memory {
     accounts: Mutex<BTreeMap<AccountId, Known>>,
     /// Since when each delivery has been in doubt.
     doubts: Mutex<BTreeMap<DeliveryId, Mono>>,
+    /// A hold has ended, whoever ended it.
+    pub hold_ended: Notify,
 }
 
 /// The state of an account, as committed changes have it.
@@ -65,6 +69,7 @@ impl Memory {
             budgets: Mutex::default(),
             accounts: Mutex::default(),
             doubts: Mutex::default(),
+            hold_ended: Notify::new(),
         };
         memory.replaced(snapshot);
         Arc::new(memory)
@@ -86,6 +91,11 @@ impl Memory {
     pub fn holds(&self, now: Time) -> Vec<Hold> {
         let ahead = self.ahead();
         lock(&self.gate).standing(now - ahead).cloned().collect()
+    }
+
+    /// The latest hold of this name, also when it is over.
+    pub fn last_hold(&self, name: &str) -> Option<Hold> {
+        lock(&self.gate).holds.iter().filter(|hold| hold.id == name).max_by_key(|hold| hold.begun).cloned()
     }
 
     /// Holds whose end has come and that nobody has ended yet.
@@ -273,7 +283,10 @@ impl Follower for Memory {
                 Change::Announcement(row) => lock(&self.gate).in_force(row),
                 Change::Withdrawn(id, Withdrawal::Queue) => lock(&self.gate).agreed(id, None),
                 Change::Hold(hold) => lock(&self.gate).put(hold.clone()),
-                Change::HoldEnded { id, begun, .. } => lock(&self.gate).end(id, *begun, at),
+                Change::HoldEnded { id, begun, .. } => {
+                    lock(&self.gate).end(id, *begun, at);
+                    self.hold_ended.notify_one();
+                }
                 Change::Confirmed { announcement, content, uid, name } => {
                     let person = Person { uid: *uid, name: name.clone() };
                     lock(&self.gate).confirm(announcement, content, person);

@@ -106,6 +106,8 @@ pub struct Inner {
     /// Whoever acts on an emergency looks at what was said before and then writes: one at a time, or a request
     /// repeated while the first is under way would be taken twice, and a word counted twice or not at all.
     deciding: tokio::sync::Mutex<()>,
+    /// What holds kept back is looked at once when they are over, for all of it together.
+    reviewing: tokio::sync::Mutex<()>,
     /// A hold of named accounts, and a configuration with other accounts: one at a time, or the one misses the other's.
     naming: tokio::sync::Mutex<()>,
     /// The right to publish the queue folder.
@@ -161,6 +163,7 @@ impl Daemon {
             preparing: Mutex::default(),
             looking: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
+            reviewing: tokio::sync::Mutex::default(),
             naming: tokio::sync::Mutex::default(),
             sole: Mutex::default(),
             silenced: Mutex::default(),
@@ -189,6 +192,7 @@ impl Daemon {
         }
         tasks.spawn(hands::run(inner.clone()));
         tasks.spawn(lane::run(inner.clone(), launched));
+        tasks.spawn(holds::run(inner.clone()));
         tasks.spawn(notify::run(inner.clone(), told_to));
         tasks.spawn(recover::watch_the_clock(inner.clone()));
         Ok(Daemon { inner, tasks })

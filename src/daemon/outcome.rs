@@ -118,6 +118,10 @@ async fn consequences(inner: &Inner, before: &Delivery, after: &Delivery) -> Res
     if !is_doubted && after.state != before.state && after.priority == Priority::Emergency {
         changes.push(Change::Decide(after.account.clone()));
     }
+    let is_over = |d: &Delivery| matches!(d.state, State::Cancelled | State::Expired);
+    if after.priority == Priority::Emergency && is_over(after) && !is_over(before) {
+        changes.extend(inner.hold_of_the_last(after).await?.as_ref().map(Change::end_of));
+    }
     if after.needs_person && !before.needs_person {
         let (account, announcement) = (&after.account, &after.announcement);
         let standing = after.reason.as_ref().filter(|_| after.stands_wrongly());

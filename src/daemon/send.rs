@@ -202,27 +202,23 @@ async fn held(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) ->
         return stepped(inner, row, Event::Expired).await;
     }
     let expires_at = held_expiry(row.at, &content.body);
-    let goes_on = row.priority == Priority::Emergency || inner.config().settings.emergency.resume;
     let event = match verdict {
-        Verdict::Go if goes_on => released(inner, row, &content, now),
-        // What a hold came over waits for a person's review.
-        Verdict::Go => review(row, &content),
+        Verdict::Go if row.priority == Priority::Emergency => {
+            // It lasts no longer for having waited.
+            Event::GateOpen { at: now.max(row.at), expires_at: row.expires_at }
+        }
+        // What a hold kept back is decided on together, whichever of it finds out first that the hold is over.
+        Verdict::Go => {
+            return match inner.after_hold_of(row).await {
+                Ok(()) => Ok(None),
+                Err(error) => Err(StepError::Ledger(error)),
+            };
+        }
         Verdict::Held { cause, until, why } => Event::GateClosed { cause, until, expires_at, why },
         // Where an account gets no correction any more, that has consequences for what it carries.
         Verdict::Closed(why) => return written(inner, row, closed(why)).await,
     };
     stepped(inner, row, event).await
-}
-
-/// It goes on, at a new instant.
-fn released(inner: &Inner, row: &Delivery, content: &Content, now: Time) -> Event {
-    let at = now.max(row.at);
-    let expires_at = match row.priority {
-        // It lasts no longer for having waited.
-        Priority::Emergency => row.expires_at,
-        _ => super::planner::expiry(&content.body, at, &inner.config().settings.publish),
-    };
-    Event::GateOpen { at, expires_at }
 }
 
 /// The hold is over, and a person releases what it came over.

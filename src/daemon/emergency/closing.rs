@@ -132,6 +132,9 @@ impl Inner {
             with.extend(hold.as_ref().map(Change::end_of));
             with.extend(self.ended(&last.posts, End::Corrected, by));
             self.commit(by, with).await?;
+            if hold.is_some() {
+                self.after_hold().await?;
+            }
             return Ok(json!(self.stopped_with(id, &last).await?));
         };
         with.push(note(Some(tried.id.as_str())));

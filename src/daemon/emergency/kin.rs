@@ -239,13 +239,34 @@ impl Inner {
         }
     }
 
-    /// The hold that ends with this post when nothing of it goes out: that of its emergency, unless another warning of
-    /// it stands somewhere, is on its way or waits for a word. One that was there before stays.
+    /// The same, where this is the last of its deliveries to end. What failed is tried again when a person says so, and
+    /// keeps its silence.
+    pub(crate) async fn hold_of_the_last(&self, last: &Delivery) -> Result<Option<Hold>, LedgerError> {
+        if self.holds().iter().all(|hold| hold.post.is_none()) {
+            return Ok(None);
+        }
+        let is_over = |state: &State| matches!(state, State::Cancelled | State::Expired);
+        let states = State::ALL.iter().filter(|state| !is_over(state)).copied().collect();
+        let announcement = Some(last.announcement.to_string());
+        let open = self.ledger.deliveries(Filter { announcement, states, max: 2, ..Filter::default() }).await?;
+        if open.iter().any(|d| d.id != last.id) {
+            return Ok(None);
+        }
+        match self.announced(last.announcement.as_str()).await? {
+            Some(row) => self.hold_ending_with(&row).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The hold that ends with this post when nothing of it goes out: that of its emergency, unless another warning for
+    /// which it stands too, the one that brought it or a later one, stands somewhere, is on its way or waits for a word. One
+    /// that was there before stays.
     pub(crate) async fn hold_ending_with(&self, row: &AnnouncementRow) -> Result<Option<Hold>, LedgerError> {
         let family = self.family(row).await?;
         let is_its = |hold: &Hold| hold.post.as_ref().is_some_and(|post| family.warnings().any(|w| w.id == *post));
         let Some(hold) = self.holds().into_iter().find(is_its) else { return Ok(None) };
-        let others = family.warnings().filter(|other| other.id != row.id && other.ended.is_none());
+        let is_for = |other: &&AnnouncementRow| hold.post.as_ref() == Some(&other.id) || other.first_seen >= hold.begun;
+        let others = family.warnings().filter(|other| other.id != row.id && other.ended.is_none()).filter(is_for);
         let others = self.whereabouts(others).await?;
         let is_over = others.is_empty() && !others.rows.iter().any(super::word::awaits_word);
         Ok(is_over.then_some(hold))

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -217,7 +218,7 @@ impl Inner {
     }
 
     /// The hold that begins, or lasts longer, with the last word: that of an emergency of the queue, which nobody could
-    /// ask for before somebody on duty has agreed, and that of an update.
+    /// ask for before somebody on duty has agreed, that of an update, and one that has run out while the word was missing.
     fn silence_of(
         &self,
         row: &AnnouncementRow,
@@ -228,24 +229,26 @@ impl Inner {
     ) -> Option<Hold> {
         let name = hold_name(root_of(row));
         let standing = self.standing_hold(&name);
-        if content.body.part() == Some(Part::Update) {
-            let until = holds::until(now, content.body.silence?);
-            // One that somebody ended meanwhile is not begun again.
-            return standing.filter(|h| h.until < until).map(|h| Hold { until, version: h.version + 1, ..h });
+        let is_update = content.body.part() == Some(Part::Update);
+        if let Some(standing) = standing {
+            let until = holds::until(now, content.body.silence.filter(|_| is_update)?);
+            let is_longer = standing.until.is_some_and(|standing| until.is_none_or(|until| standing < until));
+            return is_longer.then(|| Hold { until, version: standing.version + 1, ..standing });
         }
-        if row.file.is_empty() || !goes_now || standing.is_some() {
+        // One that somebody ended meanwhile is not begun again.
+        if !goes_now || self.memory.last_hold(&name).is_some_and(|hold| hold.was_ended_since(row.first_seen)) {
             return None;
         }
-        self.silence_by_level(row, &content.body, by.to_string(), now)
+        match row.file.is_empty() {
+            true => Some(silence(row, &content.body, content.body.silence?, by.to_string(), now)),
+            false => self.silence_by_level(row, &content.body, by.to_string(), now),
+        }
     }
 
     /// The hold that an emergency of the queue brings by its level.
     fn silence_by_level(&self, row: &AnnouncementRow, body: &Body, owner: String, now: Time) -> Option<Hold> {
         let lasts = self.config().settings.emergency.hold.get(&body.level()?).copied().filter(|l| !l.is_zero())?;
-        let reason = reason_of(&row.id, &quoted(&body.text));
-        let until = holds::until(now, lasts);
-        let (id, post) = (hold_name(&row.id), Some(row.id.clone()));
-        Some(Hold { id, reason, until, accounts: None, named: None, owner, begun: now, post, ended: None, version: 1 })
+        Some(silence(row, body, lasts, owner, now))
     }
 
     /// An emergency of the queue that was confirmed before its hour: its silence begins with its first delivery. One
@@ -318,6 +321,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The hold of an emergency, brought by this post of it.
+fn silence(row: &AnnouncementRow, body: &Body, lasts: Duration, owner: String, now: Time) -> Hold {
+    let (id, post) = (hold_name(root_of(row)), Some(row.id.clone()));
+    let (reason, until) = (reason_of(&row.id, &quoted(&body.text)), holds::until(now, lasts));
+    Hold { id, reason, until, accounts: None, named: None, owner, begun: now, post, ended: None, version: 1 }
 }
 
 /// Why nothing more of an emergency's post goes out.
