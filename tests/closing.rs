@@ -636,3 +636,82 @@ fn r52_an_all_clear_comes_after_the_correction_that_waited_for_the_same_answer()
         });
     }
 }
+
+/// A confirmed all-clear, or correction, in a person's own words, while an update waits for its second word.
+#[test]
+fn r52_an_update_does_not_open_again_what_was_ended_since_it_was_asked_for() {
+    for (n, with) in ["all-clear", "correct"].into_iter().enumerate() {
+        simulate(async {
+            let city = City::new(START, 50 + n as u64, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+            city.sleep(60).await;
+            let own = Closed { text: Some("洪水已退，请安心。"), ..Closed::default() };
+            let ends = support::duty::closed(&daemon, 1000, with, &first, own).await;
+            assert_eq!(ends["state"], "awaiting_confirm", "{ends}");
+            let rises = asked(&daemon, 1000, update(&first, "【洪水】水位又涨。", Level::Red)).await;
+            city.sleep(5).await;
+            confirmed(&daemon, 1001, &ends).await.unwrap();
+            city.sleep(60).await;
+            let refused = confirmed(&daemon, 1001, &rises).await;
+            assert!(
+                matches!(&refused, Err(ActError::Conflict(why)) if why.en.contains("ask for it anew")),
+                "{refused:?}"
+            );
+            city.sleep(900).await;
+            assert_eq!((standing(&city, "水位又涨"), standing(&city, "请安心")), (0, ALL), "{with}");
+            // Asked for anew it is shown that it would be in force again, and goes.
+            let anew = asked(&daemon, 1000, update(&first, "【洪水】水位又涨。", Level::Red)).await;
+            confirmed(&daemon, 1001, &anew).await.unwrap();
+            city.sleep(60).await;
+            assert_eq!((standing(&city, "水位又涨"), daemon.inner.holds().len()), (ALL, 1));
+        });
+    }
+}
+
+/// The older warning's correction waits for a word; meanwhile an update goes out, and on one account its answer is lost.
+#[test]
+fn r52_a_correction_of_the_older_warning_does_not_come_after_a_newer_one() {
+    for is_there in [true, false] {
+        simulate(async {
+            let city = City::new(START, 52, "");
+            let daemon = city.start().await;
+            let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Red)).await;
+            city.sleep(60).await;
+            let own = Closed { text: Some("【更正】不是洪水。"), ..Closed::default() };
+            let corrects = support::duty::closed(&daemon, 1000, "correct", &first, own).await;
+            city.sleep(5).await;
+            let kind = if is_there { "reset_after" } else { "reset_before" };
+            let lost = json!({ "behaviour": kind, "operation": "post", "account": "sina:shanghai", "times": 1 });
+            let blind = json!({ "behaviour": "proxy_page", "operation": "timeline", "account": "sina:shanghai" });
+            faults(&city, json!([lost, blind]));
+            sent(&daemon, update(&first, "【洪水】确有洪水。", Level::Red)).await;
+            city.sleep(10).await;
+            drop(confirmed(&daemon, 1001, &corrects).await);
+            city.sleep(10).await;
+            city.sandbox.clear();
+            city.sleep(3600).await;
+            let posts = city.sandbox.posts();
+            let own = posts.iter().filter(|p| p.account == "sina:shanghai" && !p.deleted);
+            let newest = own.max_by_key(|p| p.created).unwrap();
+            assert!(newest.text.contains("确有洪水"), "{is_there}: {posts:?}");
+        });
+    }
+}
+
+/// Who takes the place of a warning by its first name means what stands of it.
+#[test]
+fn what_supersedes_an_emergency_takes_the_place_of_its_newest_warning() {
+    simulate(async {
+        let city = City::new(START, 53, "");
+        let daemon = city.start().await;
+        let first = sent(&daemon, everywhere("【洪水】请撤离。", Level::Yellow)).await;
+        city.sleep(60).await;
+        sent(&daemon, update(&first, "【洪水】水位上涨。", Level::Yellow)).await;
+        city.sleep(60).await;
+        let new = Urgent { supersedes: Some(first), ..everywhere("【台风】请回家。", Level::Yellow) };
+        sent(&daemon, new).await;
+        city.sleep(120).await;
+        assert_eq!((standing(&city, "洪水"), standing(&city, "台风")), (0, ALL), "{:?}", city.posts());
+    });
+}

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Time;
 use super::accounts::AccountId;
-use super::announcement::{AnnouncementId, Content, ContentHash, End, OccurrenceId, Part, Priority};
+use super::announcement::{AnnouncementId, Content, ContentHash, End, Follows, OccurrenceId, Part, Priority};
 use super::delivery::{Cause, Delivery, DeliveryId, Step, Stop};
 use super::gate::Hold;
 use super::words::Words;
@@ -342,6 +342,13 @@ pub fn verified<'a>(
         Some((at, _)) if at > seq => Err(Tampered::CutAfter(seq)),
         _ => Ok((seq, hash.to_owned())),
     }
+}
+
+/// Of an emergency, oldest first, the warnings that came after all those that last words are about.
+pub fn newer_warnings(family: &[AnnouncementRow], about: &Follows) -> Vec<AnnouncementId> {
+    let is_warning = |row: &&AnnouncementRow| matches!(row.follows, None | Some((_, Part::Update)));
+    let after = family.iter().rposition(|row| about.posts.contains(&row.id)).map_or(family.len(), |at| at + 1);
+    family[after..].iter().filter(is_warning).map(|row| row.id.clone()).collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::announcement::{AnnouncementId, ContentHash, OccurrenceId, Priority};
 use super::policy::{ReadBack, Retry};
 use super::{Time, words::Words};
 pub use kinds::{Cause, Class, Desired, Doubt, Failure, Prepared, Receipt, Scope, State};
-pub use orders::{Reach, Stop, Where, later_word, newest, stopped, undecided};
+pub use orders::{Reach, Stop, Where, is_coming, later_word, newest, stopped, undecided};
 
 mod kinds;
 mod moves;

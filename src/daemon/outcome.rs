@@ -221,6 +221,10 @@ async fn replaced(inner: &Inner, content: &Content) -> Result<BTreeSet<Announcem
         if is_routine && announced.row.priority == Priority::Emergency {
             continue;
         }
+        // Who names one of an emergency's warnings means what stands of it.
+        if content.body.part().is_none() && announced.row.priority == Priority::Emergency {
+            left.extend(inner.family(&announced.row).await?.warnings().map(|warning| warning.id.clone()));
+        }
         found.insert(id);
         let content = inner.content(&announced.row.content).await?;
         if !crate::planted("chain_is_cut") {

@@ -13,9 +13,9 @@ use super::write::wrong;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Follows, Part};
-use crate::core::change::Change;
+use crate::core::change::{Change, newer_warnings};
 use crate::core::delivery::{
-    Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, later_word, step, stopped, undecided,
+    Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, is_coming, later_word, step, stopped, undecided,
 };
 use crate::core::words::Words;
 
@@ -105,7 +105,13 @@ fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>,
     for row in waiting.into_iter().filter(|row| row.state == State::Held) {
         let Some(follows) = said_in(db, &row)? else { continue };
         let posts: Vec<AnnouncementId> = follows.posts.iter().cloned().collect();
-        let there = later_word(&on_account(db, &posts, account)?, follows.part);
+        let newer = newer_warnings(&read::family(db, &follows.emergency).map_err(wrong)?, &follows);
+        // It would stand above a newer warning that is there.
+        let is_overtaken = on_account(db, &newer, account)?.iter().any(is_coming);
+        let there = match later_word(&on_account(db, &posts, account)?, follows.part) {
+            Where::There if is_overtaken => Where::Unknown,
+            there => there,
+        };
         found.push((row, follows, there));
     }
     let is_corrected = |emergency: &AnnouncementId| {

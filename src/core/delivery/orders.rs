@@ -101,6 +101,12 @@ pub fn later_word<'a>(posts: impl IntoIterator<Item = &'a Delivery>, part: Part)
     }
 }
 
+/// Whether it is on its way, or may be out: what is older is not to come after it.
+pub fn is_coming(row: &Delivery) -> bool {
+    let is_on_its_way = matches!(row.state, State::Scheduled | State::Ready | State::Retrying);
+    is_on_its_way && row.desired == Desired::Published || matches!(row.state, State::Sending | State::Unknown)
+}
+
 /// The whereabouts, on one account, of the posts that a later one is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {

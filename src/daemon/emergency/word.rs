@@ -15,8 +15,8 @@ use super::{READ_AGAIN, quoted};
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{AnnouncementId, Body, Content, End, Part};
-use crate::core::change::{Actor, AnnouncementRow, Change, Note};
-use crate::core::delivery::{Cause, Delivery, Desired, Event, State, Where, later_word, undecided};
+use crate::core::change::{Actor, AnnouncementRow, Change, Note, newer_warnings};
+use crate::core::delivery::{Cause, Delivery, Desired, Event, State, Where, is_coming, later_word, undecided};
 use crate::core::gate::Hold;
 use crate::core::words::{Words, words};
 use crate::daemon::acts::ActError;
@@ -76,6 +76,7 @@ impl Inner {
             )));
         }
         let have = persons.len() + 1;
+        self.reopens_as_shown(&row, &content.body).await?;
         let now = self.clock.now();
         let told = self.said_already(&row, &content.body).await?;
         let open = self.open_of(&row, now).await?.into_iter();
@@ -148,6 +149,27 @@ impl Inner {
         Ok((Confirmed { id: id.to_owned(), state, deliveries: reached, persons }, has_ended))
     }
 
+    /// Refuses an update whose emergency has ended, or was corrected, since it was asked for: nobody was shown that it would
+    /// be in force again.
+    async fn reopens_as_shown(&self, row: &AnnouncementRow, body: &Body) -> Result<(), ActError> {
+        let Some(follows) = body.follows.as_ref().filter(|f| f.part == Part::Update) else { return Ok(()) };
+        let family = self.family(row).await?;
+        let ended = family.warnings().rev().find_map(|warning| warning.ended.as_ref()).map(|ended| ended.how);
+        let (id, root) = (&row.id, &family.root);
+        let how = match ended {
+            Some(how) if Some(how) != follows.reopens => how,
+            _ => return Ok(()),
+        };
+        let (zh, en) = match how {
+            End::Corrected => ("更正", "was corrected"),
+            End::AllClear => ("解除", "has ended"),
+        };
+        Err(ActError::Conflict(words!(
+            "`{root}` 其间已{zh}，`{id}` 会使它再度生效：仍要发就重新发起（fabu urgent --update {root}）",
+            "`{root}` {en} since `{id}` was asked for, which would put it in force again: if it should, ask for it anew (fabu urgent --update {root})"
+        )))
+    }
+
     /// Accounts that were told by another post what this one is to tell them, of each post they carry of those it is
     /// about.
     async fn said_already(&self, row: &AnnouncementRow, body: &Body) -> Result<BTreeSet<AccountId>, ActError> {
@@ -164,13 +186,16 @@ impl Inner {
     /// Accounts on which the posts stand that a correction or an all-clear is about; `None`: it is about none.
     async fn certain(&self, body: &Body) -> Result<Option<BTreeSet<AccountId>>, LedgerError> {
         let Some(follows) = body.follows.as_ref().filter(|f| f.part != Part::Update) else { return Ok(None) };
+        let family = self.ledger.family(follows.emergency.clone()).await?;
+        let newer = self.rows_of(newer_warnings(&family, follows).iter()).await?;
+        let open: BTreeSet<&AccountId> = newer.iter().filter(|d| is_coming(d)).map(|d| &d.account).collect();
         let rows = self.rows_of(follows.posts.iter()).await?;
         let mut on_each: BTreeMap<&AccountId, Vec<&Delivery>> = BTreeMap::new();
         for row in &rows {
             on_each.entry(&row.account).or_default().push(row);
         }
-        let stands =
-            on_each.into_iter().filter(|(_, posts)| later_word(posts.iter().copied(), follows.part) == Where::There);
+        let is_there = |posts: &[&Delivery]| later_word(posts.iter().copied(), follows.part) == Where::There;
+        let stands = on_each.into_iter().filter(|(account, posts)| !open.contains(account) && is_there(posts));
         Ok(Some(stands.map(|(account, _)| account.clone()).collect()))
     }
 
