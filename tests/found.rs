@@ -921,3 +921,78 @@ fn r05_what_is_tried_again_brings_no_second_silence() {
         assert!(daemon.inner.holds().is_empty(), "{:?}", daemon.inner.holds());
     });
 }
+
+/// The copy that comes back does not know the post, and its file has been given other words since it went out.
+#[test]
+fn r19_what_was_reworded_after_it_went_out_is_not_published_again_after_a_restore() {
+    for has_seen in [false, true] {
+        simulate(async {
+            let city = City::new(START, 1806, "");
+            let of = |text: &str| one("a", text, "at: 2026-11-24 08:02");
+            if has_seen {
+                city.save("a.yaml", &of("今晚停水，请储水"));
+            }
+            let daemon = city.start().await;
+            city.sleep(30).await;
+            let copy = Left::at(&city.path().join("state"));
+            city.save("a.yaml", &of("今晚停水，请储水"));
+            city.sleep(170).await;
+            city.save("a.yaml", &of("明早地铁二号线停运"));
+            daemon.rescan().await;
+            city.sleep(10).await;
+            assert_eq!(city.sandbox.posts().len(), 4);
+            drop(daemon);
+            city.sleep(1).await;
+            copy.put_back(&city.path().join("state"));
+            let daemon = city.start().await;
+            city.sleep(3600).await;
+            assert_eq!(
+                city.sandbox.posts().len(),
+                4,
+                "{has_seen}: {:?}",
+                all(&daemon)
+                    .await
+                    .iter()
+                    .map(|d| (d.account.to_string(), d.state, d.attempt, d.begun_at, d.reason.clone()))
+                    .collect::<Vec<_>>()
+            );
+        });
+    }
+}
+
+/// Saved while nobody was there to read it: its office is told that it was not published.
+#[test]
+fn what_was_past_when_it_was_first_read_is_told_and_counted() {
+    simulate(async {
+        let city = City::new(START, 1807, "");
+        city.save("a.yaml", &one("a", "昨日停水", "at: 2026-11-23 20:00"));
+        let daemon = city.start().await;
+        city.sleep(60).await;
+        assert_eq!(in_state(&all(&daemon).await, State::Expired), 4);
+        let figures = daemon.inner.metrics.text(&std::collections::BTreeMap::new());
+        assert!(figures.contains("fabu_deliveries_missed_total 4"), "{figures}");
+    });
+}
+
+/// More persons are asked for by today's configuration than by that of the day on which it went out.
+#[test]
+fn a_configuration_that_asks_for_more_persons_is_no_edit_of_what_is_out() {
+    simulate(async {
+        let city = City::new(START, 1808, "");
+        let line = "at: 2026-11-24 08:05, priority: emergency, level: blue";
+        city.save("a.yaml", &one("a", "蓝色预警", line).replace("catch_up: 2h, ", ""));
+        let daemon = city.start().await;
+        let filter = || fabu::ledger::Filter { announcement: Some("a".to_owned()), max: 1, ..Default::default() };
+        let row = daemon.inner.ledger.announcements(filter()).await.unwrap().pop().unwrap().row;
+        daemon.inner.confirm(&person(1000), "a", row.content.as_str()).await.unwrap();
+        city.sleep(400).await;
+        assert_eq!(standing(&city, "蓝色预警"), 4);
+        let file = city.path().join("fabu.yaml");
+        let text = std::fs::read_to_string(&file).unwrap() + "emergency: {confirm: {blue: 2}}\n";
+        std::fs::write(file, text).unwrap();
+        daemon.inner.reload_config().await;
+        city.sleep(60).await;
+        let row = daemon.inner.ledger.announcements(filter()).await.unwrap().pop().unwrap().row;
+        assert_eq!(row.edited, None);
+    });
+}

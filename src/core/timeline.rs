@@ -48,6 +48,9 @@ pub struct Wanted {
     pub until: Option<Time>,
     /// A request for it is known to have begun; otherwise it is only that this ledger cannot know.
     pub was_sent: bool,
+    /// Another process may have sent it at its hour, in words that have been changed since: then whatever was posted from
+    /// that hour on may be it.
+    pub may_be_reworded: bool,
     /// Newest post id known from before it was sent.
     pub above: Option<String>,
     /// Posts that are known to be other deliveries' receipts.
@@ -205,8 +208,8 @@ pub fn look(page: &Page, wanted: &Wanted) -> Look {
 }
 
 /// Posts from after the send that are nobody's as far as is known: a server may have made one of them of what was sent.
-/// Only posts that resemble it count where no request is known to have begun: an account may have been spoken on by hand
-/// for years.
+/// Only posts that resemble it count where no request is known to have begun, unless it may have been reworded since: an
+/// account may have been spoken on by hand for years.
 pub fn unaccounted<'a>(page: &'a Page, wanted: &'a Wanted) -> impl Iterator<Item = &'a Shown> {
     page.posts.iter().filter(|post| {
         let is_since = page.is_after(post, wanted) && is_in_time(post, wanted, page.skew);
@@ -217,7 +220,7 @@ pub fn unaccounted<'a>(page: &'a Page, wanted: &'a Wanted) -> impl Iterator<Item
             && !is_later
             && post.key.is_none()
             && !wanted.taken.contains(&post.id)
-            && (wanted.was_sent || resembles(&wanted.text, &post.text))
+            && (wanted.was_sent || wanted.may_be_reworded || resembles(&wanted.text, &post.text))
             && !wanted.rivals.iter().any(|rival| says(post, rival))
     })
 }

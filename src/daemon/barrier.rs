@@ -177,7 +177,6 @@ impl Ticket {
             if !inner.jump().is_zero() {
                 return stopped(Stopped::Withdrawn);
             }
-            inner.metrics.missed();
             return stopped(Stopped::Expired);
         }
         match verdict_of(inner, row, &self.content, now) {

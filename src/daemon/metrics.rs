@@ -98,8 +98,8 @@ impl Metrics {
         self.skew.observe(closing.skew_ms / 1000.0);
     }
 
-    pub fn missed(&self) {
-        self.missed.inc();
+    pub fn missed(&self, deliveries: usize) {
+        self.missed.inc_by(deliveries as u64);
     }
 
     pub fn illegal(&self) {

@@ -285,6 +285,7 @@ impl Inner {
         own: &[DeliveryId],
     ) -> Result<Committed, LedgerError> {
         let committed = self.ledger.commit(by, changes).await?;
+        self.metrics.missed(committed.expired());
         let others = committed.stepped().map(|row| row.id).filter(|id| !own.contains(id));
         self.wake(&others.collect::<Vec<_>>());
         Ok(committed)

@@ -328,7 +328,7 @@ impl Teller {
 }
 
 fn meant(event: &Recorded) -> Option<Meant> {
-    if !matches!(event.kind.as_str(), "emergency" | "delivery" | "needs_person") {
+    if !matches!(event.kind.as_str(), "emergency" | "delivery" | "needs_person" | "missed") {
         return None;
     }
     let body: Body = match serde_json::from_str(&event.body) {
@@ -342,6 +342,11 @@ fn meant(event: &Recorded) -> Option<Meant> {
     let announcement = event.subject.split('@').next().unwrap_or_default().to_owned();
     let (kinds, reason) = match event.kind.as_str() {
         "emergency" => taken(body.awaits_word),
+        "missed" => {
+            let said =
+                Words::new("首次读到时已经过时，没有发出", "already past when it was first seen: it was not published");
+            (vec![Kind::Failed], said)
+        }
         "needs_person" => match body.standing {
             Some(Words { zh, en }) => {
                 (vec![Kind::Failed], words!("撤不下来，还挂着：{zh}", "it is to be gone and stands there still: {en}"))

@@ -210,6 +210,9 @@ impl Planner {
                     let (file, line) = (desired[id].file.clone(), desired[id].line as i64);
                     vec![next(AnnouncementRow { file, line, ..row(id) })]
                 }
+                Action::EditedAfterPublication(id, _) if self.needs_others_only(&row(id), &desired[id]).await? => {
+                    Vec::new()
+                }
                 Action::EditedAfterPublication(id, hash) => {
                     tracing::warn!(announcement = %id, "edited after publication: what is out stays as it is");
                     let edited = AnnouncementRow { edited: Some(hash.clone()), planned_to: None, ..row(id) };
@@ -243,6 +246,13 @@ impl Planner {
             }
         }
         Ok(is_whole)
+    }
+
+    /// Whether all that is new about what is out is how many persons it would need by today's configuration.
+    async fn needs_others_only(&self, row: &AnnouncementRow, now: &Announcement) -> Result<bool, LedgerError> {
+        let was = self.inner.content(&row.content).await?;
+        let body = Body { persons: was.body.persons, ..now.content.body.clone() };
+        Ok(body == was.body && now.content.accounts == was.accounts)
     }
 
     async fn put(

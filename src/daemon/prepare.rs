@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Driven, note_failure, outcome_name, stepped};
 use super::pauses::What;
-use super::send::{is_expired, is_overtaken, missed, paused, publish, waited};
+use super::send::{is_expired, is_overtaken, paused, publish, waited};
 use super::{Inner, StepError, settle};
 use crate::core::accounts::{Account, Secret};
 use crate::core::announcement::{Content, Priority};
@@ -33,7 +33,7 @@ const SEEN_BAD: Duration = Duration::from_secs(600);
 pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationToken) -> Driven {
     let now = inner.clock.now();
     if is_expired(row, now) {
-        return missed(inner, row, Event::Expired).await;
+        return stepped(inner, row, Event::Expired).await;
     }
     // Until it is first tried `next_at` is the release itself; after a failure it is the next try.
     let lead = TimeDelta::from_std(inner.config().settings.publish.lead).unwrap_or(TimeDelta::minutes(1));
@@ -43,7 +43,7 @@ pub async fn prepare(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     }
     let content = inner.content(&row.content).await.map_err(StepError::Ledger)?;
     if is_overtaken(inner, row, &content).await? {
-        return missed(inner, row, Event::Overtaken).await;
+        return stepped(inner, row, Event::Overtaken).await;
     }
     if let Some(left) = inner.pauses.left(&row.account, What::Post.of(row), inner.clock.mono()) {
         return paused(inner, row, left).await;

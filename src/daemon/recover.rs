@@ -152,7 +152,7 @@ async fn write(inner: &Inner, rows: Vec<Delivery>, event: impl Fn(&Delivery) -> 
             }
         }
         if !changes.is_empty() {
-            inner.ledger.commit(&Actor::Daemon, changes).await?;
+            inner.commit(&Actor::Daemon, changes).await?;
         }
     }
     Ok(())

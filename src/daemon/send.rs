@@ -134,12 +134,6 @@ pub async fn is_overtaken(inner: &Inner, row: &Delivery, content: &Content) -> R
     inner.ledger.is_overtaken(row, now).await.map_err(StepError::Ledger)
 }
 
-/// It is too late for this delivery: it expires, or was overtaken.
-pub async fn missed(inner: &Arc<Inner>, row: &Delivery, event: Event) -> Driven {
-    inner.metrics.missed();
-    stepped(inner, row, event).await
-}
-
 /// Its account, or its platform, has to wait for so long.
 pub async fn paused(inner: &Arc<Inner>, row: &Delivery, left: Duration) -> Driven {
     // Times are kept in whole microseconds: so that then it is over.
@@ -258,10 +252,10 @@ pub async fn publish(inner: &Arc<Inner>, row: &Delivery, nudged: &CancellationTo
     // A clock that was stepped back must not send before the hour.
     let slot = slot.max(now);
     if is_expired(row, slot) {
-        return missed(inner, row, Event::Expired).await;
+        return stepped(inner, row, Event::Expired).await;
     }
     if is_overtaken(inner, row, &content).await? {
-        return missed(inner, row, Event::Overtaken).await;
+        return stepped(inner, row, Event::Overtaken).await;
     }
     // Its secret may have been given anew while it waited for this instant.
     if let Some(why) = unproved(inner, row).await {

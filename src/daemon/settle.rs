@@ -290,6 +290,7 @@ async fn wanted_of(
         // From the deadline of its request on the doubt is as old as it is, or as this process.
         until: Some(now - inner.memory.waited(row.id)),
         was_sent: row.attempt > 0,
+        may_be_reworded: row.doubted.is_some() && content.body.timing != Timing::Now,
         above: prepared.and_then(|p| p.baseline.clone()),
         taken: receipts.taken,
         standing: receipts.standing,

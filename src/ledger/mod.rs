@@ -186,6 +186,16 @@ impl Committed {
         })
     }
 
+    /// How many deliveries it left out for good because their time was over, those added among them.
+    pub fn expired(&self) -> usize {
+        let is_expired = |change: &&Change| match change {
+            Change::Step(step) => step.from != State::Expired && step.row.state == State::Expired,
+            Change::Add(row) => row.state == State::Expired,
+            _ => false,
+        };
+        self.changes.iter().filter(is_expired).count()
+    }
+
     /// The deliveries it added.
     pub fn added(&self) -> impl Iterator<Item = &Delivery> {
         self.changes.iter().filter_map(|change| match change {

@@ -302,6 +302,7 @@ impl World {
             since: self.clock.now() - TimeDelta::seconds(20),
             until: None,
             was_sent: true,
+            may_be_reworded: false,
             above: prepared.baseline.clone(),
             taken: Vec::new(),
             standing: Vec::new(),

@@ -31,6 +31,7 @@ fn wanted(text: &str, above: Option<&str>) -> Wanted {
         since: time("2026-11-24T00:00:00Z"),
         until: None,
         was_sent: true,
+        may_be_reworded: false,
         above: above.map(str::to_owned),
         taken: Vec::new(),
         rivals: Vec::new(),
