@@ -425,3 +425,95 @@ fn a_hold_over_no_account_is_refused() {
         assert!(daemon.inner.holds().is_empty());
     });
 }
+
+/// What is not mounted, or was emptied, disarms nobody; and what returns is in force again.
+#[test]
+fn r30_a_reload_without_accounts_templates_or_secrets_keeps_those_that_were_there() {
+    simulate(async {
+        let city = City::new(START, 62, "");
+        std::fs::create_dir(city.path().join("templates")).unwrap();
+        let template = "templates:\n  - {name: t, title: 停水, level: blue, to: [\"**\"], text: 停水。, correction: 更正。, all_clear: 解除。}\n";
+        std::fs::write(city.path().join("templates/a.yaml"), template).unwrap();
+        let daemon = city.start().await;
+        let (accounts, templates) = (city.path().join("accounts.yaml"), city.path().join("templates/a.yaml"));
+        let good = std::fs::read_to_string(&accounts).unwrap();
+        let rejected = || async { daemon.inner.status().await.unwrap().configuration.rejected.len() };
+        for broken in ["", "units: []\n"] {
+            std::fs::write(&accounts, broken).unwrap();
+            daemon.inner.reload_config().await;
+            assert_eq!((daemon.inner.config().city.accounts.len(), rejected().await), (ALL, 1), "{broken:?}");
+        }
+        // Of every account the secret cannot be read.
+        let without = good.replace("token: \"env:", "token: \"env:NOT_");
+        assert_ne!(without, good);
+        std::fs::write(&accounts, without).unwrap();
+        std::fs::remove_file(&templates).unwrap();
+        daemon.inner.reload_config().await;
+        assert_eq!((daemon.inner.config().templates.len(), rejected().await), (1, 2));
+        let urgent = Urgent { template: Some("t".to_owned()), ..Urgent::default() };
+        daemon.inner.urgent(&person(1000), urgent, &[]).await.unwrap();
+        city.sleep(30).await;
+        assert_eq!(standing(&city, "停水"), ALL);
+        std::fs::write(&accounts, &good).unwrap();
+        std::fs::write(&templates, template).unwrap();
+        fabu::daemon::jobs::every_minute(&daemon.inner).await;
+        assert_eq!(rejected().await, 0, "it mends itself");
+    });
+}
+
+/// A configuration that asks for fewer persons, read between the words.
+#[test]
+fn r13_how_many_persons_an_emergency_of_the_queue_needs_is_fixed_when_it_is_taken() {
+    simulate(async {
+        let city = City::new(START, 63, "emergency: {confirm: {red: 2}}\n");
+        let entry = "{id: a, text: 红色警报, to: [shanghai], priority: emergency, level: red, at: 2026-11-24 08:30, expires_after: 2h}";
+        city.save("a.yaml", &format!("announcements:\n  - {entry}\n"));
+        let daemon = city.start().await;
+        let hash = async || {
+            let filter = fabu::ledger::Filter { announcement: Some("a".to_owned()), max: 1, ..Default::default() };
+            daemon.inner.ledger.announcements(filter).await.unwrap().pop().unwrap().row.content
+        };
+        let file = city.path().join("fabu.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let before = hash().await;
+        for red in ["red: 1", "red: 3"] {
+            std::fs::write(&file, text.replace("red: 2", red)).unwrap();
+            daemon.inner.reload_config().await;
+            city.sleep(5).await;
+            assert_eq!(hash().await, before);
+        }
+        for (uid, have) in [(1000, 1), (1001, 2)] {
+            let answer = daemon.inner.confirm(&person(uid), "a", before.as_str()).await.unwrap();
+            assert_eq!(
+                (answer["persons"]["needed"].as_u64(), answer["persons"]["have"].as_u64()),
+                (Some(2), Some(have))
+            );
+        }
+        city.sleep(1900).await;
+        assert_eq!(standing(&city, "红色警报"), 4);
+    });
+}
+
+/// Names that a file has taken keep nobody from being corrected; those the program makes it cannot take.
+#[test]
+fn r12_the_queue_takes_no_name_that_a_correction_needs() {
+    simulate(async {
+        let city = City::new(START, 64, "");
+        let of = |id: &str| format!("  - {{id: {id}, text: 明年见 {id}, at: 2027-11-24 08:00, to: [shanghai]}}\n");
+        let squats = (2..120).map(|n| of(&format!("sq-correction-{n}"))).chain([
+            of("sq-correction"),
+            of("cap-x-1"),
+            of("Urgent-1"),
+        ]);
+        city.save("a.yaml", &format!("announcements:\n{}", squats.collect::<String>()));
+        let daemon = city.start().await;
+        let urgent = Urgent { id: Some("sq".to_owned()), ..everywhere("请避险", Level::Blue) };
+        asked(&daemon, 1000, urgent).await;
+        city.sleep(30).await;
+        let faults = daemon.inner.status().await.unwrap().queue.faults;
+        assert_eq!(faults.iter().filter(|fault| fault.code == "id").count(), 2, "{:?}", faults.len());
+        daemon.inner.correct(&person(1000), "sq", Closed::default()).await.unwrap();
+        city.sleep(60).await;
+        assert_eq!((standing(&city, "请避险") - standing(&city, "更正"), standing(&city, "更正")), (0, ALL));
+    });
+}

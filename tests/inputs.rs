@@ -438,3 +438,70 @@ fn r03_a_damaged_id_withdraws_nothing_of_its_file() {
         assert!(reading.desired.unread_files.contains("a.yaml"), "{id}");
     }
 }
+
+/// A folder below the queue's that is a link, or cannot be read, takes nothing away; neighbours go on.
+#[test]
+fn r03_a_folder_that_is_not_read_cancels_nothing_and_keeps_nobody_else_waiting() {
+    let city = city();
+    let entry = |id: &str| format!("announcements:\n  - {{id: {id}, text: x {id}, to: [shanghai]}}\n");
+    std::fs::create_dir(city.queue("sub")).unwrap();
+    city.save("sub/a.yaml", &entry("a"));
+    city.save("b.yaml", &entry("b"));
+    assert_eq!(read(&city).desired.announcements.len(), 2);
+    let away = city.path().join("away");
+    std::fs::rename(city.queue("sub"), &away).unwrap();
+    symlink(&away, city.queue("sub")).unwrap();
+    let reading = read(&city);
+    assert_eq!(codes(&reading)[0].0, "folder_not_read");
+    assert!(reading.desired.announcements.contains_key("b") && !reading.desired.folder_gone);
+    assert!(reading.desired.is_unread("sub/a.yaml") && !reading.desired.is_unread("b.yaml"));
+}
+
+/// Wherever a slip of the pen has put a secret, nothing shows it.
+#[test]
+fn r34_no_fault_of_accounts_or_settings_shows_a_secret() {
+    let secret = "2.00SECRETxyz";
+    let account = |inside: &str| format!("units:\n  - {{id: u, name: 上海, accounts: {{sina: {inside}}}}}\n");
+    let accounts = [
+        account(&format!("{{token: {secret}, nonsense: 1}}")),
+        account(&format!("{{tokn: {secret}}}")),
+        account(&format!("{{access_token: {secret}}}")),
+        account(&format!("{{token: {secret}, status: sleepy}}")),
+        account(&format!("{{token: {secret}, uid: [1]}}")),
+        account(&format!("{{token: \"env:A\", token: {secret}}}")),
+        account(secret),
+        account(&format!("[{secret}]")),
+        account(&format!("{{token: [{secret}]}}")),
+        account(&format!("{{token: {{a: {secret}}}}}")),
+        account(&format!("{{token: !!binary \"{secret}\"}}")),
+        account(&format!("{{token: &{secret} x}}")),
+        account(&format!("{{{secret}: 1}}")),
+        account(&format!("{{token:{secret}}}")),
+        account(&format!("{{handle: \"a\\q\", token: {secret}}}")),
+        account(&format!("{{handle: h # token: {secret}\n")),
+        account(&format!("{{token: {secret}}}")).replace("sina", "snia"),
+        format!("units:\n  - id: u\n    accounts:\n\t  sina: {{token: {secret}}}\n"),
+        format!("units:\n  - id: u\n    accounts:\n      sina:\n        tokn: {secret}\n"),
+    ];
+    let settings = [
+        format!("platforms: {{sina: {{base_url: \"https://u:{secret}@x.cn\"}}}}\n"),
+        format!("platforms: {{sina: {{base_url: \"https://x.cn/?key={secret}\"}}}}\n"),
+        format!("platforms: {{sina: {{base_urll: \"https://u:{secret}@x.cn\"}}}}\n"),
+        format!("platforms: {{sina: {{token: {secret}}}}}\n"),
+        format!("notify: [{{url: \"https://x.cn/?key={secret}\", kinds: [nonsense]}}]\n"),
+        format!("ledger: \"postgres://u:{secret}@db/fabu\"\n"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let env: fabu::daemon::config::Env = std::sync::Arc::new(|_: &str| None);
+    let voice = fabu::cli::text::Voice { lang: Default::default(), json: false, colour: false, terminal: false };
+    let files = accounts.iter().map(|text| ("", text.as_str())).chain(settings.iter().map(|text| (text.as_str(), "")));
+    for (settings, accounts) in files {
+        std::fs::write(folder.path().join("fabu.yaml"), settings).unwrap();
+        std::fs::write(folder.path().join("accounts.yaml"), accounts).unwrap();
+        let (_, faults) = fabu::daemon::config::read(&folder.path().join("fabu.yaml"), &env, true);
+        assert!(faults.iter().any(Fault::is_error), "{settings}{accounts}");
+        let shown: String =
+            faults.iter().map(|f| format!("{}\n{:?}\n", voice.fault(f), (&f.message, &f.hint))).collect();
+        assert!(!shown.contains(secret), "{settings}{accounts}\n{shown}");
+    }
+}

@@ -142,11 +142,14 @@ async fn may_settle(inner: &Arc<Inner>, id: &str, peer: &Peer, has: Role) -> Res
 }
 
 pub async fn prune(
-    Allowed(peer, _): Allowed<EDIT>,
+    Allowed(peer, has): Allowed<EDIT>,
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
     Sent(bytes): Sent,
 ) -> Answer<Pruned> {
     let Prune { accept, plan } = body(&headers, &bytes)?;
+    for id in inner.prunable() {
+        may_touch(&inner, id.as_str(), &peer, has).await?;
+    }
     Ok(axum::Json(inner.prune(&peer.actor(), accept, &plan).await?))
 }

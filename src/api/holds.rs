@@ -89,7 +89,7 @@ fn next_hour(text: &str, now: Time, zone: chrono_tz::Tz) -> Option<Time> {
 
 /// The holds that stand, each with how many it keeps back, what was out before it, what is in flight.
 pub async fn list(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Page<Holding>> {
-    let _turn = inner.looks.acquire().await;
+    let _turn = inner.looks_at_held.acquire().await;
     let mut items = Vec::new();
     for hold in inner.holds() {
         items.push(inner.kept_by(&hold).await?);
@@ -107,7 +107,7 @@ pub async fn end(
 
 /// What was kept back, with its age, the moment it expires, and what else would speak there now.
 pub async fn held(_: Allowed<VIEW>, State(inner): State<Arc<Inner>>) -> Answer<Page<Held>> {
-    let _turn = inner.looks.acquire().await;
+    let _turn = inner.looks_at_held.acquire().await;
     let now = inner.clock.now();
     let mut items = Vec::new();
     let held = inner.held().await?;

@@ -38,8 +38,17 @@ pub struct Desired {
     pub standing: BTreeSet<AnnouncementId>,
     /// Files of which nothing could be read; all that came from them stays in force.
     pub unread_files: BTreeSet<String>,
+    /// Folders below the queue's that could not be read, or are links, each with a slash at its end.
+    pub unread_folders: BTreeSet<String>,
     /// The folder itself is missing, unreadable, or not a folder.
     pub folder_gone: bool,
+}
+
+impl Desired {
+    /// Whether nobody knows what this file says now.
+    pub fn is_unread(&self, file: &str) -> bool {
+        self.unread_files.contains(file) || self.unread_folders.iter().any(|folder| file.starts_with(folder))
+    }
 }
 
 /// What the ledger has.
@@ -390,7 +399,7 @@ fn withdraw(plan: &mut Plan, desired: &Desired, known: &Known, rules: &Rules<'_>
         .values()
         .filter(|k| !k.row.file.is_empty())
         .filter(|k| !is_back(&k.row.id) && !desired.standing.contains(&k.row.id))
-        .filter(|k| !desired.unread_files.contains(&k.row.file))
+        .filter(|k| !desired.is_unread(&k.row.file))
         .map(|k| k.row.id.clone())
         .filter(|id| !plan.refused.contains(id))
         .collect();

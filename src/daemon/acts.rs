@@ -315,7 +315,7 @@ impl Inner {
         }
         // Nothing of it waited when its file went: that has left no trace in the ledger.
         let desired = self.read_queue(self.clock.now()).await?.desired;
-        let is_unread = desired.folder_gone || desired.unread_files.contains(&row.file);
+        let is_unread = desired.folder_gone || desired.is_unread(&row.file);
         Ok(is_unread || desired.announcements.contains_key(&row.id) || desired.standing.contains(&row.id))
     }
 
@@ -370,6 +370,13 @@ impl Inner {
         Ok(all.filter(|row| row.follows.is_none() && row.supersedes.as_ref() == Some(id)).collect())
     }
 
+    /// Reads the configuration again where a folder of it was empty or not mounted: it may have returned.
+    pub(crate) async fn mend_config(self: &Arc<Self>) {
+        if lock(&self.state).rejected.iter().any(config::is_gone) {
+            self.reload_config().await;
+        }
+    }
+
     /// Reads the configuration again; one with a fault leaves the old one in force and says so.
     pub async fn reload_config(self: &Arc<Self>) {
         // A drill's world is made once; what lies in its folder is for commands to find it by.
@@ -384,8 +391,20 @@ impl Inner {
             new.ledger == old.ledger && new.socket == old.socket
         };
         match config {
+            Some(config) if config.city.accounts.is_empty() && !self.config().city.accounts.is_empty() => {
+                let n = self.config().city.accounts.len();
+                tracing::error!(accounts = n, "the changed configuration has no account; the old one stays in force");
+                let said = words!(
+                    "一个账号也没有读到：原有 {n} 个和旧配置继续有效；真要清空就重启",
+                    "it has not one account: the {n} that were there stay in force, with all of the old configuration; to do without them, restart"
+                );
+                self.reject(config::ACCOUNTS_GONE, said);
+            }
             Some(mut config) if same_place(&config) => {
-                config.keep_templates(&self.config());
+                let kept = config.keep(&self.config());
+                for fault in &kept {
+                    tracing::error!(reason = fault.message.en, "a part of the old configuration stays in force");
+                }
                 let accounts = config.city.accounts.len();
                 // Another folder may be another daemon's.
                 let queue = &config.settings.queue;
@@ -411,7 +430,7 @@ impl Inner {
                 tracing::info!(accounts, "the configuration was read again");
                 let mut state = lock(&self.state);
                 state.config_faults = faults;
-                state.rejected.clear();
+                state.rejected = kept;
             }
             Some(_) => {
                 tracing::error!(

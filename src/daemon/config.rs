@@ -12,7 +12,7 @@ use crate::core::delivery::Policy;
 use crate::core::fit::Rules;
 use crate::core::policy::PlatformSettings;
 use crate::core::template::Template;
-use crate::core::words::words;
+use crate::core::words::{Words, words};
 use crate::input::accounts::Secrets;
 use crate::input::settings::Settings;
 use crate::input::{Fault, Source, accounts, settings, templates};
@@ -79,6 +79,16 @@ fn from(
     (Some(config), faults)
 }
 
+/// Reasons for which a part of the old configuration stays in force until what they name is there again.
+pub const ACCOUNTS_GONE: &str = "accounts_gone";
+const TEMPLATES_GONE: &str = "templates_gone";
+const SECRETS_GONE: &str = "secrets_gone";
+
+/// Whether it mends itself when a folder returns.
+pub fn is_gone(fault: &Fault) -> bool {
+    [ACCOUNTS_GONE, TEMPLATES_GONE, SECRETS_GONE].contains(&fault.code)
+}
+
 impl Config {
     pub fn new(settings: Settings, city: City) -> Config {
         let platforms: BTreeMap<PlatformName, Arc<dyn Platform>> =
@@ -98,8 +108,43 @@ impl Config {
         }
     }
 
-    /// Takes over what was in force of the templates that cannot be used as they are now.
-    pub fn keep_templates(&mut self, old: &Config) {
+    /// Takes over what was in force and cannot be read as it is now: a folder that is empty or not mounted disarms
+    /// nobody. Returns what that is.
+    pub fn keep(&mut self, old: &Config) -> Vec<Fault> {
+        self.keep_templates(old);
+        let mut kept = Vec::new();
+        let mut note = |code, said: Words| kept.push(Source::new("", "").fault(0..0, code, said));
+        let same_folder = self.settings.templates == old.settings.templates;
+        if self.templates.is_empty() && !old.templates.is_empty() && same_folder {
+            self.templates = old.templates.clone();
+            let n = self.templates.len();
+            let said = words!(
+                "模板文件夹空了或读不了：原有 {n} 个继续有效；真要去掉就重启",
+                "the folder of templates is empty or cannot be read: the {n} that were there stay in force; to do without them, restart"
+            );
+            note(TEMPLATES_GONE, said);
+        }
+        let mut accounts = Vec::new();
+        for account in self.city.accounts.values_mut().filter(|account| account.secret.is_none()) {
+            let before = old.city.accounts.get(&account.id).filter(|before| before.handle == account.handle);
+            if let Some(secret) = before.and_then(|before| before.secret.clone()) {
+                account.secret = Some(secret);
+                accounts.push(account.id.to_string());
+            }
+        }
+        if let Some(first) = accounts.first() {
+            let n = accounts.len();
+            let said = words!(
+                "{n} 个账号的密钥读不了（{first} 等）：原来的继续有效",
+                "the secrets of {n} accounts cannot be read ({first} is one): the ones they had stay in force"
+            );
+            note(SECRETS_GONE, said);
+        }
+        kept
+    }
+
+    /// The templates that cannot be used as they are now.
+    fn keep_templates(&mut self, old: &Config) {
         for (name, template) in &old.templates {
             if self.standing.contains(name) || self.standing.contains(&template.file) {
                 self.templates.entry(name.clone()).or_insert_with(|| template.clone());

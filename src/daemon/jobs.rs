@@ -55,9 +55,10 @@ pub async fn every_five_minutes(inner: &Inner) {
 }
 
 /// Holds that are about to end are told of, those that did are over for good, and budgets become figures.
-pub async fn every_minute(inner: &Inner) {
+pub async fn every_minute(inner: &Arc<Inner>) {
     inner.tell_of_ends().await;
     inner.end_past_holds().await;
+    inner.mend_config().await;
     if inner.ledger.condition() != LedgerState::Fine {
         // Whether it takes something again shows only when something is written.
         let note = Note::change("ledger_tried", "ledger", serde_json::json!({}));

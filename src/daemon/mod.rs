@@ -114,8 +114,10 @@ pub struct Inner {
     sole: Mutex<Sole>,
     /// Occurrences of the queue's emergencies whose silence was looked after.
     silenced: Mutex<BTreeSet<OccurrenceId>>,
-    /// Readings of the whole queue, or of all that is held, for those who only look.
+    /// Readings of the whole queue for those who only look.
     pub looks: Semaphore,
+    /// The same of all that is held.
+    pub looks_at_held: Semaphore,
     /// Panics by delivery: after two it is set aside (R26).
     panics: Mutex<BTreeMap<DeliveryId, u32>>,
     pub state: Mutex<status::Noted>,
@@ -168,6 +170,7 @@ impl Daemon {
             sole: Mutex::default(),
             silenced: Mutex::default(),
             looks: Semaphore::new(1),
+            looks_at_held: Semaphore::new(1),
             panics: Mutex::default(),
             state: Mutex::new(status::Noted::new(now, world.faults)),
             woken: Notify::new(),

@@ -124,7 +124,8 @@ impl Planner {
         // An entry that could not be read has its hours by the old one still.
         let is_read = !reading.desired.folder_gone
             && reading.desired.standing.is_empty()
-            && reading.desired.unread_files.is_empty();
+            && reading.desired.unread_files.is_empty()
+            && reading.desired.unread_folders.is_empty();
         if is_carried_out && is_read && earlier.zone.as_deref() != Some(zone.name()) {
             let named = Change::Meta { key: ZONE.to_owned(), value: Some(zone.name().to_owned()) };
             inner.ledger.commit(&Actor::Queue, vec![named]).await?;
@@ -210,9 +211,6 @@ impl Planner {
                     let (file, line) = (desired[id].file.clone(), desired[id].line as i64);
                     vec![next(AnnouncementRow { file, line, ..row(id) })]
                 }
-                Action::EditedAfterPublication(id, _) if self.needs_others_only(&row(id), &desired[id]).await? => {
-                    Vec::new()
-                }
                 Action::EditedAfterPublication(id, hash) => {
                     tracing::warn!(announcement = %id, "edited after publication: what is out stays as it is");
                     let edited = AnnouncementRow { edited: Some(hash.clone()), planned_to: None, ..row(id) };
@@ -246,13 +244,6 @@ impl Planner {
             }
         }
         Ok(is_whole)
-    }
-
-    /// Whether all that is new about what is out is how many persons it would need by today's configuration.
-    async fn needs_others_only(&self, row: &AnnouncementRow, now: &Announcement) -> Result<bool, LedgerError> {
-        let was = self.inner.content(&row.content).await?;
-        let body = Body { persons: was.body.persons, ..now.content.body.clone() };
-        Ok(body == was.body && now.content.accounts == was.accounts)
     }
 
     async fn put(

@@ -25,6 +25,11 @@ pub const PRUNE_REFUSED: &str = "prune_refused";
 
 impl Inner {
     /// The answer to the mass-cancel guard.
+    /// The announcements that a person is asked about.
+    pub fn prunable(&self) -> Vec<AnnouncementId> {
+        lock(&self.state).prune.iter().flat_map(|prune| prune.announcements.iter().cloned()).collect()
+    }
+
     pub async fn prune(self: &Arc<Self>, by: &Actor, accept: bool, plan: &str) -> Result<Pruned, ActError> {
         let waiting = lock(&self.state).prune.clone();
         let Some(prune) = waiting else {

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use super::prune::{self, PRUNE, PRUNE_REFUSED};
 use super::{Inner, config};
 use crate::clock::Time;
-use crate::core::announcement::{AnnouncementId, Priority};
+use crate::core::announcement::{AnnouncementId, Body, Priority};
 use crate::core::plan;
 use crate::input::folder::{self, Named, Reading};
 use crate::input::queue::Context;
@@ -54,7 +54,7 @@ pub fn read(config: &config::Config, known: &Named, now: Time) -> Reading {
         drill: config.drill,
     };
     let mut reading = folder::read(&context, known);
-    // How many persons it needs is part of what they answer for: a configuration that is read again asks them anew.
+    // How many persons it needs is part of what they answer for.
     for announcement in reading.desired.announcements.values_mut() {
         let body = &mut announcement.content.body;
         if body.priority == Priority::Emergency {
@@ -89,8 +89,24 @@ impl Inner {
         Ok(reading)
     }
 
-    /// An emergency that takes the place of another needs as many persons as those it replaces: as many as answer for what
-    /// is in the ledger, whatever has become of the file since.
+    /// Of an emergency that the ledger has in these words: how many persons it needed when it was taken.
+    async fn persons_as_taken(
+        &self,
+        id: &AnnouncementId,
+        reading: &Reading,
+    ) -> Result<Option<Option<usize>>, LedgerError> {
+        let Some(row) = self.announced(id.as_str()).await? else { return Ok(None) };
+        if row.withdrawn.is_some() || row.priority != Priority::Emergency {
+            return Ok(None);
+        }
+        let was = self.content(&row.content).await?;
+        let body = Body { persons: was.body.persons, ..reading.desired.announcements[id].content.body.clone() };
+        Ok((body == was.body).then_some(was.body.persons))
+    }
+
+    /// How many persons an emergency needs is fixed when it is taken: a configuration that is read again changes nothing of
+    /// it. One that takes the place of another needs as many as those it replaces: as many as answer for what is in the
+    /// ledger, whatever has become of the file since.
     async fn as_many_persons(&self, reading: &mut Reading) -> Result<(), LedgerError> {
         let emergency = &self.config().settings.emergency;
         let own: BTreeMap<AnnouncementId, (usize, Option<AnnouncementId>)> = (reading.desired.announcements.iter())
@@ -99,6 +115,12 @@ impl Inner {
             .map(|(id, body)| (id.clone(), (emergency.persons(body), body.supersedes.clone())))
             .collect();
         for (id, (needed, mut old)) in own.clone() {
+            if let Some(taken) = self.persons_as_taken(&id, reading).await? {
+                if let Some(announcement) = reading.desired.announcements.get_mut(&id) {
+                    announcement.content.body.persons = taken;
+                }
+                continue;
+            }
             let (mut persons, mut seen) = (needed, BTreeSet::from([id.clone()]));
             while let Some(older) = old.take().filter(|older| seen.insert(older.clone())) {
                 let answered_for = match self.announced(older.as_str()).await? {

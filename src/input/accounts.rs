@@ -85,7 +85,7 @@ pub fn read(
         }
     }
     reader.orphans();
-    let mut faults = reader.faults;
+    let mut faults = super::blotted(reader.faults);
     super::sort(&mut faults);
     (reader.city, faults)
 }

@@ -139,11 +139,21 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
             Ok(entry) => entry,
             Err(error) => {
                 // Part of the tree is missing: what came from there must not look deleted.
-                gone(reading, error.to_string());
-                return None;
+                let Some(part) = place_of(&error).filter(|part| part.starts_with(root) && *part != root) else {
+                    gone(reading, error.to_string());
+                    return None;
+                };
+                passed_over(part, root, reading, words!("读不了：{error}", "it cannot be read: {error}"));
+                continue;
             }
         };
         let path = entry.path();
+        // A link may lead anywhere, and round in a circle.
+        if entry.path_is_symlink() && path.is_dir() {
+            let said = Words::new("它是符号链接", "it is a symbolic link");
+            passed_over(path, root, reading, said);
+            continue;
+        }
         if !is_yaml(path) {
             if is_nearly_yaml(path) && entry.file_type().is_some_and(|t| t.is_file()) {
                 reading.faults.push(not_read(path));
@@ -167,6 +177,35 @@ fn walk(root: &Path, reading: &mut Reading) -> Option<Vec<(PathBuf, String)>> {
     }
     files.sort();
     Some(files)
+}
+
+/// The folder that an error of the walk is about.
+fn place_of(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => place_of(err),
+        _ => None,
+    }
+}
+
+/// A folder below the queue's that is not read: what is known of its files stays as it is. The one that a file system makes
+/// for itself holds nothing of ours.
+fn passed_over(part: &Path, root: &Path, reading: &mut Reading, why: Words) {
+    let name = shown(&part.display().to_string());
+    let (zh, en) = (&why.zh, &why.en);
+    let said = words!("略过文件夹 {name}：{zh}", "the folder {name} is passed over: {en}");
+    let hint = Words::new(
+        "里面已知的公告照旧，不会因此取消",
+        "what is known of it stays, and nothing is cancelled because of this",
+    );
+    let fault = Source::new(name, "").fault(0..0, "folder_not_read", said).hint(hint);
+    if part.file_name().is_some_and(|name| name == "lost+found") {
+        reading.faults.push(fault.warning());
+        return;
+    }
+    reading.faults.push(fault);
+    let below = part.strip_prefix(root).unwrap_or(part).to_string_lossy();
+    reading.desired.unread_folders.insert(format!("{below}/"));
 }
 
 /// The remark on a file that looks like one of the queue by its name, and is none.

@@ -148,6 +148,58 @@ pub fn yaml_files(path: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
     files
 }
 
+/// Faults of a file that may have a secret in it, wherever a slip has put it: whatever could be one is blotted out of what
+/// is shown. The places stay where they are.
+pub fn blotted(faults: Vec<Fault>) -> Vec<Fault> {
+    let mut sources: Vec<(Arc<Source>, Arc<Source>)> = Vec::new();
+    let mut of = |source: &Arc<Source>| {
+        if let Some((_, shown)) = sources.iter().find(|(known, _)| Arc::ptr_eq(known, source)) {
+            return shown.clone();
+        }
+        let shown = Source::new(source.name.clone(), blot(&source.text, SECRET_IN_FILE));
+        sources.push((source.clone(), shown.clone()));
+        shown
+    };
+    let said = |words: &Words| Words::new(blot(&words.zh, SECRET_IN_WORDS), blot(&words.en, SECRET_IN_WORDS));
+    let one = |fault: Fault| Fault {
+        source: of(&fault.source),
+        message: said(&fault.message),
+        hint: fault.hint.as_ref().map(said),
+        ..fault
+    };
+    faults.into_iter().map(one).collect()
+}
+
+/// So many signs in a row may be a secret. In our own words there are names of accounts too.
+const SECRET_IN_FILE: usize = 8;
+const SECRET_IN_WORDS: usize = 12;
+
+/// A secret is a run of signs that stand in no prose, with digits among its letters, or both cases, or very long. A place
+/// that a secret is read from is none.
+fn blot(text: &str, shortest: usize) -> String {
+    const LONG: usize = 24;
+    let is_sign =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '=' | '~' | '*' | '!' | '%');
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (run, after) = rest.split_at(rest.find(|c| !is_sign(c)).unwrap_or(rest.len()));
+        let many = |kind: fn(&u8) -> bool| run.as_bytes().iter().filter(|byte| kind(byte)).count();
+        let is_mixed = many(u8::is_ascii_digit) > 0 && many(u8::is_ascii_alphabetic) > 0
+            || many(u8::is_ascii_uppercase) > 1 && many(u8::is_ascii_lowercase) > 1
+            || run.len() >= LONG;
+        let is_a_place = ["env:", "file:", "credential:"].iter().any(|kind| shown.ends_with(kind));
+        match run.len() >= shortest && is_mixed && !is_a_place {
+            true => shown.extend(std::iter::repeat_n('*', run.len())),
+            false => shown.push_str(run),
+        }
+        let next = after.chars().next().map_or(0, char::len_utf8);
+        shown.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    shown
+}
+
 /// A file's text; what is not UTF-8, too long or unreadable becomes a fault instead.
 pub fn read_text(path: &Path, name: &str) -> Result<Arc<Source>, Box<Fault>> {
     /// R40: no file that people write by hand is larger.

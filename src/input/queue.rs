@@ -18,7 +18,7 @@ use crate::core::announcement::{Announcement, AnnouncementId, Body, Content, Ima
 use crate::core::fit;
 use crate::core::policy::CatchUp;
 use crate::core::template::{DRILL_MARK, stamped};
-use crate::core::words::{Words, hidden_in, is_blank, is_hidden, words};
+use crate::core::words::{Words, hidden_in, is_blank, is_hidden, shown, words};
 
 use raw::{RawAnnouncement, RawImage};
 pub use raw::{RawQueue, RawSync};
@@ -220,6 +220,15 @@ impl Reader<'_> {
                 None
             }
             Some(id) => match values::id(id) {
+                Ok(()) if values::is_reserved(id) => {
+                    let safe = shown(id);
+                    let said = words!(
+                        "`{safe}`：urgent- 和 cap- 开头的 id 留给紧急发布和警报",
+                        "`{safe}`: ids that begin with urgent- or cap- are kept for urgent posts and alerts"
+                    );
+                    self.push("id", "id", said).hint = Some(hint());
+                    None
+                }
                 Ok(()) => Some(AnnouncementId::from(id.as_str())),
                 Err(said) => {
                     self.push("id", "id", said).hint = Some(hint());

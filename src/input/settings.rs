@@ -100,6 +100,7 @@ fn read_as(file: &Path, addressed: bool) -> (Option<Settings>, Vec<Fault>) {
     let settings = raw.map(|raw| reader.settings(raw, file));
     let mut faults = reader.faults;
     written::remarks(&source, &node, &mut faults);
+    let mut faults = super::blotted(faults);
     super::sort(&mut faults);
     (settings.filter(|_| !faults.iter().any(Fault::is_error)), faults)
 }
@@ -321,7 +322,9 @@ impl Reader<'_> {
 
 /// R36, input 64: TLS, or this machine; nothing in the address that a request would leak or lose.
 pub fn address(url: &str) -> Result<(), Words> {
-    let safe = shown(url);
+    // A name and a password stand before the host, a key behind `?`.
+    let after = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    let safe = shown(after.split(['?', '#']).next().unwrap_or(""));
     let (rest, plain) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (rest, false),
         (_, Some(rest)) => (rest, true),

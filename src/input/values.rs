@@ -182,6 +182,12 @@ pub fn id(text: &str) -> Result<(), Words> {
     Ok(())
 }
 
+/// Names that the program makes itself, of urgent posts and of alerts: in a file they could keep one from being sent.
+pub fn is_reserved(id: &str) -> bool {
+    let id = look(id);
+    ["urgent-", "cap-"].into_iter().any(|kind| id.starts_with(kind))
+}
+
 /// What makes two ids look alike: case, composition, width, and what has no shape.
 pub fn look(id: &str) -> String {
     use unicode_normalization::UnicodeNormalization as _;
