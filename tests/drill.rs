@@ -135,3 +135,23 @@ fn r14_a_live_daemon_sends_nothing_stamped_also_not_from_a_drills_ledger() {
         assert!(city.posts().is_empty());
     });
 }
+
+/// What no drill has made stays, and nothing is emptied through a link.
+#[test]
+fn a_drill_clears_away_what_drills_have_made_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let drill = folder.path().join("drill");
+    fabu::cli::stage::fresh(&drill).unwrap();
+    std::fs::write(drill.join("fabu.db"), "old").unwrap();
+    std::fs::write(drill.join("queue/a.yaml"), "old").unwrap();
+    std::fs::create_dir_all(drill.join("mine/deep")).unwrap();
+    std::fs::write(drill.join("mine/deep/x"), "mine").unwrap();
+    std::fs::write(drill.join("notes.txt"), "mine").unwrap();
+    fabu::cli::stage::fresh(&drill).unwrap();
+    assert!(!drill.join("fabu.db").exists() && !drill.join("queue/a.yaml").exists());
+    assert!(drill.join("mine/deep/x").exists() && drill.join("notes.txt").exists());
+    let other = folder.path().join("other");
+    std::os::unix::fs::symlink(&drill, &other).unwrap();
+    assert!(fabu::cli::stage::fresh(&other).is_err(), "a link");
+    assert!(drill.join("notes.txt").exists());
+}

@@ -16,17 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries to get in.
 const UNTIL_THERE_IS_ROOM: Duration = Duration::from_millis(5);
 
-/// Whether the socket's backlog was full.
-fn is_full(error: &reqwest::Error) -> bool {
+/// Whether this kind of error of the socket itself is behind it.
+fn is_of(error: &reqwest::Error, kind: std::io::ErrorKind) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::WouldBlock) {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == kind) {
             return true;
         }
         source = error.source();
     }
     false
+}
+
+/// The group of a socket, or of the first folder above it that can be looked at.
+fn group_of(socket: &Path) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let gid = socket.ancestors().find_map(|path| Some(std::fs::metadata(path).ok()?.gid()));
+    let name = gid.and_then(uzers::get_group_by_gid).map(|group| group.name().to_string_lossy().into_owned());
+    name.or(gid.map(|gid| gid.to_string())).unwrap_or_default()
 }
 
 /// Speaks to the daemon behind a socket.
@@ -40,6 +47,9 @@ pub struct Client {
 pub enum ClientError {
     #[error("no daemon answers on {0}")]
     Unreachable(String),
+    /// The socket is there, and this user may not use it; with the group that may.
+    #[error("no permission for {0}, which is the group {1}'s")]
+    Forbidden(String, String),
     /// It has the request, and does not answer.
     #[error("the daemon on {0} does not answer")]
     Silent(String),
@@ -136,7 +146,9 @@ impl Client {
         loop {
             let again = request.try_clone();
             match (request.send().await, again) {
-                (Err(error), Some(again)) if is_full(&error) && clock.mono().0 - begun.0 < PATIENCE => {
+                (Err(error), Some(again))
+                    if is_of(&error, std::io::ErrorKind::WouldBlock) && clock.mono().0 - begun.0 < PATIENCE =>
+                {
                     clock.sleep(UNTIL_THERE_IS_ROOM).await;
                     request = again;
                 }
@@ -147,6 +159,9 @@ impl Client {
 
     fn unanswered(&self, error: &reqwest::Error) -> ClientError {
         let socket = self.socket.display().to_string();
+        if error.is_connect() && is_of(error, std::io::ErrorKind::PermissionDenied) {
+            return ClientError::Forbidden(socket, group_of(&self.socket));
+        }
         if error.is_timeout() { ClientError::Silent(socket) } else { ClientError::Unreachable(socket) }
     }
 

@@ -73,6 +73,8 @@ pub enum SocketError {
     TooLong(String),
     #[error("{0} is there and is no socket; move it away")]
     NotASocket(String),
+    #[error("somebody listens on {0}, perhaps the service manager: it is not replaced")]
+    InUse(String),
     #[error("others can write the folder {0}, and could put a socket of theirs in its place: chmod o-w {0}")]
     OpenFolder(String),
     #[error("the name {0} is kept for a socket in the making: choose another")]
@@ -103,6 +105,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
             .map_err(failed("making the folder of"))?;
     }
     match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() && is_listened_on(path) => return Err(SocketError::InUse(name)),
         Ok(meta) if meta.file_type().is_socket() => {
             std::fs::remove_file(path).map_err(failed("replacing the stale socket"))?
         }
@@ -128,6 +131,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(failed("setting the mode of"))?;
     std::fs::rename(&hidden, path).map_err(failed("putting in place"))?;
     Ok(listener)
+}
+
+/// A service manager listens for a daemon that does not run.
+pub fn is_listened_on(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_ok()
 }
 
 /// Who can write the folder can put a socket of their own in this one's place, and answer to urgent posts (R32).

@@ -198,6 +198,15 @@ pub async fn events(
         })?,
         None => inner.ledger.head().0,
     };
+    // Of another ledger, or of one that was restored: going on from there would leave out what has come since.
+    let head = inner.ledger.head().0;
+    if after > head {
+        let said = words!(
+            "`Last-Event-ID` {after} 在账本的 {head} 之后：账本换过，请从头或从现在读起",
+            "`Last-Event-ID` {after} is ahead of the ledger's {head}: it is another ledger; begin anew, or from now"
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, said));
+    }
     // Read from the ledger as the reader takes them: a slow one costs nobody any memory.
     let stream = futures_util::stream::unfold((inner, after, Vec::new()), |(inner, after, ready)| async move {
         let mut ready: Vec<crate::core::change::Recorded> = ready;

@@ -94,6 +94,7 @@ async fn staged(live: Config, voice: Voice, env: &Env) -> Result<Drill, Words> {
     if tokio::net::UnixStream::connect(&socket).await.is_ok() {
         return Err(Words::new("已有一场演练在进行", "a drill is going on already"));
     }
+    world::guard_memory();
     stage::fresh(&folder).map_err(failed("the folder of the drill"))?;
     let config = stage::inwards(live, &folder);
     let clock = Clock::real();
@@ -142,9 +143,10 @@ impl Drill {
             );
             voice.note(voice.paint(QUIET, voice.say(&said)));
         }
+        let mut refused = 0;
         let name = match scenario {
             Some(scenario) => {
-                self.perform(scenario).await;
+                refused = self.perform(scenario).await;
                 if keep {
                     self.by_hand(&file).await;
                 }
@@ -157,10 +159,13 @@ impl Drill {
         };
         let exit = self.figures(&name).await;
         self.daemon.stop().await;
-        exit
+        // What was refused was not practised.
+        if refused > 0 && exit == Exit::Done { Exit::Partly } else { exit }
     }
 
-    async fn perform(&self, scenario: &Scenario) {
+    /// Returns how many of its steps were refused.
+    async fn perform(&self, scenario: &Scenario) -> usize {
+        let mut refused = 0;
         let mut rules: Vec<FaultRule> = Vec::new();
         for step in &scenario.steps {
             let due = self.start + chrono::TimeDelta::from_std(step.at).unwrap_or_default();
@@ -177,6 +182,7 @@ impl Drill {
                 },
                 act => self.acted(scenario, act).await,
             };
+            refused += usize::from(done.is_err());
             self.told(&step.act, &done);
         }
         let end = self.start + chrono::TimeDelta::from_std(scenario.lasts).unwrap_or_default();
@@ -185,6 +191,7 @@ impl Drill {
         while self.under_way().await && self.clock.now() < latest {
             self.clock.sleep(Duration::from_millis(200)).await;
         }
+        refused
     }
 
     /// Whether an emergency, or what belongs to it, is still on its way.

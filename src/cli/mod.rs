@@ -288,6 +288,9 @@ async fn dispatch(arguments: Arguments, voice: Voice, env: Env) -> Exit {
 
 /// The socket of the configuration, and a client for it.
 pub fn client(config: &std::path::Path, voice: Voice) -> Result<Client, Exit> {
+    if let Some(socket) = OWN_SOCKET.get() {
+        return Ok(Client::new(socket));
+    }
     let (settings, faults) = crate::input::settings::read(config);
     let fallback = crate::input::settings::socket_of(config).filter(|s| s.exists());
     match settings.map(|s| s.socket).or(fallback) {
@@ -300,6 +303,9 @@ pub fn client(config: &std::path::Path, voice: Voice) -> Result<Client, Exit> {
         }
     }
 }
+
+/// The socket of an errand without a daemon, where the one of the configuration is the service manager's.
+static OWN_SOCKET: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
 /// The zone a person reads times in.
 pub fn zone(config: &std::path::Path) -> chrono_tz::Tz {
@@ -316,6 +322,14 @@ pub fn refused(error: &ClientError, voice: Voice) -> Exit {
                 "start it with `fabu run`, or name its configuration with --config",
             ));
             Exit::Unreachable
+        }
+        ClientError::Forbidden(socket, group) => {
+            voice.error(&words!("无权使用套接字 {socket}", "you may not use the socket {socket}"));
+            voice.hint(&words!(
+                "它属于组 {group}：请管理员把你加进去（usermod -aG {group} 你的用户名），再重新登录",
+                "it is the group {group}'s: have an administrator add you (usermod -aG {group} YOU), and log in anew"
+            ));
+            Exit::Denied
         }
         ClientError::Silent(socket) => {
             voice.error(&words!(

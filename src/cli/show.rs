@@ -198,7 +198,7 @@ fn tell_all(value: &Value, voice: Voice) {
         voice.out(format_args!(
             "{} {}:{}:{} {}",
             voice.paint(BAD, "✗"),
-            text(fault, "file"),
+            shown(text(fault, "file")),
             fault["line"],
             fault["column"],
             shown(said)
@@ -258,7 +258,7 @@ fn tell_one(value: &Value, voice: Voice) {
     voice.out(shown(text(value, "text")));
     let file = text(value, "file");
     if !file.is_empty() {
-        voice.out(voice.paint(QUIET, format_args!("{file}:{}", value["line"])));
+        voice.out(voice.paint(QUIET, format_args!("{}:{}", shown(file), value["line"])));
     }
     let mut table = voice.table(&[
         voice.pick("账号", "account"),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,16 +73,28 @@ pub fn inwards(live: Config, folder: &Path) -> Config {
     config
 }
 
-/// Each drill begins with an empty ledger; the figures of those before stay.
+/// Each drill begins with an empty ledger; the figures of those before stay, and so does whatever no drill has made.
 pub fn fresh(folder: &Path) -> std::io::Result<()> {
+    const FOLDERS: [&str; 2] = ["queue", "secrets"];
+    const FILES: [&str; 3] = ["fabu.yaml", "accounts.yaml", "fabu.sock"];
+    const OF_THE_LEDGER: [&str; 6] = ["", "-wal", "-shm", ".lock", ".mark", ".room"];
+    if std::fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
+        let said = format!("{} is a link or a file, and no folder of a drill: move it away", folder.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, said));
+    }
     std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => std::fs::remove_dir_all(entry.path())?,
-            false if entry.file_name() == TIMINGS => {}
-            false => std::fs::remove_file(entry.path())?,
+    let is_there = |path: &Path| std::fs::symlink_metadata(path).is_ok();
+    for path in FOLDERS.map(|name| folder.join(name)).into_iter().filter(|path| is_there(path)) {
+        match std::fs::symlink_metadata(&path)?.is_dir() {
+            true => std::fs::remove_dir_all(path)?,
+            // What it leads to is another's.
+            false => std::fs::remove_file(path)?,
         }
+    }
+    let ledger = OF_THE_LEDGER.map(|end| format!("fabu.db{end}"));
+    let files = FILES.into_iter().map(str::to_owned).chain(ledger).map(|name| folder.join(name));
+    for path in files.filter(|path| is_there(path)) {
+        std::fs::remove_file(path)?;
     }
     std::fs::create_dir(folder.join("queue"))
 }
@@ -111,6 +123,7 @@ pub fn files(config: &Config, served: &Served, folder: &Path) -> std::io::Result
         for account in city.accounts.values().filter(|a| a.id.unit() == unit.id.as_str()) {
             let file = format!("secrets/{}", file_name(account));
             write(&folder.join(&file), account.secret.as_ref().map_or("", Secret::expose))?;
+            std::fs::set_permissions(folder.join(&file), std::fs::Permissions::from_mode(0o600))?;
             let mut fields =
                 json!({ "handle": account.handle, "token": format!("file:{file}"), "status": account.status });
             fields["uid"] = account.uid.clone().into();
@@ -131,8 +144,9 @@ fn yaml(value: &Value) -> std::io::Result<String> {
     serde_yaml::to_string(value).map_err(std::io::Error::other)
 }
 
+/// Nothing in a drill is secret, and a second person of the folder's group takes part in it.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
     file.write_all(text.as_bytes())
 }
 

@@ -358,15 +358,21 @@ pub async fn typed(level: &str, is_drill: bool, voice: Voice) -> bool {
         let said = words!("输入级别 {level} 以发出：", "LIVE. Type the level, {level}, to send it: ");
         (level.to_owned(), voice.paint(BAD, voice.say(&said)))
     };
-    eprint!("{said}");
-    std::io::stderr().flush().unwrap_or_default();
-    // On a thread of its own, so that Ctrl-C is heard meanwhile.
-    let line = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    if line.await.is_ok_and(|line| line.is_ok_and(|line| line.trim() == wanted)) {
-        return true;
+    for again in [true, false] {
+        eprint!("{said}");
+        std::io::stderr().flush().unwrap_or_default();
+        // On a thread of its own, so that Ctrl-C is heard meanwhile.
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let line = line.await.ok().and_then(Result::ok).unwrap_or_default();
+        match line.trim() {
+            typed if typed == wanted => return true,
+            // Meant, and not typed as it is to be.
+            typed if again && typed.eq_ignore_ascii_case(&wanted) => {}
+            _ => break,
+        }
     }
     voice.error(&Words::new("没有发出", "nothing was sent"));
     false

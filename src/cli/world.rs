@@ -105,7 +105,12 @@ async fn started(
     for fault in faults.iter().filter(|f| f.is_error()) {
         voice.note(voice.fault(fault));
     }
-    let socket = config.settings.socket.clone();
+    let mut socket = config.settings.socket.clone();
+    if config.direct && api::is_listened_on(&socket) {
+        // The service manager's stays: whoever asks there waits for the daemon.
+        socket = socket.with_file_name(format!(".{}", std::process::id()));
+        super::OWN_SOCKET.set(socket.clone()).unwrap_or_default();
+    }
     let said = |e: api::SocketError| words!("套接字：{e}", "the socket: {e}");
     let (listener, is_ours) = match api::inherited(&socket).map_err(said)? {
         Some(listener) => (listener, false),
@@ -187,7 +192,7 @@ fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 /// No core dump, and no other process of this user may read the memory that holds the tokens (R34).
-fn guard_memory() {
+pub(super) fn guard_memory() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
@@ -291,6 +296,7 @@ pub enum Duplicates {
 
 /// The platforms on loopback, with the accounts and secrets of the configuration.
 pub async fn sandbox(file: &Path, options: &SandboxOptions, voice: Voice, env: &Env) -> Exit {
+    guard_memory();
     let (config, faults) = config::read_for_sandbox(file, env);
     let Some(config) = config else {
         for fault in &faults {

@@ -94,7 +94,8 @@ pub fn hidden_in(text: &str) -> Option<char> {
     while let Some((at, c)) = rest.next() {
         let after = rest.peek().map(|(_, c)| *c);
         let joins = c == '\u{200d}' && joins_emoji(before, after) || joins_letters(before, c, after);
-        if is_hidden(c) && c != '\r' && !joins && !flags.iter().any(|flag| flag.contains(&at)) {
+        let ends_a_line = c == '\r' && after == Some('\n');
+        if is_hidden(c) && !ends_a_line && !joins && !flags.iter().any(|flag| flag.contains(&at)) {
             return Some(c);
         }
         before = Some(c);

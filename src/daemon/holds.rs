@@ -299,14 +299,10 @@ impl Inner {
         let of = |d: &Delivery| id.is_none_or(|id| id == d.announcement.as_str() || id == d.occurrence.as_str());
         let rows: Vec<Delivery> = self.held().await?.into_iter().filter(of).collect();
         if rows.is_empty() {
-            let said = match id {
-                Some(id) => {
-                    let safe = shown(id);
-                    words!("`{safe}` 没有被静默留住的", "nothing of `{safe}` is held")
-                }
-                None => Words::new("没有被静默留住的", "nothing is held"),
-            };
-            return Err(ActError::Conflict(said));
+            // Of nothing, all has been let go.
+            let Some(id) = id else { return Ok(Unheld { id: None, released: 0, held: 0 }) };
+            let safe = shown(id);
+            return Err(ActError::Conflict(words!("`{safe}` 没有被静默留住的", "nothing of `{safe}` is held")));
         }
         let (now, config) = (self.clock.now(), self.config());
         let contents = self.contents_of(&rows).await?;

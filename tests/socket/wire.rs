@@ -244,3 +244,46 @@ fn r42_what_is_refused_says_so_to_who_goes_on_writing() {
         }
     });
 }
+
+/// The service manager listens for a daemon that does not run: its socket stays.
+#[test]
+fn a_socket_on_which_somebody_listens_is_not_replaced() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(fabu::api::bind(&path), Err(fabu::api::SocketError::InUse(_))));
+        drop(listener);
+        fabu::api::bind(&path).expect("a stale one is replaced");
+    });
+}
+
+/// Of another ledger: going on from there would leave out what has come since.
+#[test]
+fn events_from_beyond_the_ledgers_end_are_refused() {
+    runtime().block_on(async {
+        let city = Outdoors::new(7, "").await;
+        let _daemon = city.start().await;
+        let mut stream = UnixStream::connect(city.socket()).unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: fabu\r\nlast-event-id: 99999999\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut stream, &city.clock).unwrap().status, 409);
+    });
+}
+
+#[test]
+fn who_may_not_use_the_socket_is_told_which_group_may() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = folder.path().join("s.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let said = std::thread::spawn(move || {
+        become_user(NONE);
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        own.block_on(fabu::api::client::Client::new(&path).get("/v1/status")).unwrap_err().to_string()
+    });
+    assert!(said.join().unwrap().contains("which is the group root's"));
+}
