@@ -517,3 +517,25 @@ fn r12_the_queue_takes_no_name_that_a_correction_needs() {
         assert_eq!((standing(&city, "请避险") - standing(&city, "更正"), standing(&city, "更正")), (0, ALL));
     });
 }
+
+/// However many emergencies a file asks for, what persons asked for comes first.
+#[test]
+fn a_flood_of_files_does_not_hide_what_a_person_asked_for() {
+    simulate(async {
+        let city = City::new(START, 65, "");
+        let of = |n: u32| {
+            format!(
+                "  - {{id: a{n}, text: 红色警报 {n}, to: [\"sina:shanghai\"], priority: emergency, level: red, at: 2026-11-24 12:00, expires_after: 2h}}\n"
+            )
+        };
+        city.save("a.yaml", &format!("announcements:\n{}", (0..400).map(of).collect::<String>()));
+        let daemon = city.start().await;
+        city.sleep(30).await;
+        let urgent = Urgent { id: Some("zz".to_owned()), ..everywhere("请避险", Level::Blue) };
+        asked(&daemon, 1000, urgent).await;
+        city.sleep(5).await;
+        let told = daemon.inner.status().await.unwrap().emergencies;
+        assert!(told.len() < 300, "{}", told.len());
+        assert_eq!(told[0].id.as_str(), "zz");
+    });
+}

@@ -19,7 +19,7 @@ use super::{Inner, lock};
 use crate::clock::{Mono, Time};
 use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, Level, Priority};
-use crate::core::change::{Actor, Change, Recorded, Seq};
+use crate::core::change::{Actor, AnnouncementRow, Change, Recorded, Seq};
 use crate::core::delivery::{Cause, Class, State};
 use crate::core::policy::{Kind, Notify, To};
 use crate::core::words::{Words, words};
@@ -62,6 +62,9 @@ pub struct Notice {
     pub accounts: Vec<AccountId>,
     pub reason: Words,
     pub drill: bool,
+    /// About what a person on duty asked for, and no file.
+    #[serde(skip)]
+    pub is_of_duty: bool,
 }
 
 /// Where notices go, and how that went.
@@ -287,19 +290,20 @@ impl Teller {
         }
         let Group { at, mut accounts, reason, many, .. } = group;
         let mut count = group.count.max(1);
-        if let (false, Some(content)) = (many, &emergency) {
+        if let (false, Some((_, content))) = (many, &emergency) {
             count = content.accounts.len();
             accounts = content.accounts.iter().take(MOST_ACCOUNTS).cloned().collect();
         }
-        let body = emergency.as_ref().map(|content| &content.body);
+        let is_of_duty = emergency.as_ref().is_some_and(|(row, _)| row.file.is_empty());
+        let body = emergency.as_ref().map(|(_, content)| &content.body);
         let text = body.map(|body| body.text.chars().take(MOST_TEXT).collect());
         let level = body.and_then(|body| body.level());
         let drill = self.inner.config().drill;
-        Some(Notice { kind, at, announcement, text, level, count, accounts, reason, drill })
+        Some(Notice { kind, at, announcement, text, level, count, accounts, reason, drill, is_of_duty })
     }
 
-    /// The content of an emergency; a notice without it is better than none.
-    async fn emergency(&self, id: &str) -> Option<Arc<Content>> {
+    /// An emergency and its content; a notice without it is better than none.
+    async fn emergency(&self, id: &str) -> Option<(AnnouncementRow, Arc<Content>)> {
         let row = match self.inner.announced(id).await {
             Ok(row) => row.filter(|row| row.priority == Priority::Emergency)?,
             Err(error) => {
@@ -307,7 +311,8 @@ impl Teller {
                 return None;
             }
         };
-        self.inner.content(&row.content).await.ok()
+        let content = self.inner.content(&row.content).await.ok()?;
+        Some((row, content))
     }
 
     fn give(&mut self, notice: &Notice) {

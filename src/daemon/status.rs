@@ -182,15 +182,22 @@ impl Inner {
         const LATELY: TimeDelta = TimeDelta::hours(6);
         /// An emergency that nobody has ended is told of this long.
         const OPEN: TimeDelta = TimeDelta::days(3);
+        /// What persons asked for over the socket is told of in any case; of what files ask for so many.
         const MOST: usize = 1000;
-        let filter = crate::ledger::Filter {
+        const MOST_OF_FILES: usize = 200;
+        let of = |is_queued: bool, max: usize| crate::ledger::Filter {
             priority: Some(Priority::Emergency),
+            is_queued: Some(is_queued),
             since: Some(now - OPEN),
-            max: MOST,
+            max,
             ..Default::default()
         };
+        let mut found = self.ledger.announcements(of(false, MOST)).await?;
+        found.extend(self.ledger.announcements(of(true, MOST_OF_FILES)).await?);
+        let of_files: BTreeSet<AnnouncementId> =
+            found.iter().filter(|a| !a.row.file.is_empty()).map(|a| a.row.id.clone()).collect();
         let mut families: BTreeMap<AnnouncementId, Vec<answers::Emergency>> = BTreeMap::new();
-        for announced in self.ledger.announcements(filter).await? {
+        for announced in found {
             let root = super::emergency::kin::root_of(&announced.row).clone();
             let post = self.emergency(announced, root.clone(), now).await?;
             families.entry(root).or_default().push(post);
@@ -206,10 +213,12 @@ impl Inner {
         for posts in &mut told {
             posts.sort_by_key(|post| (post.since, post.part, post.id.clone()));
         }
-        // What is not over comes first, and of each the newest.
+        // What is not over comes first, then what a person asked for, then the graver, and of each the newest.
         told.sort_by_key(|posts| {
             let newest = posts.iter().map(|post| post.since).max();
-            (!posts.iter().any(is_open), std::cmp::Reverse(newest))
+            let is_of_file = posts.iter().all(|post| of_files.contains(&post.id));
+            let level = posts.iter().filter_map(|post| post.level).min();
+            (!posts.iter().any(is_open), is_of_file, level, std::cmp::Reverse(newest))
         });
         Ok(told.into_iter().flatten().collect())
     }

@@ -65,6 +65,8 @@ pub struct Filter {
     pub unit: Option<String>,
     pub states: Vec<State>,
     pub priority: Option<Priority>,
+    /// Of the queue, or of the socket.
+    pub is_queued: Option<bool>,
     pub since: Option<Time>,
     /// Everything after this key of the order.
     pub after: Option<String>,

@@ -207,6 +207,9 @@ pub fn announcements(db: &Connection, filter: &Filter) -> Sql<Vec<Announced>> {
     if let Some(priority) = filter.priority {
         and(&mut values, "priority = ?", Box::new(rows::priority_number(priority)));
     }
+    if let Some(is_queued) = filter.is_queued {
+        and(&mut values, "(file <> '') = ?", Box::new(is_queued));
+    }
     if let Some(since) = filter.since {
         and(&mut values, "id IN (SELECT announcement FROM occurrences WHERE release >= ?)", Box::new(micros(since)));
     }

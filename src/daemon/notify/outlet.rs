@@ -74,10 +74,14 @@ impl Outlet {
     pub fn feed(&self, notice: Notice, now: Time) {
         let mut waiting = lock(&self.waiting);
         let is_full = waiting.len() >= MOST_WAITING;
+        let first_of_others = waiting.iter().position(|other| !other.is_of_duty);
         if is_full {
-            waiting.pop_front();
+            waiting.remove(first_of_others.unwrap_or(0));
         }
-        waiting.push_back(notice);
+        // What a person on duty asked for is told before what files ask for, however much that is.
+        let place = if notice.is_of_duty { first_of_others.unwrap_or(waiting.len()) } else { waiting.len() };
+        let place = place.min(waiting.len());
+        waiting.insert(place, notice);
         drop(waiting);
         if is_full {
             let mut record = lock(&self.record);
@@ -248,26 +252,40 @@ mod tests {
     use crate::clock::from_micros;
     use crate::core::policy::Kind;
 
+    fn notice(count: usize, is_of_duty: bool) -> Notice {
+        Notice {
+            kind: Kind::Failed,
+            at: from_micros(0),
+            announcement: "a".to_owned(),
+            text: None,
+            level: None,
+            count,
+            accounts: Vec::new(),
+            reason: Words::same(""),
+            drill: false,
+            is_of_duty,
+        }
+    }
+
     #[test]
     fn what_waits_is_bounded_and_what_gave_way_is_counted() {
         let outlet = Outlet::new(To::Url("https://a.cn/secret".to_owned()));
         for count in 0..300 {
-            let notice = Notice {
-                kind: Kind::Failed,
-                at: from_micros(0),
-                announcement: "a".to_owned(),
-                text: None,
-                level: None,
-                count,
-                accounts: Vec::new(),
-                reason: Words::same(""),
-                drill: false,
-            };
-            outlet.feed(notice, from_micros(1));
+            outlet.feed(notice(count, false), from_micros(1));
         }
         let record = outlet.record();
         assert_eq!((record.dropped, record.failed, record.last_at), (44, 0, Some(from_micros(1))));
         assert_eq!(outlet.next().unwrap().count, 44, "the oldest gave way");
         assert_eq!(lock(&outlet.waiting).len(), MOST_WAITING - 1);
+    }
+
+    #[test]
+    fn what_a_person_asked_for_is_told_before_what_files_ask_for() {
+        let outlet = Outlet::new(To::Url("https://a.cn/secret".to_owned()));
+        for count in 0..300 {
+            outlet.feed(notice(count, count % 100 == 50), from_micros(1));
+        }
+        let first: Vec<usize> = (0..4).map(|_| outlet.next().unwrap().count).collect();
+        assert_eq!(first[..3], [50, 150, 250], "none of them gave way");
     }
 }
