@@ -715,3 +715,63 @@ fn what_supersedes_an_emergency_takes_the_place_of_its_newest_warning() {
         assert_eq!((standing(&city, "洪水"), standing(&city, "台风")), (0, ALL), "{:?}", city.posts());
     });
 }
+
+/// A correction waits for a newer warning that is on its way, and that one is stopped: then it is said all the same.
+#[test]
+fn r52_a_correction_is_said_where_the_newer_warning_it_waited_for_is_stopped() {
+    for (n, how) in ["cancel", "correct", "start"].into_iter().enumerate() {
+        simulate(async {
+            let city = City::new(START, 60 + n as u64, "");
+            let mut daemon = city.start().await;
+            let red = to("eastday:shanghai", everywhere("【洪水】请撤离。", Level::Red));
+            let first = sent(&daemon, red).await;
+            city.sleep(60).await;
+            let own = Closed { text: Some("【更正】不是洪水。"), ..Closed::default() };
+            let corrects = support::duty::closed(&daemon, 1000, "correct", &first, own).await;
+            faults(&city, json!([{ "behaviour": "unreachable", "operation": "post" }]));
+            let newer = to("eastday:shanghai", update(&first, "【洪水】确有洪水。", Level::Red));
+            let second = sent(&daemon, newer).await;
+            city.sleep(10).await;
+            confirmed(&daemon, 1001, &corrects).await.unwrap();
+            city.sleep(5).await;
+            if how == "correct" {
+                closed(&daemon, &second, "correct").await;
+            } else {
+                daemon.inner.withdraw(&person(1000), &second, Desired::Stopped).await.unwrap();
+            }
+            if how == "start" {
+                drop(daemon);
+                city.sleep(1).await;
+                daemon = city.start().await;
+            }
+            city.sandbox.clear();
+            city.sleep(1800).await;
+            assert_eq!((standing(&city, "请撤离"), standing(&city, "确有")), (0, 0), "{how}: {:?}", city.posts());
+            assert_eq!(standing(&city, "【更正】"), 1, "{how}: {:?}", all(&daemon).await);
+        });
+    }
+}
+
+/// The wrong post stood there for a while; it is gone by the time its correction may go.
+#[test]
+fn r52_what_was_read_is_corrected_though_it_is_gone() {
+    simulate(async {
+        let city = City::new(START, 63, "");
+        let daemon = city.start().await;
+        let lost = json!({ "behaviour": "reset_after", "operation": "post", "account": "sina:shanghai", "times": 2 });
+        let blind = json!({ "behaviour": "proxy_page", "operation": "timeline", "account": "sina:shanghai" });
+        faults(&city, json!([lost, blind]));
+        let first = sent(&daemon, to("sina:shanghai", everywhere("【洪水】请撤离。", Level::Yellow))).await;
+        city.sleep(5).await;
+        closed(&daemon, &first, "correct").await;
+        city.sleep(2).await;
+        let second = sent(&daemon, to("sina:shanghai", update(&first, "【洪水】确有洪水。", Level::Yellow))).await;
+        city.sleep(2).await;
+        city.sandbox.clear();
+        city.sleep(1).await;
+        daemon.inner.withdraw(&person(1000), &second, Desired::Removed).await.unwrap();
+        city.sleep(3600).await;
+        assert_eq!(city.posts().len(), 1, "{:?}", city.posts());
+        assert_eq!(standing(&city, "【更正】"), 1, "{:?}", all(&daemon).await);
+    });
+}

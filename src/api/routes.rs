@@ -145,7 +145,7 @@ fn reading(routes: Routes) -> Routes {
             does("事件流：每次状态变化", "The stream of events: every change of state")
                 .asks(header::last_event_id())
                 .streams::<Told>()
-                .refuses(&[400]),
+                .refuses(&[400, 409]),
         )
         .get(
             "/v1/audit",

@@ -65,7 +65,9 @@ impl Inner {
             }
             return self.taken_before(by, &row, dry_run).await;
         }
-        if let Some(answer) = self.answered_before(by, Some(&once(&id))).await? {
+        // What stood then need not stand now: one that changed nothing is looked at anew.
+        let before = self.answered_before(by, Some(&once(&id))).await?;
+        if let Some(answer) = before.filter(|answer| answer["state"] != json!(Before::Unchanged)) {
             // A look at what was done already shows that, and nothing that would go.
             let before = json!(TakenBefore { id, state: Before::TakenBefore, deliveries: 0 });
             return Ok(if dry_run { before } else { answer });

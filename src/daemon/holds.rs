@@ -203,7 +203,9 @@ impl Inner {
                 Verdict::Go if is_expired(row, now) => Some(Event::Expired),
                 Verdict::Go if resume && overtaken.contains(&row.id) => Some(Event::Overtaken),
                 Verdict::Go if resume => {
-                    let at = own_end.map_or(instants[&row.id], |end| instants[&row.id].min(end)).max(now);
+                    let at = own_end
+                        .map_or(instants[&row.id], |end| instants[&row.id].min(end - TimeDelta::seconds(1)))
+                        .max(now);
                     let anew = || super::planner::expiry(&content.body, at, &config.settings.publish);
                     Some(Event::GateOpen { at, expires_at: own_end.or_else(anew) })
                 }

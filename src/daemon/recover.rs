@@ -5,6 +5,7 @@
 //! may be a copy of yesterday's. So it is looked for once before it is sent. If the ledger is known to be older than
 //! it was, another process may have been sending a moment ago, and absence is believed only after the settling time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,12 @@ use super::acts::ActError;
 use super::outcome::followed;
 use super::{Inner, StepError, lock};
 use crate::clock::Time;
+use crate::core::accounts::AccountId;
 use crate::core::announcement::{Content, Priority, Timing};
 use crate::core::change::{Actor, Change, Note, Withdrawal};
 use crate::core::delivery::{Cause, Delivery, DeliveryId, Event, Failure, State};
 use crate::core::words::Words;
-use crate::ledger::{Ledger, LedgerError, Trust};
+use crate::ledger::{Filter, Ledger, LedgerError, Trust};
 
 /// Deliveries a commit of the recovery holds at most.
 const AT_ONCE: usize = 1000;
@@ -107,6 +109,14 @@ pub async fn recover(inner: &Arc<Inner>, trust: &Trust) -> Result<(), LedgerErro
     ahead.retain(|d| contents[&d.content].body.timing == Timing::Now);
     write(inner, ahead, |d| Event::ClockStepped { by: now - d.at, is_at_once: true }).await?;
     holds_over(inner, is_whole).await?;
+    // Later words are decided on anew: what they waited for may have ended with the last process.
+    let held =
+        Filter { states: vec![State::Held], priority: Some(Priority::Emergency), max: 100_000, ..Filter::default() };
+    let undecided = inner.ledger.deliveries(held).await?.into_iter().filter(|d| d.cause == Some(Cause::Undecided));
+    let accounts: BTreeSet<AccountId> = undecided.map(|d| d.account).collect();
+    if !accounts.is_empty() {
+        inner.commit(&Actor::Daemon, accounts.into_iter().map(Change::Decide).collect()).await?;
+    }
     // What waits for a word goes on being prepared for it.
     let mut waiting = inner.ledger.emergencies_waiting().await?;
     waiting.retain(|d| d.cause == Some(Cause::Confirmation) && d.next_at.is_some_and(|until| until > now));

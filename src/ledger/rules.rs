@@ -3,6 +3,8 @@
 //! What follows from them is decided by the pure functions of `core::delivery`; here is only what they read. It runs
 //! inside the writer's transaction, so nothing can come between the reading and the writing.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use rusqlite::{Connection, params};
 
@@ -12,7 +14,7 @@ use super::rows;
 use super::write::wrong;
 use crate::clock::Time;
 use crate::core::accounts::AccountId;
-use crate::core::announcement::{AnnouncementId, Follows, Part};
+use crate::core::announcement::{AnnouncementId, Follows, Part, Priority};
 use crate::core::change::{Change, newer_warnings};
 use crate::core::delivery::{
     Cause, Delivery, Desired, Event, Policy, State, Step, Stop, Where, is_coming, later_word, step, stopped, undecided,
@@ -38,6 +40,18 @@ pub fn made_of(db: &Connection, order: &Change, now: Time) -> Result<Vec<Change>
         Change::Decide(account) => decided(db, account, now)?.into_iter().map(changed).collect(),
         other => vec![other.clone()],
     })
+}
+
+/// Accounts on which a stop has ended something of an emergency.
+pub fn ended_by(order: &Change, made: &[Change]) -> BTreeSet<AccountId> {
+    let ended = |change: &Change| match change {
+        Change::Step(step) if step.row.priority == Priority::Emergency => Some(step.row.account.clone()),
+        _ => None,
+    };
+    match order {
+        Change::Stop(_) => made.iter().filter_map(ended).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 fn changed(step: Step) -> Change {
@@ -108,10 +122,14 @@ fn decided(db: &Connection, account: &AccountId, now: Time) -> Result<Vec<Step>,
         let newer = newer_warnings(&read::family(db, &follows.emergency).map_err(wrong)?, &follows);
         // It would stand above a newer warning that is there.
         let is_overtaken = on_account(db, &newer, account)?.iter().any(is_coming);
-        let there = match later_word(&on_account(db, &posts, account)?, follows.part) {
-            Where::There if is_overtaken => Where::Unknown,
+        let about = on_account(db, &posts, account)?;
+        // What was read there and was taken down since as wrong is to be corrected all the same.
+        let was_read = |post: &Delivery| post.state == State::Deleted && post.cause == Some(Cause::Corrected);
+        let there = match later_word(&about, follows.part) {
+            Where::Nowhere if follows.part == Part::Correction && about.iter().any(was_read) => Where::There,
             there => there,
         };
+        let there = if is_overtaken && there == Where::There { Where::Unknown } else { there };
         found.push((row, follows, there));
     }
     let is_corrected = |emergency: &AnnouncementId| {

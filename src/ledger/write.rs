@@ -3,7 +3,7 @@
 //! A commit's guards are looked at before anything of it is written, so that a conflict leaves nothing to undo; the
 //! fence of a delivery is looked at by the statement that steps it, and only a commit of several steps needs a savepoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
@@ -87,6 +87,7 @@ pub fn apply(
     }
     let has_orders = changes.iter().any(rules::is_order);
     let mut carried_out = has_orders.then(|| Vec::with_capacity(changes.len()));
+    let mut ended = BTreeSet::new();
     for change in changes {
         match (&mut intake, change) {
             (Some(intake), Change::Add(delivery)) => intake.add(delivery)?,
@@ -96,6 +97,7 @@ pub fn apply(
                 for change in &made {
                     one(db, head, tally, by, change, now)?;
                 }
+                ended.extend(rules::ended_by(order, &made));
                 carried_out.get_or_insert_default().extend(made);
                 continue;
             }
@@ -104,6 +106,14 @@ pub fn apply(
         if let Some(all) = &mut carried_out {
             all.push(change.clone());
         }
+    }
+    // Later words may have waited for what an order has ended.
+    for account in ended {
+        let made = rules::made_of(db, &Change::Decide(account), now)?;
+        for change in &made {
+            one(db, head, tally, by, change, now)?;
+        }
+        carried_out.get_or_insert_default().extend(made);
     }
     Ok(carried_out)
 }

@@ -120,7 +120,7 @@ impl Inner {
         let lives =
             |d: &Delivery| !matches!(d.state, State::Expired | State::Cancelled | State::Failed | State::Deleted);
         let rows = self.deliveries_named(newest.id.as_str()).await?;
-        Ok((says(&tried) == says(&said) && rows.iter().any(lives)).then(|| newest.id.to_string()))
+        Ok((says(&tried) == says(&said) && rows.iter().all(lives)).then(|| newest.id.to_string()))
     }
 
     /// Everything that can be wrong with it is found here, before anything is written or held.
