@@ -27,7 +27,9 @@ import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 # A delivery that can be settled by looking is settled well within this.
-PATIENCE_S = 60
+PATIENCE_S = 150
+# A server that deletes does so within this.
+GONE_WITHIN_S = 60
 
 
 class Unix(http.client.HTTPConnection):
@@ -191,7 +193,7 @@ def run(fabu, server, texts, loses):
         # What was posted can be taken down again.
         for row in rows:
             ask(Unix(str(folder / "fabu.sock")), "POST", f"/v1/announcements/{row['announcement']}/delete", {})
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + GONE_WITHIN_S
         while time.monotonic() < end and set(server.posts()) & taken:
             time.sleep(1)
         left = set(server.posts()) & taken
